@@ -1,0 +1,35 @@
+# Python of the virtual environment; everything here runs in it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check format lock soak bench clean
+
+# Runs the main job against the sandbox: no key, no cost. Open out/index.html afterwards.
+demo: .venv/ready
+	$(BIN)/python flows/generate_videos.py examples/prompts.csv --output-dir out --sandbox
+
+test: .venv/ready
+	$(BIN)/pytest
+
+check: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+format: .venv/ready
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Exact versions of everything, for all supported Pythons and systems.
+lock: .venv/ready
+	$(BIN)/uv pip compile pyproject.toml --group dev --extra s3 --universal --python-version 3.11 --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf .venv out dist .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,88 @@
+"""Turns a table of prompts into a folder of videos.
+
+    python flows/generate_videos.py PROMPTS --output-dir DIR [--model M] [--sandbox] ...
+
+Schedule: none of its own; deployments/prefect.yaml has one. Secrets: TOGETHER_API_KEY in the environment, or a
+TogetherCredentials block given by its name.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from prefect_together.local_prefect import prepare_local_prefect
+
+local = prepare_local_prefect() if __name__ == "__main__" else None  # before Prefect is imported: it reads its settings
+
+from cyclopts import Parameter
+from prefect import flow
+from prefect.client.schemas.objects import State
+from pydantic import Field
+
+from prefect_together.batch import RunSettings
+from prefect_together.generate import Places
+from prefect_together.parameters import VideoParameters
+from prefect_together.table_run import run_table
+
+
+@flow(name="generate-videos", validate_parameters=True, persist_result=False)
+async def generate_videos(
+    prompts: str,
+    *,
+    output_dir: str = "out",
+    model: str | None = None,
+    parameters: Annotated[VideoParameters | None, Parameter(name="*")] = None,
+    max_in_flight: Annotated[int, Field(ge=1, le=2000)] = 20,
+    budget_usd: Annotated[float, Field(ge=0)] | None = None,
+    max_wait_minutes: Annotated[float, Field(gt=0, le=10_080)] = 60.0,
+    credentials_block: str | None = None,
+    ledger: str | None = None,
+    resubmit_in_doubt: bool = False,
+    retry_failed: bool = False,
+    catalogue_checks: bool = True,
+    dry_run: bool = False,
+    sandbox: bool = False,
+    sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
+) -> State[Any]:
+    """Turn a table of prompts into a folder of videos; each is paid once, whatever happens.
+
+    Run it again with the same output directory to go on: what is finished is left alone, what is paid is collected.
+
+    Args:
+        prompts: Path or URL of a table (CSV, TSV, JSONL, Parquet, Excel) with a column prompt, or the CSV text itself.
+        output_dir: Directory or fsspec URL (s3://...) for videos/, results.csv, index.html and ledger.db.
+        model: Model for the rows that name none, for example minimax/video-01-director.
+        parameters: Parameters for the rows that do not set them.
+        max_in_flight: Jobs at the provider at once.
+        budget_usd: Cap in dollars over all runs into this ledger; what would pass it is not sent.
+        max_wait_minutes: How long a job is waited for; what is not done by then is collected by a later run.
+        credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
+        ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
+        resubmit_in_doubt: Send rows again whose create call got no answer. They may be paid twice.
+        retry_failed: Send failed rows again.
+        catalogue_checks: Check rows against the known limits of their models before anything is sent.
+        dry_run: Check the table and say what it costs; send nothing.
+        sandbox: Use a local imitation of the service: no key, no cost, clips that show their prompt.
+        sandbox_speed: How many times faster than usual the sandbox generates.
+    """
+    return await run_table(
+        prompts,
+        model=model,
+        parameters=parameters,
+        catalogue_checks=catalogue_checks,
+        dry_run=dry_run,
+        places=Places(output_dir, ledger, credentials_block, sandbox, sandbox_speed),
+        settings=RunSettings(
+            max_in_flight=max_in_flight,
+            budget_usd=budget_usd,
+            max_wait_minutes=max_wait_minutes,
+            resubmit_in_doubt=resubmit_in_doubt,
+            retry_failed=retry_failed,
+        ),
+    )
+
+
+if __name__ == "__main__":
+    from prefect_together.shell import run_from_shell
+
+    run_from_shell(generate_videos, local=local)

@@ -1,0 +1,135 @@
+"""Two calls of the video API over one client, with their answers sorted. No Prefect, no waiting, no retries.
+
+The SDK's own retries are off on both: a repeated create can be billed twice, and a failed poll is only a missed poll.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import together
+from together import AsyncTogether, DefaultAioHttpClient
+
+from prefect_together.errors import (
+    AccountBlocked,
+    JobNotFound,
+    NotConfigured,
+    SubmissionInDoubt,
+    TogetherVideoError,
+)
+from prefect_together.jobs import VideoJob, parse_job
+from prefect_together.pacing import ratelimit_delay
+from prefect_together.requests import LocalImage, VideoRequest
+from prefect_together.submission import ACCOUNT_STATUSES, classify_submission, error_fields
+
+MAX_CONNECTIONS = 100
+CREATE_TIMEOUT_SECONDS = 120.0
+"""Long, because an answer that comes too late is a job that may be billed and cannot be found."""
+RETRIEVE_TIMEOUT_SECONDS = 30.0
+CONNECT_TIMEOUT_SECONDS = 10.0
+
+
+class PollMissed(TogetherVideoError):
+    """A retrieve call without a usable answer. The job is not touched by it: look again later.
+
+    `is_rate_limit`: the service asked for fewer calls (429, 503).
+    """
+
+    def __init__(self, reason: str, retry_after_seconds: float | None = None, is_rate_limit: bool = False) -> None:
+        super().__init__(reason, retry_after_seconds, is_rate_limit)
+        self.reason, self.retry_after_seconds, self.is_rate_limit = reason, retry_after_seconds, is_rate_limit
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class VideoApi:
+    """`POST /v2/videos` and `GET /v2/videos/{id}` through the SDK."""
+
+    def __init__(self, client: AsyncTogether, *, encode_image: Callable[[LocalImage], str]) -> None:
+        connect = CONNECT_TIMEOUT_SECONDS
+        self._creating = client.with_options(
+            max_retries=0, timeout=httpx.Timeout(CREATE_TIMEOUT_SECONDS, connect=connect)
+        )
+        self._looking = client.with_options(
+            max_retries=0, timeout=httpx.Timeout(RETRIEVE_TIMEOUT_SECONDS, connect=connect)
+        )
+        self._encode_image = encode_image
+
+    async def create(self, request: VideoRequest) -> VideoJob:
+        """Send one create call, exactly once.
+
+        Costs money. Raises BadParameter, AccountBlocked or RateLimited (refused), NeverSent (may be sent again), or
+        SubmissionInDoubt (a job may exist: never send again unasked). Reads the request's local images.
+        """
+        kwargs = request.create_kwargs(encode_image=self._encode_image)
+        try:
+            answer = await self._creating.videos.create(**kwargs)
+        except (together.TogetherError, json.JSONDecodeError, httpx.HTTPError, UnicodeDecodeError) as error:
+            raise classify_submission(error) from error
+        job = parse_job(_as_body(answer))
+        if job is None:
+            raise SubmissionInDoubt(f"HTTP 200 without a job id: {_shortened(answer)}")
+        return job
+
+    async def retrieve(self, job_id: str) -> VideoJob:
+        """Ask once for the state of a job.
+
+        Raises JobNotFound (404), AccountBlocked (401, 402, 403), or PollMissed for everything else that is no answer.
+        """
+        try:
+            answer = await self._looking.videos.retrieve(job_id)
+        except together.APIStatusError as error:
+            status = error.status_code
+            if status == 404:
+                raise JobNotFound(job_id) from error
+            if status in ACCOUNT_STATUSES:
+                raise AccountBlocked(status, *error_fields(error.body, error.message)) from error
+            pause = ratelimit_delay(error.response.headers)
+            raise PollMissed(f"HTTP {status} on retrieve", pause, status in (429, 503)) from error
+        except (together.TogetherError, json.JSONDecodeError, httpx.HTTPError, UnicodeDecodeError) as error:
+            raise PollMissed(f"{type(error).__name__} on retrieve: {error.__cause__ or error}") from error
+        job = parse_job(_as_body(answer))
+        if job is None:
+            raise PollMissed(f"retrieve answered without a job: {_shortened(answer)}")
+        return job
+
+
+@asynccontextmanager
+async def open_client(
+    *, api_key: str | None = None, base_url: str | None = None, max_connections: int = MAX_CONNECTIONS
+) -> AsyncGenerator[AsyncTogether]:
+    """The SDK's client on its aiohttp transport with a bounded pool; closed on leaving.
+
+    Without arguments the key and URL are the SDK's own: `TOGETHER_API_KEY` and `TOGETHER_BASE_URL`.
+    Raises NotConfigured if there is no key, or if the URL ends in /v1 (SDK 3.x would ask for /v1/v2/videos).
+    """
+    limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
+    transport = DefaultAioHttpClient(limits=limits)
+    try:
+        client = AsyncTogether(api_key=api_key, base_url=base_url, http_client=transport, max_retries=0)
+    except together.TogetherError as error:
+        await transport.aclose()
+        raise NotConfigured(
+            "no API key: set TOGETHER_API_KEY, name a TogetherCredentials block (credentials_block),"
+            " or try without one in the sandbox (--sandbox)"
+        ) from error
+    if str(client.base_url).rstrip("/").endswith("/v1"):
+        await client.close()
+        raise NotConfigured(f"the base URL must not end in /v1: {client.base_url} (TOGETHER_BASE_URL)")
+    async with client:
+        yield client
+
+
+def _as_body(answer: object) -> object:
+    """The answer as decoded JSON again: the SDK's lenient model keeps unknown fields and unchanged types."""
+    to_dict: Callable[..., dict[str, Any]] | None = getattr(answer, "to_dict", None)
+    return answer if to_dict is None else to_dict(mode="python", exclude_unset=True, warnings=False)
+
+
+def _shortened(answer: object) -> str:
+    return " ".join(str(answer).split())[:120]

@@ -1,0 +1,233 @@
+"""Everything that can go wrong, as one tree. No I/O, no Prefect.
+
+TogetherVideoError
+├── TableInvalid            the prompt table has mistakes; all of them are in `problems`; nothing was sent
+├── SettingsInvalid         a setting of the run is wrong; nothing was sent
+├── NotConfigured           no API key, no credentials block: nothing was sent
+├── SubmissionRefused       the service answered that it did not take the job
+│   ├── BadParameter        400, 404, 413, 422: this request never
+│   ├── AccountBlocked      401, 402, 403: no request until the account is mended
+│   └── RateLimited         429, 503 with a JSON error body: later
+├── NeverSent               the request did not leave this machine: may be sent again
+├── SubmissionInDoubt       no usable answer: a job may exist and be billed
+├── BudgetReached           sending it could pass the spending cap; it was not sent
+├── JobFailed               the service gave the job up, with its code, message and failure class
+├── JobTimedOut             the deadline passed; the job goes on and a later run can collect it
+├── JobNotFound             the service no longer knows the job
+└── DownloadFailed          the clip is not on disk; the job is paid and can be collected again
+    ├── LinkExpired         403, 404, 410 on the video's URL: ask the job for a fresh one
+    ├── ClipInvalid         what was served is not the video that was paid for
+    ├── ClipTooLarge        more bytes than the limit
+    └── OutputUnwritable    the output directory is full, read-only or gone
+
+The fields of an error are its `args`, so that it can be pickled and sent to a remote worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+FailureClass = Literal["moderation", "bad_parameter", "upstream", "cancelled", "not_found", "download"]
+"""Why a row ended `failed`. `moderation` and `bad_parameter` are never sent again by themselves."""
+
+
+class TogetherVideoError(Exception):
+    """Base of every error of this package."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in the input, or one thing worth a warning.
+
+    `row` is the row as a spreadsheet counts it (the header is row 1), or None for the table as a whole;
+    `column` the column's or parameter's name; `message` says what is wrong and what would be right.
+    """
+
+    message: str
+    row: int | None = None
+    column: str | None = None
+    row_id: str | None = None
+
+    def __str__(self) -> str:
+        row = "" if self.row is None else f"row {self.row}"
+        if self.row is not None and self.row_id:
+            row += f" (id {self.row_id})"
+        column = "" if self.column is None else f"column {self.column}"
+        place = ", ".join(part for part in (row, column) if part)
+        return f"{place}: {self.message}" if place else self.message
+
+
+class TableInvalid(TogetherVideoError):
+    """The prompt table has mistakes: every one of them is in `problems`. Nothing was sent."""
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        super().__init__(source, tuple(problems))
+        self.source, self.problems = source, tuple(problems)
+
+    def __str__(self) -> str:
+        count = len(self.problems)
+        head = f"{self.source}: {count} mistake{'s' if count != 1 else ''}, nothing was sent"
+        return "\n".join([head, *(f"  {problem}" for problem in self.problems)])
+
+
+class SettingsInvalid(TogetherVideoError):
+    """Settings of the run are wrong: every one of them is in `problems`. Nothing was sent."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(tuple(problems))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class NotConfigured(TogetherVideoError):
+    """There is no API key, or no Prefect server, to work with. Nothing was sent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class SubmissionRefused(TogetherVideoError):
+    """The service answered the create call, and did not take the job: nothing is billed."""
+
+    def __init__(self, http_status: int, code: str | None, message: str, param: str | None = None) -> None:
+        super().__init__(http_status, code, message, param)
+        self.http_status, self.code, self.message, self.param = http_status, code, message, param
+
+    def __str__(self) -> str:
+        field = f" (field {self.param})" if self.param else ""
+        code = f" {self.code}" if self.code else ""
+        return f"refused with HTTP {self.http_status}{code}{field}: {self.message}"
+
+
+class BadParameter(SubmissionRefused):
+    """400, 404, 413 or 422 on create: the same request will never be taken."""
+
+
+class AccountBlocked(SubmissionRefused):
+    """401, 402 or 403: the key is wrong or the credits are used up. No request will be taken until it is mended."""
+
+
+class RateLimited(SubmissionRefused):
+    """429, or 503 with a JSON error body: not accepted, to be sent again after `retry_after_seconds` if known."""
+
+    def __init__(
+        self, http_status: int, code: str | None, message: str, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(http_status, code, message)
+        self.args = (http_status, code, message, retry_after_seconds)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NeverSent(TogetherVideoError):
+    """The request provably did not reach the service (no connection was made): it may be sent again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"not sent: {self.reason}"
+
+
+class SubmissionInDoubt(TogetherVideoError):
+    """No usable answer to a create call: a job may exist and be billed, and cannot be found. Never resent unasked."""
+
+    def __init__(self, reason: str, estimate_usd: float | None = None) -> None:
+        super().__init__(reason, estimate_usd)
+        self.reason, self.estimate_usd = reason, estimate_usd
+
+    def __str__(self) -> str:
+        dollars = "an unknown price" if self.estimate_usd is None else f"${self.estimate_usd:.2f}"
+        return f"in doubt ({self.reason}): possibly billed, {dollars}"
+
+
+class BudgetReached(TogetherVideoError):
+    """Sending the row could pass the spending cap, or its price is unknown while there is a cap. It was not sent."""
+
+    def __init__(self, budget_usd: float, committed_usd: float, estimate_usd: float | None) -> None:
+        super().__init__(budget_usd, committed_usd, estimate_usd)
+        self.budget_usd, self.committed_usd, self.estimate_usd = budget_usd, committed_usd, estimate_usd
+
+    def __str__(self) -> str:
+        if self.estimate_usd is None:
+            return f"budget ${self.budget_usd:.2f}: the price of this row is unknown, give it as price_usd"
+        return (
+            f"budget ${self.budget_usd:.2f}: ${self.committed_usd:.2f} is spent or reserved,"
+            f" this row needs ${self.estimate_usd:.2f}"
+        )
+
+
+class JobFailed(TogetherVideoError):
+    """The job ended `failed` or `cancelled`. `cost_usd` is what was charged all the same, if the service says so."""
+
+    def __init__(
+        self,
+        job_id: str,
+        code: str | None,
+        message: str,
+        failure_class: FailureClass,
+        cost_usd: float | None = None,
+    ) -> None:
+        super().__init__(job_id, code, message, failure_class, cost_usd)
+        self.failure_class: FailureClass = failure_class
+        self.job_id, self.code, self.message, self.cost_usd = job_id, code, message, cost_usd
+
+    def __str__(self) -> str:
+        code = f"{self.code}: " if self.code else ""
+        return f"job {self.job_id} failed ({self.failure_class}): {code}{self.message}"
+
+
+class JobTimedOut(TogetherVideoError):
+    """The deadline passed before the job was done. It goes on; a later run collects it."""
+
+    def __init__(self, job_id: str, last_status: str | None, waited_seconds: float) -> None:
+        super().__init__(job_id, last_status, waited_seconds)
+        self.job_id, self.last_status, self.waited_seconds = job_id, last_status, waited_seconds
+
+    def __str__(self) -> str:
+        return (
+            f"job {self.job_id} still {self.last_status or 'without a status'} after"
+            f" {self.waited_seconds:.0f} s; a later run can collect it"
+        )
+
+
+class JobNotFound(TogetherVideoError):
+    """The service answers 404 for a job it once accepted, for longer than a fresh job may take to be visible."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"job {self.job_id} is unknown to the service (HTTP 404)"
+
+
+class DownloadFailed(TogetherVideoError):
+    """The clip is not on disk. The job stays paid and can be downloaded again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class LinkExpired(DownloadFailed):
+    """403, 404 or 410 on the video's URL."""
+
+
+class ClipInvalid(DownloadFailed):
+    """The bytes are not a whole video: wrong length, not a container, nothing to decode, or an HTML page."""
+
+
+class ClipTooLarge(DownloadFailed):
+    """The clip is larger than the limit."""
+
+
+class OutputUnwritable(DownloadFailed):
+    """The output directory cannot be written: full, read-only or gone."""

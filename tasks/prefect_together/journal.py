@@ -1,0 +1,55 @@
+"""Writes the create calls of one video into the ledger, under the budget and the account breaker. No Prefect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prefect_together.errors import AccountBlocked, BadParameter, NeverSent, SubmissionRefused
+from prefect_together.jobs import VideoJob
+from prefect_together.ledger import Ledger
+from prefect_together.ledger_schema import State
+from prefect_together.tally import Tally
+
+
+@dataclass(slots=True, eq=False)
+class Breaker:
+    """Open as long as the account works. The first 401, 402 or 403 closes it for all submits of the run."""
+
+    reason: AccountBlocked | None = None
+
+
+@dataclass(slots=True, eq=False)
+class LedgerJournal:
+    """See `submit.Journal`."""
+
+    ledger: Ledger
+    key: str
+    estimate_usd: float | None
+    budget_usd: float | None
+    breaker: Breaker
+    tally: Tally
+
+    async def intend(self) -> int:
+        if self.breaker.reason is not None:
+            raise self.breaker.reason
+        attempt = await self.ledger.intend(self.key, estimate_usd=self.estimate_usd, budget_usd=self.budget_usd)
+        self.tally.set(self.key, State.SUBMITTING)
+        return attempt
+
+    async def accepted(self, attempt: int, job: VideoJob) -> None:
+        await self.ledger.accepted(self.key, attempt, job)
+        self.tally.set(self.key, State.SUBMITTED)
+
+    async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent, *, again: bool) -> None:
+        state, failure_class = State.PLANNED, None
+        if isinstance(error, BadParameter):
+            state, failure_class = State.FAILED, "bad_parameter"
+        elif isinstance(error, AccountBlocked):
+            self.breaker.reason = self.breaker.reason or error
+            state = State.REFUSED
+        await self.ledger.not_accepted(self.key, attempt, str(error), state=state, failure_class=failure_class)
+        self.tally.set(self.key, state)
+
+    async def in_doubt(self, attempt: int, reason: str) -> None:
+        await self.ledger.in_doubt(self.key, attempt, reason)
+        self.tally.set(self.key, State.IN_DOUBT)

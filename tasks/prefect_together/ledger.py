@@ -1,0 +1,286 @@
+"""The record of every video and every create call: what is wanted, sent, paid and on disk. No HTTP, no Prefect.
+
+The only source of truth of a run. The intent to send is durable before the request leaves, so that a crash leaves
+"possibly billed, $0.28" and not a second bill. A video is worked on by the run that claimed it; claims lapse when
+their run is gone. Money is reserved in the transaction that writes the intent, and settled on what the service charged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import uuid
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from prefect_together import ledger_operations as operations
+from prefect_together.clock import SYSTEM_CLOCK, Clock
+from prefect_together.errors import FailureClass
+from prefect_together.jobs import VideoJob
+from prefect_together.ledger_engine import LedgerEngine, open_engine
+from prefect_together.ledger_operations import Claim, ClaimLost, Run, VideoRecord, this_process
+from prefect_together.ledger_schema import State, money, runs, to_micro, videos
+from prefect_together.plan import PlannedVideo
+
+__all__ = ["Claim", "ClaimLost", "Ledger", "LedgerTotals", "State", "VideoRecord", "open_ledger"]
+
+HEARTBEAT_SECONDS = 15.0
+CLAIM_SECONDS = 120.0
+"""A run of another machine without a heartbeat for so long is gone. On the same machine its process tells at once."""
+LEARNED_DURATIONS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTotals:
+    """Sums over the whole ledger. `committed_usd` is what a budget is held against: paid, or reserved and unsettled."""
+
+    by_state: Mapping[str, int]
+    committed_usd: float
+    paid_usd: float
+    in_doubt_usd: float
+    unsettled_failed_usd: float
+
+
+class Ledger:
+    """One run's door to the ledger. Open it with `open_ledger`."""
+
+    def __init__(self, engine: LedgerEngine, run: Run, clock: Clock) -> None:
+        self._engine, self.run, self._clock = engine, run, clock
+
+    @property
+    def url(self) -> str:
+        """Where the ledger is, without a password."""
+        return self._engine.url
+
+    async def plan(self, wanted: Sequence[PlannedVideo]) -> dict[str, VideoRecord]:
+        """Enter what is not there yet, give it a file name, and return the records of all, by key."""
+        now = self._clock.time()
+
+        def enter(connection: Connection) -> dict[str, VideoRecord]:
+            known = operations.read_records(connection, [want.key for want in wanted])
+            new = {want.key: want for want in wanted if want.key not in known}
+            if new:
+                taken = {str(file).casefold() for file in connection.scalars(select(videos.c.file))}
+                rows = [_as_row(want, taken, now) for want in new.values()]
+                insert = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
+                connection.execute(insert(videos).on_conflict_do_nothing(), rows)
+                known |= operations.read_records(connection, list(new))
+            return known
+
+        return await self._engine.run(enter)
+
+    async def records(self, keys: Sequence[str] | None = None) -> dict[str, VideoRecord]:
+        """The records of these keys, or of the whole ledger, by key."""
+        return await self._engine.run(lambda connection: operations.read_records(connection, keys))
+
+    async def claim(self, key: str, *, resubmit_in_doubt: bool = False, retry_failed: bool = False) -> Claim:
+        """Take a video for this run, unless a living run has it (`held`).
+
+        A `submitting` video whose run is gone becomes `in_doubt`. A `refused` one is `planned` again; so are an
+        `in_doubt` or a `failed` one if asked for, with their money kept reserved.
+        """
+        heartbeat_limit = self._clock.time() - CLAIM_SECONDS
+        return await self._engine.run(
+            lambda connection: operations.claim(
+                connection,
+                key,
+                self.run,
+                heartbeat_limit=heartbeat_limit,
+                resubmit_in_doubt=resubmit_in_doubt,
+                retry_failed=retry_failed,
+            ),
+            order=(0, key),
+        )
+
+    async def intend(self, key: str, *, estimate_usd: float | None, budget_usd: float | None) -> int:
+        """Write the intent to send and reserve its money; return the number of the attempt.
+
+        Raises BudgetReached if the cap could be passed (or the price is unknown under a cap), ClaimLost if another
+        run has the video. In both cases nothing is written and nothing may be sent.
+        """
+        now = self._clock.time()
+        return await self._engine.run(
+            lambda connection: operations.intend(
+                connection, key, self.run.run_id, to_micro(estimate_usd), to_micro(budget_usd), now
+            ),
+            order=(1, key),
+        )
+
+    async def accepted(self, key: str, attempt: int, job: VideoJob) -> None:
+        """Write the job's id: from now on the job can be found again."""
+        now = self._clock.time()
+        await self._engine.run(
+            lambda connection: operations.accepted(connection, key, attempt, job.id, now), order=(1, key)
+        )
+
+    async def not_accepted(
+        self, key: str, attempt: int, error: str, *, state: State, failure_class: FailureClass | None = None
+    ) -> None:
+        """The attempt did not make a job: give its reservation back. `state` is planned, failed or refused."""
+        now = self._clock.time()
+        await self._engine.run(
+            lambda connection: operations.not_accepted(connection, key, attempt, error, state, failure_class, now),
+            order=(1, key),
+        )
+
+    async def in_doubt(self, key: str, attempt: int, reason: str) -> None:
+        """The attempt may have made a job that cannot be found: keep its money reserved."""
+        now = self._clock.time()
+        await self._engine.run(
+            lambda connection: operations.in_doubt(connection, key, attempt, reason, now), order=(1, key)
+        )
+
+    async def refused(self, key: str, error: str) -> None:
+        """The video was not sent because of the budget or the account; a later run takes it up."""
+        await self._engine.run(lambda connection: operations.refused(connection, key, error), order=(1, key))
+
+    async def completed(self, key: str, job: VideoJob, *, generation_seconds: float | None, polls: int) -> None:
+        """The job is done: keep its link, settle its money on what the service charged (if silent, on the estimate)."""
+        now = self._clock.time()
+        await self._engine.run(
+            lambda connection: operations.completed(
+                connection, key, job, to_micro(job.cost_usd), generation_seconds, polls, now
+            ),
+            order=(1, key),
+        )
+
+    async def failed(
+        self, key: str, failure_class: FailureClass, error: str, *, cost_usd: float | None, again: bool
+    ) -> None:
+        """The job was given up. Its money stays reserved unless the service named a cost. `again` plans it anew."""
+        await self._engine.run(
+            lambda connection: operations.failed(
+                connection, key, failure_class, error, to_micro(cost_usd), again=again
+            ),
+            order=(1, key),
+        )
+
+    async def downloaded(self, key: str, *, size_bytes: int, sha256: str, clip: Mapping[str, object]) -> None:
+        """The checked clip lies under its final name."""
+        now = self._clock.time()
+        values = {
+            "state": State.DOWNLOADED,
+            "downloaded_at": now,
+            "size_bytes": size_bytes,
+            "sha256": sha256,
+            "clip": json.dumps(dict(clip)),
+            "error": None,
+            "failure_class": None,
+        }
+        await self._update(key, values)
+
+    async def file_is_gone(self, key: str) -> None:
+        """A downloaded clip is no longer under its name: it is `completed` again and will be fetched again, unpaid."""
+        await self._update(key, {"state": State.COMPLETED, "error": "the file was gone or changed"})
+
+    async def note(self, key: str, error: str, failure_class: FailureClass | None = None) -> None:
+        """Say what stands in the way, without changing the state."""
+        await self._update(key, {"error": error, "failure_class": failure_class})
+
+    async def totals(self) -> LedgerTotals:
+        """Counts and dollars over the whole ledger."""
+
+        def read(connection: Connection) -> LedgerTotals:
+            return LedgerTotals(*operations.totals(connection))
+
+        return await self._engine.run(read)
+
+    async def durations(self, models: Iterable[str]) -> dict[str, list[float]]:
+        """The newest generation times of each model in seconds, oldest first."""
+
+        def read(connection: Connection) -> dict[str, list[float]]:
+            return {model: operations.durations(connection, model, LEARNED_DURATIONS) for model in models}
+
+        return await self._engine.run(read)
+
+    async def _update(self, key: str, values: Mapping[str, object]) -> None:
+        statement = update(videos).where(videos.c.video_key == key).values(**values)
+
+        def write(connection: Connection) -> None:
+            connection.execute(statement)
+
+        await self._engine.run(write, order=(1, key))
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await self._clock.sleep(HEARTBEAT_SECONDS)
+            beat = update(runs).where(runs.c.run_id == self.run.run_id).values(heartbeat_at=self._clock.time())
+
+            def write(connection: Connection, statement: object = beat) -> None:
+                connection.execute(statement)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+            await self._engine.run(write, order=(2, ""))
+
+    async def _begin(self) -> None:
+        now = self._clock.time()
+
+        def write(connection: Connection) -> None:
+            insert = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
+            connection.execute(insert(money).on_conflict_do_nothing(), [{"id": 1, "committed_micro_usd": 0}])
+            connection.execute(
+                runs.insert().values(
+                    run_id=self.run.run_id,
+                    host=self.run.host,
+                    pid=self.run.pid,
+                    process_started_at=self.run.process_started_at,
+                    started_at=now,
+                    heartbeat_at=now,
+                )
+            )
+
+        await self._engine.run(write)
+
+    async def _end(self) -> None:
+        now, run_id = self._clock.time(), self.run.run_id
+
+        def write(connection: Connection) -> None:
+            connection.execute(update(videos).where(videos.c.owner == run_id).values(owner=None))
+            connection.execute(update(runs).where(runs.c.run_id == run_id).values(ended_at=now))
+
+        await self._engine.run(write, order=(3, ""))
+
+
+@asynccontextmanager
+async def open_ledger(url: str, *, clock: Clock = SYSTEM_CLOCK) -> AsyncGenerator[Ledger]:
+    """Open the ledger at a path (SQLite) or a `postgresql://` URL as a new run; on leaving, its claims are given back.
+
+    Raises SettingsInvalid for another kind of URL, LedgerUnavailable if the database does not answer.
+    """
+    async with open_engine(url) as engine:
+        ledger = Ledger(engine, this_process(str(uuid.uuid4())), clock)
+        await ledger._begin()  # pyright: ignore[reportPrivateUsage]
+        heartbeat = asyncio.create_task(ledger._keep_alive())  # pyright: ignore[reportPrivateUsage]
+        try:
+            yield ledger
+        finally:
+            heartbeat.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await heartbeat
+            await ledger._end()  # pyright: ignore[reportPrivateUsage]
+
+
+def _as_row(want: PlannedVideo, taken: set[str], now: float) -> dict[str, object]:
+    names = [f"videos/{stem}{want.extension}" for stem in want.file_stems]
+    file = next(name for name in names if name.casefold() not in taken)
+    taken.add(file.casefold())
+    return {
+        "video_key": want.key,
+        "row_id": want.row_id,
+        "take": want.take,
+        "fingerprint": want.fingerprint,
+        "model": want.request.model,
+        "prompt": want.request.prompt,
+        "parameters": json.dumps(want.request.parameters(with_prompt=False), ensure_ascii=False),
+        "file": file,
+        "state": State.PLANNED,
+        "attempts": 0,
+        "jobs": 0,
+        "polls": 0,
+        "planned_at": now,
+    }

@@ -1,0 +1,228 @@
+"""Runs small synchronous operations on the ledger's database, many of them in one commit. No meaning, no Prefect.
+
+All operations that are waiting at the same moment run in one transaction, so that a thousand rows share a few
+fsyncs. SQLite is used from one thread of its own, PostgreSQL through asyncpg; the operations are the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from prefect_together.errors import Problem, SettingsInvalid, TogetherVideoError
+from prefect_together.ledger_schema import metadata
+
+T = TypeVar("T")
+Operation = Callable[[Connection], T]
+
+BUSY_SECONDS = 60
+COMMIT_TRIES = 5
+MAX_BATCH = 500
+
+
+class LedgerUnavailable(TogetherVideoError):
+    """The ledger's database cannot be reached or written. Nothing is sent without it."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url, self.reason = url, reason
+
+    def __str__(self) -> str:
+        return f"the ledger {self.url} cannot be used: {self.reason}"
+
+
+class _Runner(Protocol):
+    async def run(self, work: Operation[T]) -> T: ...
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Waiting:
+    order: tuple[int, str]
+    operation: Operation[Any]
+    future: asyncio.Future[Any]
+
+
+class LedgerEngine:
+    """The door to the database: `await engine.run(operation)` returns the operation's result once it is durable."""
+
+    def __init__(self, runner: _Runner, url: str) -> None:
+        self._runner, self.url = runner, url
+        self._waiting: list[_Waiting] = []
+        self._writer: asyncio.Task[None] | None = None
+
+    async def run(self, operation: Operation[T], *, order: tuple[int, str] = (1, "")) -> T:
+        """Run an operation in the next transaction and return its result after the commit.
+
+        An operation raises before it has written, or not at all: it shares its transaction with others.
+        `order` is (class, key): a transaction holds one class only and takes its locks in the order of the keys, as
+        every other worker does, so that two workers cannot wait for each other.
+        Once handed over, the operation is carried out even if the caller is cancelled.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(order, operation, future))
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
+        return await asyncio.shield(future)
+
+    async def _write(self) -> None:
+        while self._waiting:
+            batch = self._next_batch()
+            results: list[Any]
+            try:
+                results = await self._commit([waiting.operation for waiting in batch])
+            except (DBAPIError, OSError) as error:
+                failure = LedgerUnavailable(self.url, str(getattr(error, "orig", None) or error))
+                failure.__cause__ = error
+                results = [failure] * len(batch)
+            for waiting, result in zip(batch, results, strict=True):
+                if waiting.future.cancelled():
+                    continue
+                if isinstance(result, BaseException):
+                    waiting.future.set_exception(result)
+                    waiting.future.exception()
+                else:
+                    waiting.future.set_result(result)
+
+    def _next_batch(self) -> list[_Waiting]:
+        ordered = sorted(self._waiting, key=lambda waiting: waiting.order)
+        first_class = ordered[0].order[0]
+        batch = [waiting for waiting in ordered if waiting.order[0] == first_class][:MAX_BATCH]
+        chosen = {id(waiting) for waiting in batch}
+        self._waiting = [waiting for waiting in self._waiting if id(waiting) not in chosen]
+        return batch
+
+    async def _commit(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        def work(connection: Connection) -> list[Any]:
+            results: list[Any] = []
+            for operation in operations:
+                try:
+                    results.append(operation(connection))
+                except TogetherVideoError as refusal:
+                    results.append(refusal)
+            return results
+
+        for attempt in range(1, COMMIT_TRIES + 1):
+            try:
+                return await self._runner.run(work)
+            except DBAPIError as error:
+                if attempt == COMMIT_TRIES or not _was_rolled_back_for_others(error):
+                    raise
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        """Wait for what was handed over, then close the database."""
+        while self._writer is not None and not self._writer.done():
+            await asyncio.wait([self._writer])
+        await self._runner.close()
+
+
+class _SqliteRunner:
+    """SQLite in one thread: cheaper by far than a thread hop for each statement."""
+
+    def __init__(self, url: URL) -> None:
+        self._engine: Engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+        event.listen(self._engine, "connect", _set_up_sqlite)
+        event.listen(self._engine, "begin", _begin_immediate)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+
+    async def run(self, work: Operation[T]) -> T:
+        def transaction() -> T:
+            with self._engine.begin() as connection:
+                return work(connection)
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        self._thread.shutdown()
+
+
+class _PostgresRunner:
+    def __init__(self, url: URL) -> None:
+        self._engine: AsyncEngine = create_async_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+
+    async def run(self, work: Operation[T]) -> T:
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+@asynccontextmanager
+async def open_engine(url: str) -> AsyncGenerator[LedgerEngine]:
+    """Open the database at a path (SQLite) or URL (`sqlite:///...`, `postgresql://...`), making its tables if needed.
+
+    Raises SettingsInvalid for a URL of another kind, LedgerUnavailable if the database does not answer.
+    """
+    parsed = parse_ledger_url(url)
+    shown = parsed.render_as_string(hide_password=True)
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database:
+            await asyncio.to_thread(Path(parsed.database).parent.mkdir, parents=True, exist_ok=True)
+        runner: _Runner = _SqliteRunner(parsed)
+    else:
+        runner = _PostgresRunner(parsed)
+    engine = LedgerEngine(runner, shown)
+    try:
+        await engine.run(_create_tables)
+        yield engine
+    finally:
+        await engine.close()
+
+
+def parse_ledger_url(url: str) -> URL:
+    """A path means SQLite; drivers are ours to choose. Raises SettingsInvalid."""
+    if "://" not in url:
+        return URL.create("sqlite", database=url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise SettingsInvalid([Problem(f"not a database URL: {error}", column="ledger")]) from error
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        return parsed.set(drivername="sqlite")
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+asyncpg")
+    raise SettingsInvalid(
+        [Problem(f"{backend}: a ledger is a path or a sqlite:// or postgresql:// URL", column="ledger")]
+    )
+
+
+def _create_tables(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        # Two runs that start at once must not both create the tables.
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7364001)")
+    metadata.create_all(connection)
+
+
+def _set_up_sqlite(dbapi_connection: Any, _record: object) -> None:
+    dbapi_connection.isolation_level = None  # transactions are begun by _begin_immediate alone
+    cursor = dbapi_connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")  # an intent must survive a power cut
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _was_rolled_back_for_others(error: DBAPIError) -> bool:
+    """A deadlock or a busy database: the transaction left no trace and may be run again."""
+    text = str(error.orig).lower()
+    if isinstance(error, OperationalError) and ("database is locked" in text or "database is busy" in text):
+        return True
+    return "deadlock detected" in text or "could not serialize" in text

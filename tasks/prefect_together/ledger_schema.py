@@ -1,0 +1,120 @@
+"""The ledger's tables. No statements, no connections.
+
+Money is counted in whole micro-dollars, so that sums are exact. Times are unix seconds.
+
+videos    one row a video: what is wanted, how far it is, what it cost, where it lies
+attempts  one row a create call: the intent (written before it is sent), the answer, the money reserved or paid for it
+runs      who works on the ledger, with a heartbeat: the claims of a run that is gone lapse
+money     one row: what is spent or reserved over all attempts, so that a cap is checked in one guarded update
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+
+MICRO = 1_000_000
+
+
+class State(StrEnum):
+    """How far a video is. In order: planned, submitting, submitted, completed, downloaded."""
+
+    PLANNED = "planned"
+    SUBMITTING = "submitting"
+    SUBMITTED = "submitted"
+    COMPLETED = "completed"
+    DOWNLOADED = "downloaded"
+    FAILED = "failed"
+    IN_DOUBT = "in_doubt"
+    REFUSED = "refused"
+
+
+class Outcome(StrEnum):
+    """What became of one create call. An attempt without an outcome is in flight, or its run died."""
+
+    ACCEPTED = "accepted"
+    NOT_ACCEPTED = "not_accepted"
+    IN_DOUBT = "in_doubt"
+
+
+metadata = MetaData()
+
+videos = Table(
+    "videos",
+    metadata,
+    Column("video_key", String(64), primary_key=True),
+    Column("row_id", Text, nullable=False),
+    Column("take", Integer, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("model", Text, nullable=False),
+    Column("prompt", Text),
+    Column("parameters", Text, nullable=False),
+    Column("file", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempts", Integer, nullable=False),  # create calls, the refused ones included
+    Column("jobs", Integer, nullable=False),  # create calls that made a job or may have made one
+    Column("estimate_micro_usd", BigInteger),
+    Column("cost_micro_usd", BigInteger),
+    Column("job_id", Text),
+    Column("video_url", Text),
+    Column("failure_class", String(16)),
+    Column("error", Text),
+    Column("planned_at", Float, nullable=False),
+    Column("submitted_at", Float),
+    Column("completed_at", Float),
+    Column("downloaded_at", Float),
+    Column("generation_seconds", Float),
+    Column("polls", Integer, nullable=False),
+    Column("size_bytes", BigInteger),
+    Column("sha256", String(64)),
+    Column("clip", Text),
+    Column("owner", String(36)),
+    Index("videos_by_model_and_completion", "model", "completed_at"),
+    Index("videos_by_row_id", "row_id"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("video_key", String(64), ForeignKey("videos.video_key"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("outcome", String(16)),
+    Column("job_id", Text),
+    Column("reserved_micro_usd", BigInteger, nullable=False),
+    Column("cost_micro_usd", BigInteger),
+    Column("error", Text),
+    Column("intent_at", Float, nullable=False),
+    Column("answered_at", Float),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", String(36), primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("process_started_at", Float, nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("heartbeat_at", Float, nullable=False),
+    Column("ended_at", Float),
+)
+
+money = Table(
+    "money",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("committed_micro_usd", BigInteger, nullable=False),
+)
+
+
+def to_micro(usd: float | None) -> int | None:
+    """Dollars as whole micro-dollars, rounded up: a cap must not be passed by rounding."""
+    if usd is None:
+        return None
+    return -int(-usd * MICRO // 1)
+
+
+def to_usd(micro_usd: int | None) -> float | None:
+    """Micro-dollars as dollars."""
+    return None if micro_usd is None else micro_usd / MICRO

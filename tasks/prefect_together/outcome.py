@@ -1,0 +1,69 @@
+"""How a run ended: what its caller gets, its message, its exit code. No I/O, no Prefect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prefect_together.errors import TogetherVideoError
+from prefect_together.results import RowResult, Status, Totals
+from prefect_together.wording import dollars, state_counts
+
+NAMED_ROWS = 3
+FAILED_STATUSES: frozenset[Status] = frozenset({"failed", "in_doubt", "refused"})
+OPEN_STATUSES: frozenset[Status] = frozenset({"submitted", "planned"})
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What a run over a table leaves: its rows in the table's order, sums, and where they lie.
+
+    `output_dir` holds videos/, results.csv and index.html, as a path or URL without credentials.
+    """
+
+    rows: tuple[RowResult, ...]
+    totals: Totals
+    output_dir: str
+    page: str
+    stopped: bool = False
+
+    @property
+    def failed(self) -> tuple[RowResult, ...]:
+        """Rows that will not come by waiting: failed, in doubt or refused."""
+        return tuple(row for row in self.rows if row.status in FAILED_STATUSES)
+
+    @property
+    def open(self) -> tuple[RowResult, ...]:
+        """Rows that a later run takes up: still generating, or not sent yet."""
+        return tuple(row for row in self.rows if row.status in OPEN_STATUSES)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every row is downloaded, else 1."""
+        return 0 if not self.failed and not self.open else 1
+
+    @property
+    def message(self) -> str:
+        """One line: `12 downloaded, 1 failed of 13 rows, $3.36; failed: cat-7 (row 8) ...`."""
+        counts = state_counts({str(status): count for status, count in self.totals.rows_by_status.items()})
+        text = f"{counts} of {len(self.rows):,} rows, {dollars(self.totals.spent_usd)}"
+        if self.failed:
+            named = "; ".join(_named(row) for row in self.failed[:NAMED_ROWS])
+            more = f" and {len(self.failed) - NAMED_ROWS} more" if len(self.failed) > NAMED_ROWS else ""
+            text = f"{text}. {named}{more}"
+        return text
+
+
+class RowsFailed(TogetherVideoError):
+    """The run ended with rows that are failed, in doubt or refused. All rows are in `outcome`."""
+
+    def __init__(self, outcome: RunOutcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+    def __str__(self) -> str:
+        return self.outcome.message
+
+
+def _named(row: RowResult) -> str:
+    error = next((take.error for take in row.takes if take.error), "no reason known")
+    return f"row {row.number} ({row.takes[0].row_id[:40]}) {row.status.replace('_', ' ')}: {error[:160]}"

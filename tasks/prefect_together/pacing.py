@@ -1,0 +1,185 @@
+"""How fast create calls are sent to a service that does not announce its limit. No I/O, no Prefect.
+
+Until a first refusal (429, 503) only the calls under way are bounded, and the bound grows with each answer: a service
+without a limit is never felt. A refusal makes everybody wait as long as the service says. Then the pace is halved, once
+for all calls that were refused together, comes back within some calls to what the service took, stays near
+that for long, and only then feels its way up, ever faster (the curve of TCP's CUBIC: Ha, Rhee and Xu, 2008): the limit
+may have risen, but each look above it costs a refusal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from prefect_together.clock import SYSTEM_CLOCK, Clock
+from prefect_together.schedule import Dice
+
+FIRST_UNDER_WAY, MOST_UNDER_WAY, LEAST_UNDER_WAY = 8, 100, 4
+"""Create calls without an answer: at first, at most, and what refusals leave (one may hang for minutes)."""
+GROWTH = 0.5
+"""By how much an accepted call raises that bound while it is reached: by half with each round of answers."""
+LEAST_PER_SECOND, LEAST_TAKEN = 0.8, 0.25
+"""The pace that refusals leave, times the part of the last calls that was taken (or a quarter): below it, it is for the
+service's word on how long to wait to hold calls back. 60 a minute was Together's limit in late 2025."""
+CUT = 0.5
+"""What is left of the pace right after a refusal."""
+RETURN_CALLS, PROBE_CALLS = 8.0, 50.0
+"""Calls in which the pace comes back to its aim, and in which it then grows by half."""
+MEASURED_CALLS = 16
+"""Accepted calls over which the pace that the service takes is measured."""
+LATE_SECONDS = 0.05
+"""How much of a late wake-up is made good by a shorter next wait."""
+PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0
+"""The wait after a refusal that names none; it doubles with each further one in a row."""
+MAX_RATELIMIT_SECONDS = 300.0
+"""The longest wait that a header can ask for."""
+
+
+class SubmitPacer:
+    """One for all submits of a process. Around each create call:
+
+    `await pacer.admit()`, then send it, then exactly one of `pacer.accepted()`, `pacer.refused(retry_after_seconds)`
+    and `pacer.released()`, whatever happens to the call.
+    """
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK, *, max_per_second: float = math.inf, rng: Dice = random) -> None:
+        """`max_per_second`: a pace that is never passed, whatever the service takes."""
+        self._clock, self._rng = clock, rng
+        self._max_per_second = max_per_second
+        self._turns = asyncio.Lock()  # first come, first served
+        self._answered = asyncio.Event()
+        self._under_way: deque[int] = deque()  # calls, as the number of cuts before them; the oldest first
+        self._window: float = FIRST_UNDER_WAY
+        self._next_at = self._paused_until = -math.inf
+        self._aim: float | None = None  # the pace in creates a second to come back to; None: no refusal yet
+        self._cuts = self._refusals_in_row = self._accepted = 0
+        self._admitted = 0  # since the last cut
+        self._cut_at: float | None = None  # at first: the first call
+        self._accepted_at: deque[float] = deque(maxlen=MEASURED_CALLS)  # since the last cut
+        self._taken = deque([True] * 20, maxlen=20)  # of the last calls; those refused together are one
+
+    @property
+    def per_second(self) -> float:
+        """Creates a second that are let through now; infinite while the service has refused none."""
+        if self._aim is None:
+            return self._max_per_second
+        beyond = self._admitted - RETURN_CALLS
+        turn = beyond / (RETURN_CALLS if beyond < 0.0 else PROBE_CALLS)  # -1 after a refusal, 0 back at the aim
+        pace = self._aim * (1.0 + (1.0 - CUT) * turn**3)
+        return min(max(pace, self._least_pace()), self._max_per_second)
+
+    async def admit(self) -> None:
+        """Wait until one create call may be sent. A cancelled waiter leaves its turn to the next."""
+        async with self._turns:
+            while True:
+                while len(self._under_way) >= int(self._window):
+                    self._answered.clear()
+                    await self._answered.wait()
+                pause = max(self._next_at, self._paused_until) - self._clock.monotonic()
+                if pause <= 0.0:
+                    break
+                await self._clock.sleep(pause)
+            now = self._clock.monotonic()
+            self._cut_at = now if self._cut_at is None else self._cut_at
+            self._next_at = max(self._next_at, now - LATE_SECONDS) + 1.0 / self.per_second
+            self._under_way.append(self._cuts)
+            self._admitted += 1
+
+    def accepted(self) -> None:
+        """The service took the call."""
+        if len(self._under_way) >= int(self._window):  # it was the bound that held calls back
+            self._window = min(self._window + GROWTH, MOST_UNDER_WAY)
+        self._answer()
+        self._taken.append(True)
+        self._refusals_in_row = 0
+        self._accepted += 1
+        self._accepted_at.append(self._clock.monotonic())
+
+    def refused(self, retry_after_seconds: float | None = None) -> None:
+        """The service answered 429 or 503: all wait for as long as it says, and the pace is cut, once a round."""
+        is_new = self._answer() == self._cuts
+        self._refusals_in_row += is_new
+        pause = retry_after_seconds
+        if pause is None:
+            pause = min(PAUSE_SECONDS * 2.0 ** max(self._refusals_in_row - 1, 0), MAX_PAUSE_SECONDS)
+        # A little later than asked for, each process by its own measure: others may wait for the same moment.
+        now = self._clock.monotonic()
+        self._paused_until = max(self._paused_until, now + pause * (1.0 + 0.1 * self._rng.random()))
+        if is_new:
+            self._taken.append(False)
+            self._cut(now)
+
+    def released(self) -> None:
+        """The call ended without an answer that speaks of the pace: not sent, in doubt, refused for good."""
+        self._answer()
+
+    def _cut(self, now: float) -> None:
+        """Start the curve anew at the end of the pause, with an aim that the service's answers support."""
+        since = self._cut_at or 0.0
+        if self._aim is None:  # a burst: measured with the pause that it cost
+            aim = self._accepted / max(self._paused_until - since, 1e-3)
+        else:
+            times = self._accepted_at
+            if len(times) == MEASURED_CALLS:
+                taken = (MEASURED_CALLS - 1) / max(times[-1] - times[0], 1e-3)
+            else:
+                taken = len(times) / max(now - since, 1e-3)
+            aim = math.sqrt(self._aim * min(self.per_second, taken))
+        self._aim = max(aim, self._least_pace())
+        self._cut_at = now
+        self._cuts += 1
+        self._admitted = 0
+        self._accepted_at.clear()
+        self._window = max((len(self._under_way) + 1) // 2 if self._refusals_in_row == 1 else 0, LEAST_UNDER_WAY)
+
+    def _least_pace(self) -> float:
+        return LEAST_PER_SECOND * max(sum(self._taken) / len(self._taken), LEAST_TAKEN)
+
+    def _answer(self) -> int:
+        """The oldest call under way has its answer; returns how many cuts there had been when it was sent."""
+        self._answered.set()
+        return self._under_way.popleft() if self._under_way else self._cuts
+
+
+def ratelimit_delay(headers: Mapping[str, str], *, now_unix_seconds: float | None = None) -> float | None:
+    """Seconds that an answer asks to wait, 0 to 300; None if it does not say.
+
+    `x-ratelimit-reset` (seconds, or a unix time in seconds or milliseconds; Together's docs, November 2026) and
+    `Retry-After` (seconds or an HTTP date, RFC 9110); the longer one if there are both. Dates are compared with
+    the answer's own `Date` if it has one, since clocks differ, else with `now_unix_seconds` or the machine's clock.
+    """
+    fields = {name.lower(): value.strip() for name, value in headers.items()}
+    now = _http_date(fields.get("date", ""))
+    if now is None:
+        now = SYSTEM_CLOCK.time() if now_unix_seconds is None else now_unix_seconds
+    delays = [_delay(fields[name], now) for name in ("x-ratelimit-reset", "retry-after") if name in fields]
+    known = [delay for delay in delays if delay is not None]
+    return min(max(0.0, *known), MAX_RATELIMIT_SECONDS) if known else None
+
+
+def _delay(value: str, now_unix_seconds: float) -> float | None:
+    try:
+        seconds = float(value)
+    except ValueError:
+        date = _http_date(value)
+        return None if date is None else date - now_unix_seconds
+    if not math.isfinite(seconds):
+        return None
+    if seconds > 1e12:
+        seconds /= 1000.0
+    return seconds - now_unix_seconds if seconds > 1e9 else seconds
+
+
+def _http_date(value: str) -> float | None:
+    """The unix time of an HTTP date."""
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

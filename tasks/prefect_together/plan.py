@@ -1,0 +1,117 @@
+"""From table rows to the videos that are wanted: identity, price, file names, shared work. Sends and writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prefect_together.catalogue import estimate_usd
+from prefect_together.errors import Problem
+from prefect_together.identity import video_key
+from prefect_together.names import derived_id, file_stem
+from prefect_together.requests import VideoRequest
+
+if TYPE_CHECKING:  # pandas comes with the table, and not everything that has a plan reads one
+    from prefect_together.table import PromptTable, TableRow
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedVideo:
+    """One video that the table asks for.
+
+    `estimate_usd` is the high reading of its price (what is reserved), `low_usd` the low one; None if unknown.
+    `file_stems` are possible names without extension, best first: the first that no other work has is taken.
+    """
+
+    key: str
+    row_id: str
+    take: int
+    fingerprint: str
+    request: VideoRequest
+    low_usd: float | None
+    estimate_usd: float | None
+    file_stems: Sequence[str]
+
+    @property
+    def extension(self) -> str:
+        return ".webm" if self.request.output_format == "WEBM" else ".mp4"
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """A row of the table and the keys of its videos, in the order of their takes.
+
+    `shared_with` is the number of the earlier row whose job it shares, if all its videos are those of that row.
+    """
+
+    row: TableRow
+    row_id: str
+    keys: tuple[str, ...]
+    shared_with: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a run will do, before it does it."""
+
+    source: str
+    columns: tuple[str, ...]
+    rows: tuple[PlannedRow, ...]
+    videos: Mapping[str, PlannedVideo]
+    warnings: tuple[Problem, ...]
+
+    @property
+    def high_usd(self) -> float:
+        """What all videos of known price cost at most, in dollars."""
+        return sum(video.estimate_usd or 0.0 for video in self.videos.values())
+
+    @property
+    def low_usd(self) -> float:
+        return sum(video.low_usd or 0.0 for video in self.videos.values())
+
+    @property
+    def unknown_prices(self) -> int:
+        """How many videos have no known price."""
+        return sum(video.estimate_usd is None for video in self.videos.values())
+
+
+def make_plan(table: PromptTable) -> Plan:
+    """Give every row its identity and its videos. Identical rows without ids share their videos, with a warning."""
+    videos: dict[str, PlannedVideo] = {}
+    first_row_of: dict[str, int] = {}
+    rows: list[PlannedRow] = []
+    for row in table.rows:
+        fingerprint = row.request.fingerprint()
+        row_id = row.row_id or derived_id(row.request.prompt, fingerprint)
+        keys = tuple(video_key(row_id, take, fingerprint) for take in range(1, row.count + 1))
+        shared_with = first_row_of.get(keys[0]) if all(key in videos for key in keys) else None
+        for take, key in enumerate(keys, start=1):
+            if key not in videos:
+                first_row_of[key] = row.number
+                videos[key] = _planned(row, row_id, take, key, fingerprint)
+        rows.append(PlannedRow(row, row_id, keys, shared_with))
+    shared = [row for row in rows if row.shared_with is not None]
+    warnings = table.warnings
+    if shared:
+        message = (
+            f"{len(shared)} row{'s repeat' if len(shared) > 1 else ' repeats'} an earlier row and"
+            f" share{'' if len(shared) > 1 else 's'} its video: give rows an id, or a count, to get several takes"
+        )
+        warnings = (*warnings, Problem(message, row=shared[0].row.number))
+    return Plan(table.source, table.columns, tuple(rows), videos, warnings)
+
+
+def _planned(row: TableRow, row_id: str, take: int, key: str, fingerprint: str) -> PlannedVideo:
+    estimate = None if row.price_usd is not None else estimate_usd(row.request)
+    stem = file_stem(row_id, take=take)
+    return PlannedVideo(
+        key=key,
+        row_id=row_id,
+        take=take,
+        fingerprint=fingerprint,
+        request=row.request,
+        low_usd=estimate.low_usd if estimate else row.price_usd,
+        estimate_usd=estimate.high_usd if estimate else row.price_usd,
+        file_stems=(stem, f"{stem}-{fingerprint[:8]}", f"{stem}-{key}"),
+    )

@@ -1,0 +1,133 @@
+"""What a request will probably cost, between the lowest and the highest published reading. Pure.
+
+Prices mix units (a clip, a second, five seconds) and sources disagree by up to a factor of 5 (Wan 2.7):
+callers reserve the high reading and settle on the job's `outputs.cost`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from prefect_together.inputs import Media
+from prefect_together.model_spec import ModelSpec, Price
+from prefect_together.requests import VideoRequest
+
+_TIER_LINES = {"hd": 720, "fhd": 1080, "2k": 1440, "4k": 2160}
+_HIGHEST_UNASKED_LINES = 1440
+"""A model never makes 4k unless it is asked to."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """USD for one video. `basis` says how it was worked out, `as_of` when the prices were read."""
+
+    low_usd: float
+    high_usd: float
+    basis: str
+    as_of: str
+
+
+def estimate(spec: ModelSpec, request: VideoRequest) -> Estimate | None:
+    """What `request` costs on the model of `spec`; None if no published price fits."""
+    lines, sized = _lines_asked_for(spec, request)
+    fitting = [price for price in spec.prices if _fits(price, request)]
+    prices = _for_lines([price for price in fitting if not price.video_input], lines)
+    prices += _for_lines([price for price in fitting if price.video_input], lines)
+    if not prices:
+        return None
+    shortest, longest, length = _lengths(spec, request)
+    inputs = _charged_inputs(spec, request.media)
+    low = min(_usd(price, shortest) for price in prices)
+    high = max(_usd(price, longest + inputs * _longest_input(spec, longest)) for price in prices)
+    sources = ", ".join(dict.fromkeys(_spelt(price, spec.price_basis) for price in prices))
+    charged = f"; {inputs} input video{'s' * (inputs > 1)} charged too" if inputs else ""
+    basis = f"{sources}; {length}{sized}{charged}"
+    return Estimate(round(low, 6), round(high, 6), basis, spec.price_date or "unknown")
+
+
+def _fits(price: Price, request: VideoRequest) -> bool:
+    if price.audio is not None and request.generate_audio is not None and price.audio != request.generate_audio:
+        return False
+    has_video = bool(request.media and (request.media.reference_videos or request.media.source_video))
+    return has_video or not price.video_input
+
+
+def _lines_asked_for(spec: ModelSpec, request: VideoRequest) -> tuple[int | None, str]:
+    """The picture's lines (720, 1080 ...), None if neither asked for nor known, and how `basis` says so."""
+    if request.resolution:
+        return lines_of(request.resolution), f" at {request.resolution}"
+    if request.width and request.height and not spec.resolutions:
+        return _lines_of_area(request.width * request.height), f" at {request.width}x{request.height}"
+    default = spec.resolutions.default if spec.resolutions else None
+    if default:
+        return lines_of(default), f" at {default} (default)"
+    return None, ""
+
+
+def lines_of(resolution: str) -> int | None:
+    """720 for "720p", 2160 for "4k", None for what is unknown."""
+    text = resolution.lower()
+    found = re.fullmatch(r"(\d{3,4})p", text)
+    return int(found[1]) if found else _TIER_LINES.get(text)
+
+
+def _lines_of_area(pixels: int) -> int:
+    """The smallest usual 16:9 size of at least about as many pixels (square 720x720 is a 540p price)."""
+    for lines in (360, 480, 540, 720, 1080, 1440):
+        if pixels <= lines * lines * 16 / 9 * 1.02:
+            return lines
+    return 2160
+
+
+def _for_lines(prices: list[Price], lines: int | None) -> list[Price]:
+    """The prices for this many lines: the next larger published size where there is none, [] above all."""
+    general = [price for price in prices if price.resolution is None]
+    sized = [(lines_of(price.resolution) or 0, price) for price in prices if price.resolution is not None]
+    if not sized:
+        return general
+    if lines is None:
+        usual = [price for at, price in sized if at <= _HIGHEST_UNASKED_LINES]
+        return [*general, *(usual or [price for _, price in sized])]
+    enough = sorted({at for at, _ in sized if at >= lines})
+    if not enough:
+        return []
+    return [*general, *(price for at, price in sized if at == enough[0])]
+
+
+def _lengths(spec: ModelSpec, request: VideoRequest) -> tuple[float, float, str]:
+    """The shortest and the longest clip that can be meant, in seconds, and how `basis` says so."""
+    if request.seconds:
+        return float(request.seconds), float(request.seconds), f"{request.seconds} s"
+    if spec.seconds is None:
+        return 0, 0, "length unknown"
+    if spec.seconds.default is not None:
+        return spec.seconds.default, spec.seconds.default, f"{spec.seconds.default:g} s (default)"
+    low, high = spec.seconds.shortest, spec.seconds.longest
+    return low, high, f"{low:g} to {high:g} s (default length unknown)"
+
+
+def _charged_inputs(spec: ModelSpec, media: Media | None) -> int:
+    if media is None or not spec.input_video_charged:
+        return 0
+    return len(media.frame_videos or []) + len(media.reference_videos or []) + bool(media.source_video)
+
+
+def _longest_input(spec: ModelSpec, longest: float) -> float:
+    """Nobody says how long an input may be; as long as the model's longest clip is assumed."""
+    return spec.seconds.longest if spec.seconds else longest
+
+
+def _usd(price: Price, seconds: float) -> float:
+    if price.unit == "video":
+        return price.usd
+    return price.usd * seconds / (5 if price.unit == "5 seconds" else 1)
+
+
+def _spelt(price: Price, basis: str | None) -> str:
+    """`$0.28 a video (720p/5s)`, `$0.16 a second at 720p`."""
+    dollars = f"${price.usd:.2f}" if round(price.usd, 2) == price.usd else f"${price.usd:g}"
+    per = "for 5 seconds" if price.unit == "5 seconds" else f"a {price.unit}"
+    size = f" at {price.resolution}" if price.resolution else ""
+    source = price.source or (basis if price.unit == "video" else "")
+    return f"{dollars} {per}{size}" + (f" ({source})" if source else "")

@@ -1,0 +1,19 @@
+"""A local imitation of Together's video API, for demos, tests and benchmarks: a real HTTP server on 127.0.0.1.
+
+Imitated: POST /v2/videos, GET /v2/videos/ID, the clips behind their short links, GET /v1/models and GET /v3/whoami,
+in all three documented response shapes; jobs that queue, generate, complete and fail as together-api.md says; limits,
+faults and expiring links on demand. Clips show their prompt and have the size, length and rate that were asked for.
+
+Not imitated: any model (a clip is a still with a moving mark); what pictures, videos and sounds that were sent do to
+a clip, but for a first keyframe sent inline, which becomes the background; the checks of addresses (they are not
+fetched); moderation; organizations, balances and the true limits of rate and size; TLS, HTTP/2 and the content
+delivery network; every other endpoint of Together. Prices are this package's estimates, failed jobs cost nothing.
+"""
+
+from prefect_together.sandbox.jobs import MISSING
+from prefect_together.sandbox.process import SandboxFailed, SandboxProcess
+from prefect_together.sandbox.remote import SandboxControl
+from prefect_together.sandbox.server import Sandbox
+from prefect_together.sandbox.settings import SandboxSettings
+
+__all__ = ["MISSING", "Sandbox", "SandboxControl", "SandboxFailed", "SandboxProcess", "SandboxSettings"]

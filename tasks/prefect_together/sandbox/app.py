@@ -1,0 +1,212 @@
+"""The HTTP side of the imitation: create, retrieve, models, whoami, and the faults that meet them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from prefect_together.sandbox.acceptance import refusal_of
+from prefect_together.sandbox.answers import (
+    DroppedConnection,
+    JsonAnswer,
+    fault_answer,
+    half_json,
+    pause,
+    refusal,
+)
+from prefect_together.sandbox.control import control_routes
+from prefect_together.sandbox.downloads import download_routes
+from prefect_together.sandbox.faults import ANSWERS, Endpoint
+from prefect_together.sandbox.jobs import MISSING, ClipPlan, Job
+from prefect_together.sandbox.models import facts_of, model_list
+from prefect_together.sandbox.recorder import DROPPED, RecordedRequest
+from prefect_together.sandbox.service import VideoService
+from prefect_together.sandbox.shapes import job_body
+from prefect_together.sandbox.store import without_long_texts
+
+MAX_BODY_BYTES = 100_000_000
+WHOAMI = {
+    "type": "project_api_key",
+    "api_key": {"id": "sandbox-key"},
+    "organization": {"id": "sandbox-organization", "name": "Sandbox"},
+    "project": {"id": "sandbox-project", "name": "Sandbox", "slug": "sandbox"},
+}
+KEYS_REFUSED = {"invalid": 401, "no-credits": 402, "forbidden": 403}
+"""API keys that are answered with an error; every other key is taken."""
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def sandbox_app(service: VideoService) -> Starlette:
+    """The ASGI application over one service."""
+    api = VideoRoutes(service)
+    routes = [
+        Route("/v2/videos", api.create, methods=["POST"]),
+        Route("/v2/videos/{id}", api.retrieve, methods=["GET"]),
+        Route("/v1/models", api.models, methods=["GET"]),
+        Route("/v3/whoami", api.whoami, methods=["GET"]),
+        *download_routes(service),
+        *control_routes(service),
+    ]
+    return Starlette(routes=routes, exception_handlers={404: _no_such_route, 405: _no_such_route})
+
+
+class VideoRoutes:
+    """The endpoints that need a key."""
+
+    def __init__(self, service: VideoService) -> None:
+        self._service = service
+
+    async def create(self, request: Request) -> Response:
+        try:
+            raw = await request.body()
+        except ClientDisconnect:
+            return Response()
+        body = _parsed(raw)
+        prompt = str((body or {}).get("prompt") or "")
+        fault = self._service.faults.draw("create", prompt)
+        answer = self._refused(request, raw) or await self._create(request, body, fault)
+        self._record(request, "create", answer, body=body, fault=fault)
+        return answer
+
+    async def retrieve(self, request: Request) -> Response:
+        job_id: str = request.path_params["id"]
+        job = self._service.jobs.get(job_id)
+        if job is None and self._service.settings.answer_unknown_ids:
+            job = self._job_nobody_made(job_id)
+        completed = job is not None and self._service.shows_completed(job)
+        fault = self._service.faults.draw("retrieve", job.prompt if job else "", is_completed=completed)
+        answer = self._refused(request) or self._retrieve(request, job, fault)
+        self._record(request, "retrieve", answer, fault=fault)
+        return answer
+
+    async def models(self, request: Request) -> Response:
+        answer = self._refused(request) or JsonAnswer(model_list())
+        self._record(request, "models", answer)
+        return answer
+
+    async def whoami(self, request: Request) -> Response:
+        answer = self._refused(request) or JsonAnswer(WHOAMI)
+        self._record(request, "whoami", answer)
+        return answer
+
+    async def _create(self, request: Request, body: dict[str, Any] | None, fault: str | None) -> Response:
+        seconds = self._service.settings.retry_after_seconds
+        if fault in ANSWERS:
+            return fault_answer(fault, retry_after_seconds=seconds)
+        facts = facts_of(str((body or {}).get("model")), accept_unknown=self._service.settings.accept_unknown_models)
+        if wrong := refusal_of(body, facts):
+            return refusal(
+                wrong.http_status, message=wrong.message, kind=wrong.kind, code=wrong.code, param=wrong.param
+            )
+        assert body is not None
+        assert facts is not None
+        limit = self._service.limit
+        if limit is not None and (wait := limit.take(self._service.clock.monotonic())) is not None:
+            return refusal(429, headers={"x-ratelimit-reset": f"{wait:.3f}", "x-ratelimit-remaining": "0"})
+        job = await self._service.accept(body, facts, fault)
+        if fault is not None and fault.endswith("-after"):
+            return fault_answer(fault.removesuffix("-after"), retry_after_seconds=seconds)
+        status = job.script.statuses[0] if job.script and job.script.at_seconds else "queued"
+        return self._answer(request, job, MISSING if fault == "no-status" else status, fault)
+
+    def _retrieve(self, request: Request, job: Job | None, fault: str | None) -> Response:
+        if fault in ANSWERS:
+            return fault_answer(fault, retry_after_seconds=self._service.settings.retry_after_seconds)
+        if job is None:
+            return refusal(404, message="Video job not found.", kind="not_found", code="not_found", param="id")
+        if job.hidden_reads > 0:
+            job.hidden_reads -= 1
+            return refusal(404, message="Video job not found.", kind="not_found", code="not_found", param="id")
+        status = self._service.read(job)
+        odd = {"no-status": MISSING, "null-status": None, "odd-status": "post_processing"}
+        return self._answer(request, job, odd.get(fault, status) if fault else status, fault)
+
+    def _answer(self, request: Request, job: Job, status: str | None, fault: str | None) -> Response:
+        settings = self._service.settings
+        body = job_body(
+            job,
+            shape=settings.shape,
+            status=status,
+            now=self._service.clock.time(),
+            link=None if fault == "no-url" else self._service.link(job) if status == "completed" else None,
+            send_cost=settings.send_cost and fault != "no-cost",
+        )
+        if fault == "no-id":
+            del body["id"]
+        if fault == "half-json":
+            return half_json(body)
+        if fault == "late":
+            return LateAnswer(body, settings.late_seconds)
+        return JsonAnswer(body)
+
+    def _refused(self, request: Request, body: bytes = b"") -> Response | None:
+        """What is wrong with the caller rather than with the request."""
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if not request.headers.get("user-agent", "").strip():
+            return refusal(403, message="A User-Agent is required.", kind="forbidden")
+        if scheme.lower() != "bearer" or not key.strip():
+            return refusal(401, message="Missing API key.", kind="invalid_request_error", code="missing_api_key")
+        if key.strip() in KEYS_REFUSED:
+            return refusal(KEYS_REFUSED[key.strip()])
+        return refusal(413) if len(body) > MAX_BODY_BYTES else None
+
+    def _job_nobody_made(self, job_id: str) -> Job:
+        plan = ClipPlan(width=1366, height=768, seconds=5, fps=25)
+        now = self._service.clock.time()
+        return Job(job_id, {"model": "model"}, plan, now - 10, 1.0, 1.0, clip_ready_at=now - 9)
+
+    def _record(
+        self,
+        request: Request,
+        endpoint: Endpoint | str,
+        answer: Response,
+        *,
+        body: object = None,
+        fault: str | None = None,
+    ) -> None:
+        self._service.recorder.add(
+            RecordedRequest(
+                endpoint,
+                request.method,
+                request.url.path,
+                dict(request.headers),
+                without_long_texts(body),
+                DROPPED if isinstance(answer, DroppedConnection) else str(answer.status_code),
+                fault,
+                self._service.clock.time(),
+            )
+        )
+
+
+class LateAnswer(JsonAnswer):
+    """An answer that comes when most clients have given up."""
+
+    def __init__(self, body: dict[str, Any], seconds: float) -> None:
+        super().__init__(body)
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not await pause(receive, self._seconds):
+            await super().__call__(scope, receive, send)
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    message = f"{request.method} {request.url.path} is not part of the sandbox."
+    return refusal(404, message=message, kind="not_found")
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    """The body as a JSON object; None for what is none, which `refusal_of` refuses."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", body) if isinstance(body, dict) else None

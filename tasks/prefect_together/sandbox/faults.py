@@ -1,0 +1,195 @@
+"""Which request meets which fault, by rate or by script, seeded. How a fault looks on the wire is in `answers`."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Endpoint = Literal["create", "retrieve", "download"]
+ENDPOINTS: tuple[Endpoint, ...] = ("create", "retrieve", "download")
+
+ANSWERS = {
+    "400": "invalid_request_error",
+    "401": "invalid key",
+    "402": "credits exhausted",
+    "403": "forbidden",
+    "404": "not found",
+    "413": "body too large",
+    "422": "invalid parameter",
+    "408": "request timeout",
+    "409": "conflict",
+    "429": "rate limit, with x-ratelimit-reset",
+    "429-retry-after": "rate limit, with Retry-After",
+    "429-bare": "rate limit, without a hint",
+    "500": "server error, JSON",
+    "502": "bad gateway, HTML",
+    "503": "overloaded, JSON error body",
+    "503-html": "overloaded, HTML",
+    "504": "gateway timeout, HTML",
+    "524": "a proxy's time-out page",
+    "529": "overloaded, JSON",
+    "html": "200 with an HTML page",
+    "drop": "connection closed without an answer",
+    "reset": "connection reset without an answer",
+}
+"""Answers in place of the real one: on create the job is not accepted, with `-after` behind the name it is."""
+
+CREATE = {
+    "late": "accepted, and answered later than a client waits",
+    "half-json": "accepted, and answered 200 with half a JSON body",
+    "no-id": "accepted, and answered without the job's id",
+    "no-status": "accepted, and answered without a status",
+    "hidden": "accepted, and 404 on the first reads",
+    "job-fails": "the job fails upstream",
+    "job-moderated": "the job fails for its content",
+    "job-cancelled": "the job is cancelled",
+    "job-stuck": "the job never ends",
+}
+RETRIEVE = {
+    "late": "answered later than a client waits",
+    "half-json": "200 with half a JSON body",
+    "no-status": "no status field",
+    "null-status": "status null",
+    "odd-status": "a status nobody knows",
+    "no-url": "completed without a video_url",
+    "no-cost": "completed without a cost",
+}
+DOWNLOAD = {
+    "410": "link expired",
+    "late": "nothing is sent for a long time",
+    "stall": "silence after half of the file",
+    "cut": "closed after half of the file",
+    "cut-reset": "reset after half of the file",
+    "no-range": "200 and the whole file for a Range",
+    "no-length": "chunked, without Content-Length",
+    "no-etag": "without ETag and Last-Modified",
+    "corrupt": "the right length with a damaged middle",
+    "garbage": "the right length of noise",
+    "truncated": "half a file, with half a file's Content-Length",
+    "too-large": "announces gigabytes, and sends them",
+    "endless": "sends gigabytes unannounced",
+}
+
+COMPLETED_ONLY = frozenset({"no-url", "no-cost"})
+"""Faults of a read that shows `completed`: they wait for one."""
+
+STORM: Mapping[Endpoint, tuple[str, ...]] = {
+    "create": (
+        *("408", "409", "429", "429-retry-after", "429-bare", "500", "502", "503", "503-html", "504", "524"),
+        *("529", "html", "drop", "reset", "late", "half-json", "no-id", "no-status", "hidden"),
+        *("408-after", "409-after", "500-after", "502-after", "503-html-after", "504-after", "524-after"),
+        *("html-after", "drop-after", "reset-after"),
+    ),
+    "retrieve": (
+        *("404", "408", "409", "429", "429-retry-after", "429-bare", "500", "502", "503", "503-html", "504"),
+        *("524", "529", "html", "drop", "reset", *RETRIEVE),
+    ),
+    "download": (
+        *("403", "404", "408", "410", "429", "429-retry-after", "429-bare", "500", "502", "503", "503-html"),
+        *("504", "524", "529", "html", "drop", "reset", *(name for name in DOWNLOAD if name != "endless")),
+    ),
+}
+"""What `storm` and `any` draw from: all that a good client survives. Left out: what stops a batch for good (400, 401,
+402, 413, 422), jobs that fail, a refusal of a job that was accepted (429-after), and gigabytes unannounced."""
+
+
+def names(endpoint: Endpoint) -> list[str]:
+    """Every fault that an endpoint knows."""
+    own = {"create": CREATE, "retrieve": RETRIEVE, "download": DOWNLOAD}[endpoint]
+    after = [f"{name}-after" for name in ANSWERS] if endpoint == "create" else []
+    return [*ANSWERS, *after, *own, "storm", "any"]
+
+
+@dataclass
+class Rule:
+    """One fault to come: where, how likely, for whom.
+
+    `after` matching requests pass before the first, then each meets it with probability `rate`, at most `count` times.
+    """
+
+    name: str
+    endpoint: Endpoint
+    rate: float = 1.0
+    count: int | None = None
+    after: int = 0
+    prompt: str | None = None
+    seen: int = 0
+    met: int = 0
+
+    def matches(self, endpoint: Endpoint, prompt: str) -> bool:
+        return (
+            self.endpoint == endpoint
+            and (self.prompt is None or self.prompt in prompt)
+            and (self.count is None or self.met < self.count)
+        )
+
+
+@dataclass
+class Faults:
+    """The rules in force, and how often each fault was met."""
+
+    rng: random.Random
+    rules: list[Rule] = field(default_factory=list[Rule])
+    met: Counter[str] = field(default_factory=Counter[str])
+
+    def add(
+        self,
+        name: str,
+        *,
+        endpoint: Endpoint | None = None,
+        rate: float = 1.0,
+        count: int | None = None,
+        after: int = 0,
+        prompt: str | None = None,
+    ) -> None:
+        """Put a fault in force; without `endpoint`, wherever it is known. Raises ValueError for an unknown name."""
+        places: list[Endpoint] = [place for place in ENDPOINTS if name in names(place) and endpoint in (None, place)]
+        if not places:
+            raise ValueError(f"no fault {name!r}{f' on {endpoint}' if endpoint else ''}")
+        if not 0 <= rate <= 1:
+            raise ValueError(f"fault {name}: rate {rate} is not between 0 and 1")
+        self.rules += [Rule(name, place, rate=rate, count=count, after=after, prompt=prompt) for place in places]
+
+    def clear(self) -> None:
+        self.rules.clear()
+
+    def draw(self, endpoint: Endpoint, prompt: str, *, is_completed: bool = True) -> str | None:
+        """The fault that this request meets, or None. The first rule that hits wins.
+
+        `is_completed` says whether a read would show `completed`.
+        """
+        barred = frozenset[str]() if is_completed else COMPLETED_ONLY
+        for rule in self.rules:
+            if rule.name in barred or not rule.matches(endpoint, prompt):
+                continue
+            rule.seen += 1
+            if rule.seen <= rule.after:
+                continue
+            if name := self._hit(rule, barred):
+                rule.met += 1
+                self.met[f"{endpoint}:{name}"] += 1
+                return name
+        return None
+
+    def _hit(self, rule: Rule, barred: frozenset[str]) -> str | None:
+        """`storm` draws once for each fault and takes one of those that came up, `any` draws once for all."""
+        drawn_from = [name for name in STORM[rule.endpoint] if name not in barred]
+        if rule.name == "storm":
+            hits = [name for name in drawn_from if self.rng.random() < rule.rate]
+            return self.rng.choice(hits) if hits else None
+        if rule.rate < 1 and self.rng.random() >= rule.rate:
+            return None
+        return self.rng.choice(drawn_from) if rule.name == "any" else rule.name
+
+
+def parse_rule(text: str) -> tuple[str, Endpoint | None, float]:
+    """Read `NAME=RATE` or `ENDPOINT:NAME=RATE`. Raises ValueError."""
+    name, sign, rate = text.partition("=")
+    place, colon, rest = name.partition(":")
+    endpoint: Endpoint | None = next((one for one in ENDPOINTS if one == place), None)
+    if not sign or (colon and endpoint is None):
+        raise ValueError(f"{text!r}: give a fault as NAME=RATE or create:NAME=RATE")
+    return (rest if colon else name), endpoint, float(rate)

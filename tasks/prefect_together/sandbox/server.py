@@ -1,0 +1,237 @@
+"""The sandbox on a socket of 127.0.0.1: in a thread of this process for tests, or as the whole of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from prefect_together.clock import SYSTEM_CLOCK, Clock
+from prefect_together.sandbox.faults import Endpoint, parse_rule
+from prefect_together.sandbox.jobs import Failure, Script
+from prefect_together.sandbox.settings import TINY, Generation, SandboxSettings
+
+if TYPE_CHECKING:
+    from prefect_together.sandbox.connection import SandboxServer
+    from prefect_together.sandbox.recorder import RecordedRequest
+    from prefect_together.sandbox.service import VideoService
+
+HOST = "127.0.0.1"
+KEEP_ALIVE_SECONDS = 3600
+"""Long: a server that closes an idle connection just as a request comes would be a fault nobody asked for."""
+START_SECONDS = 30.0
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RunningServer:
+    """A sandbox that answers requests, and the event loop it lives on."""
+
+    service: VideoService
+    server: SandboxServer
+    loop: asyncio.AbstractEventLoop
+
+
+async def serve(
+    settings: SandboxSettings,
+    *,
+    port: int = 0,
+    clock: Clock = SYSTEM_CLOCK,
+    faults: Iterable[str] = (),
+    on_ready: Callable[[RunningServer], None],
+) -> None:
+    """Serve until the server is told to stop. `on_ready` is called once requests are answered.
+
+    Raises OSError when the port is taken or the state directory cannot be written, ValueError for an unknown fault.
+    """
+    import uvicorn  # here, so that naming a sandbox costs no import of a web server
+
+    from prefect_together.sandbox.app import sandbox_app
+    from prefect_together.sandbox.connection import SandboxProtocol, SandboxServer
+    from prefect_together.sandbox.service import VideoService
+
+    rules = [parse_rule(text) for text in faults]
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((HOST, port))
+        service = VideoService(settings, clock)
+        try:
+            for name, endpoint, rate in rules:
+                service.faults.add(name, endpoint=endpoint, rate=rate)
+            port = listener.getsockname()[1]
+            service.base_url = f"http://{HOST}:{port}"
+            service.file_url = f"http://{settings.file_host}:{port}"
+            await service.start()
+            config = uvicorn.Config(
+                sandbox_app(service),
+                http=SandboxProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level="error",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            )
+            server = SandboxServer(config, lambda: on_ready(RunningServer(service, server, asyncio.get_running_loop())))
+            await server.serve(sockets=[listener])
+        finally:
+            await service.close()
+
+
+class Sandbox:
+    """A sandbox in a thread of this process, for tests: `with Sandbox() as api: ... api.base_url`.
+
+    Clips are one tiny ready-made file unless `clip="render"`, and jobs take 0 s unless `generation_seconds` says
+    otherwise (`"3"`, `"lognormal:90:0.35"`; see `Generation`). Further settings are those of `SandboxSettings`.
+    """
+
+    def __init__(
+        self,
+        *,
+        generation_seconds: str | float = 0,
+        clip: str = TINY,
+        port: int = 0,
+        clock: Clock = SYSTEM_CLOCK,
+        **settings: Any,
+    ) -> None:
+        self.settings = SandboxSettings(
+            generation=Generation.parse(str(generation_seconds)), clip=clip, keep_requests=100_000
+        )
+        self.settings = replace(self.settings, **settings)
+        self._port, self._clock = port, clock
+        self._running: RunningServer | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> Self:
+        """Returns when requests are answered. Raises what kept the server from starting."""
+        ready: Future[RunningServer] = Future()
+
+        def run() -> None:
+            try:
+                asyncio.run(serve(self.settings, port=self._port, clock=self._clock, on_ready=ready.set_result))
+            except (OSError, ValueError) as error:
+                if ready.done():
+                    raise
+                ready.set_exception(error)
+
+        self._thread = threading.Thread(target=run, name="together-sandbox", daemon=True)
+        self._thread.start()
+        self._running = ready.result(START_SECONDS)
+        return self
+
+    def stop(self) -> None:
+        """Drop every connection and end. Jobs are gone unless there is a `state_dir`."""
+        running, thread = self._running, self._thread
+        self._running = self._thread = None
+        if running is not None and thread is not None:
+            running.loop.call_soon_threadsafe(running.server.stop)
+            thread.join(START_SECONDS)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def base_url(self) -> str:
+        return self._service.base_url
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """Every request so far, oldest first."""
+        return self._on_loop(lambda: list(self._service.recorder.requests))
+
+    def script(
+        self,
+        *statuses: str | None,
+        at_seconds: Iterable[float] | None = None,
+        prompt: str | None = None,
+        code: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Lay down what the next job shows at each read; the last status stays.
+
+        With `at_seconds` the statuses count from those seconds after creation on, with `prompt` the script holds for
+        every later job whose prompt contains it. `code` and `message` are the error of a `failed` status. None
+        stands for `"status": null`, `MISSING` for no status.
+        """
+        times = None if at_seconds is None else tuple(at_seconds)
+        failure = Failure(code, message or code) if code else None
+        script = Script(statuses, at_seconds=times, failure=failure)
+        self._on_loop(lambda: self._service.script(script, prompt=prompt))
+
+    def fault(
+        self,
+        name: str,
+        *,
+        endpoint: Endpoint | None = None,
+        rate: float | None = None,
+        count: int | None = 1,
+        after: int = 0,
+        prompt: str | None = None,
+    ) -> None:
+        """Put a fault of `faults` in force: for the next request that fits, or the next `count`, None for all.
+
+        With `rate` it meets that share of all requests that fit, without end. `after` requests that fit pass
+        unharmed before it; `prompt` picks requests by a part of their prompt.
+        """
+        often: dict[str, Any] = {"count": count} if rate is None else {"rate": rate}
+        add = partial(self._service.faults.add, name, endpoint=endpoint, after=after, prompt=prompt, **often)
+        self._on_loop(add)
+
+    def clear_faults(self) -> None:
+        self._on_loop(self._service.faults.clear)
+
+    def expire_links(self) -> None:
+        """Make every link handed out so far invalid."""
+        self._on_loop(self._service.expire_links)
+
+    def calls(self, endpoint: str) -> int:
+        """How many requests came in for create, retrieve, link, download, models or whoami."""
+        return self._on_loop(lambda: self._service.recorder.calls(endpoint))
+
+    def accepted(self, prompt: str | None = None) -> int:
+        """How many jobs were accepted, of all or of one prompt: above 1, somebody pays twice."""
+        return self._on_loop(lambda: len(self._service.jobs) if prompt is None else self._service.accepted(prompt))
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Every job with its prompt, status, times, reads, downloads and cost."""
+        return self._on_loop(self._service.job_list)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of requests by endpoint and answer, jobs by status, accepted by prompt, dollars billed."""
+        return self._on_loop(self._service.stats)
+
+    @property
+    def _service(self) -> VideoService:
+        if self._running is None:
+            raise RuntimeError("the sandbox is not running")
+        return self._running.service
+
+    def _on_loop(self, call: Callable[[], T]) -> T:
+        """Run `call` on the server's event loop, where its state lives."""
+        if self._running is None:
+            raise RuntimeError("the sandbox is not running")
+        result: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                result.set_result(call())
+            except (ValueError, TypeError, KeyError) as error:
+                result.set_exception(error)
+
+        self._running.loop.call_soon_threadsafe(run)
+        return result.result(START_SECONDS)

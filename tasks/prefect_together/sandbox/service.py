@@ -1,0 +1,285 @@
+"""The imitated service without its HTTP: jobs accepted and looked at, links, clips, scripts, figures.
+
+All of it is used from one event loop. Time comes from the clock that is handed in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+import tempfile
+import uuid
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+from prefect_together.clock import SYSTEM_CLOCK, Clock
+from prefect_together.sandbox.acceptance import failure_of
+from prefect_together.sandbox.faults import Faults
+from prefect_together.sandbox.files import ServedFile
+from prefect_together.sandbox.jobs import ClipPlan, Ending, Failure, Job, Script, peak_in_flight
+from prefect_together.sandbox.models import ModelFacts, price_usd
+from prefect_together.sandbox.plans import plan_clip
+from prefect_together.sandbox.ratelimit import DynamicLimit
+from prefect_together.sandbox.recorder import Recorder
+from prefect_together.sandbox.settings import RENDER, SHARED, TINY, SandboxSettings
+from prefect_together.sandbox.shapes import billed_usd
+from prefect_together.sandbox.store import JobStore, without_long_texts
+from prefect_together.sandbox.studio import Studio
+
+TINY_CLIP = Path(__file__).with_name("tiny.mp4")
+EARLY_FAILURE_SHARE = 0.2
+"""A bad parameter is found out soon: such a job fails after this share of its generation time."""
+
+_JOB_FAULTS: Mapping[str, tuple[Ending, Failure | None]] = {
+    "job-fails": ("failed", Failure("internal_error", "The upstream provider failed to generate this video.")),
+    "job-moderated": (
+        "failed",
+        Failure("content_policy_violation", "The prompt was rejected by the provider's content moderation."),
+    ),
+    "job-cancelled": ("cancelled", None),
+    "job-stuck": ("stuck", None),
+}
+
+
+class VideoService:
+    """Everything that the sandbox remembers."""
+
+    def __init__(self, settings: SandboxSettings, clock: Clock = SYSTEM_CLOCK) -> None:
+        if settings.clip not in (RENDER, SHARED, TINY) and not Path(settings.clip).is_file():
+            raise ValueError(f"clip {settings.clip!r} is neither render, shared, tiny nor a file")
+        self.settings = settings
+        self.clock = clock
+        self.base_url = ""
+        self.file_url = ""
+        self.jobs: dict[str, Job] = {}
+        self.faults = Faults(random.Random(settings.seed))
+        self.recorder = Recorder(settings.keep_requests)
+        self.limit = (
+            DynamicLimit(settings.creates_per_second, settings.rate_window_seconds)
+            if settings.creates_per_second
+            else None
+        )
+        self._rng = random.Random(settings.seed)
+        self._scripts: deque[Script] = deque()
+        self._prompt_scripts: list[tuple[str, Script]] = []
+        self._link_generation = 0
+        self._temporary = None if settings.state_dir else Path(tempfile.mkdtemp(prefix="together-sandbox-"))
+        self._folder = settings.state_dir or self._temporary
+        assert self._folder is not None
+        self._clips = self._folder / "clips"
+        self._clips.mkdir(parents=True, exist_ok=True)
+        for partial in self._clips.glob("*.part"):
+            partial.unlink(missing_ok=True)
+        self._store = JobStore(self._folder)
+        self._studio = Studio(self._clip_done, settings.render_processes)
+        self._files: dict[object, ServedFile] = {}
+        self._waiting: dict[ClipPlan, list[Job]] = {}
+        self._clip_made = asyncio.Event()
+
+    async def start(self) -> None:
+        """Take up the jobs of an earlier run in the same state directory."""
+        for job in self._store.load():
+            self.jobs[job.id] = job
+            await self._order_clip(job)
+
+    async def close(self) -> None:
+        await self._studio.close()
+        self._store.close()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    async def accept(self, request: Mapping[str, Any], facts: ModelFacts, fault: str | None = None) -> Job:
+        """Accept a job: from here on it exists and is billed."""
+        seconds = self.settings.generation.sample(self._rng) / self.settings.speed
+        ending, failure = _JOB_FAULTS.get(fault or "", ("completed", None))
+        if found := failure_of(request, facts):
+            ending, failure, seconds = "failed", found, seconds * EARLY_FAILURE_SHARE
+        script = self._next_script(str(request.get("prompt") or ""))
+        if script is not None:
+            ending, failure = "completed", script.failure or failure
+        price = price_usd(request) * self.settings.cost_factor
+        job = Job(
+            id=str(uuid.uuid4()),
+            request=without_long_texts(dict(request)),
+            plan=plan_clip(request, facts),
+            created_at=self.clock.time(),
+            generation_seconds=seconds,
+            cost_usd=billed_usd(price, self.settings.shape),
+            ending=ending,
+            failure=failure,
+            script=script,
+            hidden_reads=self.settings.hidden_reads if fault == "hidden" else 0,
+        )
+        self._store.append(job)
+        self.jobs[job.id] = job
+        await self._order_clip(job, keyframe=_first_frame(request))
+        return job
+
+    def shows_completed(self, job: Job) -> bool:
+        """Whether one more read would show `completed`."""
+        return job.status(self.clock.time(), next_read=True) == "completed"
+
+    def read(self, job: Job) -> str | None:
+        """The status that one more read of the job shows."""
+        job.reads += 1
+        now = self.clock.time()
+        status = job.status(now)
+        if status in ("completed", "failed", "cancelled") and job.seen_final_at is None:
+            job.seen_final_at = now
+        return status
+
+    def script(self, script: Script, *, prompt: str | None = None) -> None:
+        """Lay down the life of the next job, or of all jobs to come whose prompt holds `prompt`."""
+        if prompt is None:
+            self._scripts.append(script)
+        else:
+            self._prompt_scripts.append((prompt, script))
+
+    def link(self, job: Job) -> str:
+        """The job's short link: the same until half of its time is gone, then a fresh one."""
+        now = self.clock.time()
+        current = f"-{self._link_generation}-"
+        stale = now - job.link_issued_at > self.settings.link_seconds / 2
+        if job.link is None or stale or current not in job.link:
+            job.link_issued_at = now
+            job.link = f"{job.id.replace('-', '')}{current}{round(now * 1000):x}"
+        return f"{self.file_url}/shrt/{job.link}"
+
+    def linked_job(self, token: str) -> tuple[Job | None, bool]:
+        """The job behind a link's token, and whether the link still holds."""
+        parts = token.split("-")
+        try:
+            job = self.jobs.get(str(uuid.UUID(parts[0])))
+            generation, issued_at = int(parts[1]), int(parts[2], 16) / 1000
+        except (ValueError, IndexError):
+            return None, False
+        fresh = self.clock.time() - issued_at <= self.settings.link_seconds
+        return job, fresh and generation >= self._link_generation
+
+    def expire_links(self) -> None:
+        """Make every link that was handed out invalid. The next read of a job gives a fresh one."""
+        self._link_generation += 1
+
+    async def clip(self, job: Job) -> ServedFile | None:
+        """The job's clip, waited for if it is still being made; None if there will be none."""
+        while job.clip_ready_at is None:
+            if job.ending in ("failed", "cancelled"):
+                return None
+            await self._clip_made.wait()
+        mode, pad = self.settings.clip, self.settings.clip_bytes
+        path = self._clip_path(job)
+        key = path if mode != RENDER else None
+        if key is None or key not in self._files:
+            content = path if mode == RENDER else path.read_bytes()
+            file = ServedFile.of(content, pad_to_bytes=pad)
+            if key is None:
+                return file
+            self._files[key] = file
+        return self._files[key]
+
+    def accepted(self, prompt: str) -> int:
+        return sum(1 for job in self.jobs.values() if job.prompt == prompt)
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of requests and jobs, dollars billed. Failed and cancelled jobs are not billed here."""
+        now = self.clock.time()
+        statuses = Counter(str(job.status(now)) for job in self.jobs.values())
+        billed = [job for job in self.jobs.values() if job.is_billed]
+        spans = [job.span(now) for job in self.jobs.values()]
+        return {
+            "requests": self.recorder.by_endpoint(),
+            "jobs": dict(statuses),
+            "accepted": len(self.jobs),
+            "accepted_by_prompt": dict(Counter(job.prompt for job in self.jobs.values())),
+            "billed_usd": round(sum(job.cost_usd for job in billed), 6),
+            "peak_in_flight": peak_in_flight(spans),
+            "reads": sum(job.reads for job in self.jobs.values()),
+            "faults_met": dict(self.faults.met),
+        }
+
+    def job_list(self) -> list[dict[str, Any]]:
+        """Every job with its times, reads and downloads: what happened, seen from the service's side."""
+        now = self.clock.time()
+        return [
+            {
+                "id": job.id,
+                "model": job.model,
+                "prompt": job.prompt,
+                "status": job.status(now),
+                "created_at": job.created_at,
+                "due_at": job.due_at,
+                "clip_ready_at": job.clip_ready_at,
+                "seen_final_at": job.seen_final_at,
+                "reads": job.reads,
+                "downloads": job.downloads,
+                "cost_usd": job.cost_usd,
+            }
+            for job in self.jobs.values()
+        ]
+
+    def fault_list(self) -> list[dict[str, Any]]:
+        return [asdict(rule) for rule in self.faults.rules]
+
+    def _next_script(self, prompt: str) -> Script | None:
+        for part, script in reversed(self._prompt_scripts):
+            if part in prompt:
+                return script
+        return self._scripts.popleft() if self._scripts else None
+
+    def _clip_path(self, job: Job) -> Path:
+        mode = self.settings.clip
+        if mode == RENDER:
+            return self._clips / (job.id + job.plan.suffix)
+        if mode == SHARED:
+            plan = job.plan
+            sound = "-sound" if plan.audio else ""
+            name = f"shared-{plan.width}x{plan.height}-{plan.seconds:g}s-{plan.fps}fps{sound}{plan.suffix}"
+            return self._clips / name
+        return TINY_CLIP if mode == TINY else Path(mode)
+
+    async def _order_clip(self, job: Job, *, keyframe: str | None = None) -> None:
+        if job.ending not in ("completed", "stuck") and job.script is None:
+            return
+        mode, path = self.settings.clip, self._clip_path(job)
+        if mode not in (RENDER, SHARED) or path.exists():
+            job.clip_ready_at = job.created_at
+            return
+        if mode == SHARED:
+            waiting = self._waiting.setdefault(job.plan, [])
+            waiting.append(job)
+            if len(waiting) > 1:
+                return
+        await self._studio.order(
+            job.id,
+            path=path,
+            plan=job.plan,
+            prompt=job.prompt if mode == RENDER else "The same clip for all jobs of this size",
+            model=job.model,
+            due_at=job.due_at,
+            keyframe=keyframe if mode == RENDER else None,
+        )
+
+    def _clip_done(self, job_id: str, problem: str | None) -> None:
+        job = self.jobs[job_id]
+        for waiting in self._waiting.pop(job.plan, [job]):
+            if problem is None:
+                waiting.clip_ready_at = self.clock.time()
+            else:
+                waiting.ending, waiting.failure = "failed", Failure("sandbox_render_error", problem)
+        self._clip_made.set()
+        self._clip_made = asyncio.Event()
+
+
+def _first_frame(request: Mapping[str, Any]) -> str | None:
+    """The first keyframe that was sent, wherever it was sent."""
+    media: Mapping[str, Any] = request.get("media") or {}
+    frames: list[Any] = media.get("frame_images") or request.get("frame_images") or []
+    for frame in frames:
+        image = cast("Mapping[str, Any]", frame).get("input_image") if isinstance(frame, Mapping) else frame
+        if isinstance(image, str):
+            return image
+    return None

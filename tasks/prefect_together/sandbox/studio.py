@@ -1,0 +1,140 @@
+"""Clips on order: rendered in processes of their own, the job that is due first comes first. No HTTP, no drawing."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect_together.sandbox.jobs import ClipPlan
+
+ATTEMPTS = 2
+"""How many worker processes may die over one clip before it is given up."""
+
+_LINE_LIMIT = 1 << 20
+
+
+@dataclass(order=True)
+class Order:
+    """A clip to be made. Orders compare by when they are due."""
+
+    due_at: float
+    number: int
+    id: str = field(compare=False)
+    path: Path = field(compare=False)
+    plan: ClipPlan = field(compare=False)
+    prompt: str = field(compare=False)
+    model: str = field(compare=False)
+    keyframe: str | None = field(compare=False, default=None, repr=False)
+
+    def line(self) -> bytes:
+        body: dict[str, Any] = {"id": self.id, "path": str(self.path), "plan": asdict(self.plan)}
+        body |= {"prompt": self.prompt, "model": self.model, "keyframe": self.keyframe}
+        return json.dumps(body).encode() + b"\n"
+
+
+class Studio:
+    """Renders orders in up to `processes` worker processes, started when the first order comes.
+
+    `on_done(id, problem)` is called on the event loop, `problem` being None for a clip that is on disk.
+    """
+
+    def __init__(self, on_done: Callable[[str, str | None], None], processes: int | None = None) -> None:
+        self._on_done = on_done
+        self._processes = processes or max(1, os.cpu_count() or 1)
+        self._orders: list[Order] = []
+        self._wake = asyncio.Condition()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._numbers = 0
+        self._idle = 0
+
+    async def order(
+        self,
+        job_id: str,
+        *,
+        path: Path,
+        plan: ClipPlan,
+        prompt: str,
+        model: str,
+        due_at: float,
+        keyframe: str | None = None,
+    ) -> None:
+        """Queue a clip. Returns at once."""
+        self._numbers += 1
+        order = Order(due_at, self._numbers, job_id, path, plan, prompt, model, keyframe)
+        heapq.heappush(self._orders, order)
+        if self._idle == 0 and len(self._workers) < self._processes:
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+        async with self._wake:
+            self._wake.notify()
+
+    async def close(self) -> None:
+        """Stop rendering; what is not done stays undone."""
+        workers = list(self._workers)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _work(self) -> None:
+        process: asyncio.subprocess.Process | None = None
+        try:
+            while True:
+                order = await self._next()
+                problem: str | None = None
+                for _ in range(ATTEMPTS):
+                    if process is None or process.returncode is not None:
+                        process = await _start_worker()
+                    problem = await _render(process, order)
+                    if process.returncode is None:
+                        break
+                self._on_done(order.id, problem)
+        finally:
+            if process is not None and process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    async def _next(self) -> Order:
+        async with self._wake:
+            self._idle += 1
+            try:
+                await self._wake.wait_for(lambda: self._orders)
+            finally:
+                self._idle -= 1
+            return heapq.heappop(self._orders)
+
+
+async def _start_worker() -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "prefect_together.sandbox.render_worker",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        limit=_LINE_LIMIT,
+    )
+
+
+async def _render(process: asyncio.subprocess.Process, order: Order) -> str | None:
+    """Have one clip made; what went wrong, if anything. A worker that died has a return code afterwards."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(order.line())
+        await process.stdin.drain()
+        answer = await process.stdout.readline()
+    except ConnectionError:
+        answer = b""
+    if not answer:
+        await process.wait()
+        return f"the renderer ended with {process.returncode}"
+    problem: str | None = json.loads(answer)["problem"]
+    return problem

@@ -1,0 +1,78 @@
+"""What many rows share: one client, one pace, one poll budget, learned durations, one download pool. No Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from together import AsyncTogether
+
+from prefect_together.client import PollMissed, VideoApi
+from prefect_together.clock import SYSTEM_CLOCK, Clock
+from prefect_together.download import MAX_CLIP_BYTES, DownloadedClip, download_clip, open_download_session
+from prefect_together.errors import AccountBlocked, JobNotFound, LinkExpired
+from prefect_together.images import encode_image
+from prefect_together.jobs import VideoJob
+from prefect_together.pacing import SubmitPacer
+from prefect_together.poll_budget import PollBudget
+from prefect_together.schedule import DurationBook
+
+REQUESTS_PER_SECOND = 20.0
+"""Polls of one process over all its jobs; the limit of the service is not published (November 2026)."""
+
+
+@dataclass(slots=True, eq=False)
+class VideoSession:
+    """The shared parts of a run; open one with `open_session` and hand it to the tasks of many rows."""
+
+    api: VideoApi
+    downloads: aiohttp.ClientSession
+    pacer: SubmitPacer
+    poll_budget: PollBudget
+    book: DurationBook
+    clock: Clock = SYSTEM_CLOCK
+
+    async def fresh_link(self, job_id: str) -> str:
+        """Ask the job for its link again. Raises LinkExpired if there is none to be had now."""
+        try:
+            job = await self.api.retrieve(job_id)
+        except (PollMissed, JobNotFound, AccountBlocked) as error:
+            raise LinkExpired(f"no fresh link for job {job_id}: {error}") from error
+        if not job.video_url:
+            raise LinkExpired(f"job {job_id} is {job.status} and gives no link")
+        return job.video_url
+
+    async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
+        """Fetch and check the clip of a completed job; see `download_clip`. Asks for a fresh link if there is none."""
+        url = job.video_url or await self.fresh_link(job.id)
+        return await download_clip(
+            self.downloads,
+            url,
+            target,
+            refresh_link=lambda: self.fresh_link(job.id),
+            max_bytes=max_bytes,
+            clock=self.clock,
+        )
+
+
+@asynccontextmanager
+async def open_session(
+    client: AbstractAsyncContextManager[AsyncTogether],
+    *,
+    book: DurationBook | None = None,
+    requests_per_second: float = REQUESTS_PER_SECOND,
+    clock: Clock = SYSTEM_CLOCK,
+) -> AsyncGenerator[VideoSession]:
+    """Open the client and all that goes with it; everything is closed on leaving."""
+    async with client as together_client, open_download_session() as downloads:
+        yield VideoSession(
+            api=VideoApi(together_client, encode_image=encode_image),
+            downloads=downloads,
+            pacer=SubmitPacer(clock),
+            poll_budget=PollBudget(requests_per_second=requests_per_second, clock=clock),
+            book=book or DurationBook(),
+            clock=clock,
+        )

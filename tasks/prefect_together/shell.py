@@ -1,0 +1,132 @@
+"""Runs a flow over a table from the command line: options from the flow's own signature, live progress, exit codes.
+
+0: every row downloaded. 1: some row is not. 2: the table or a setting is invalid, nothing was sent. 130, 143: stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App, CycloptsError
+from prefect.flows import Flow
+from rich.table import Table
+from rich.text import Text
+
+from prefect_together.artifacts import progress_text
+from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.console import progress, shell_console
+from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid
+from prefect_together.generate import plan_line, plan_table
+from prefect_together.local_prefect import LocalPrefect, Stopped, run_script
+from prefect_together.outcome import RowsFailed, RunOutcome
+from prefect_together.outputs import RESULTS_FILE
+from prefect_together.table_run import display, table_defaults
+from prefect_together.tally import Tally
+from prefect_together.wording import dollars, duration, state_counts
+
+INVALID = 2
+
+
+def run_from_shell(flow: Flow[..., Any], *, local: LocalPrefect | None) -> None:
+    """Parse the command line, run the flow, print where the videos are, and end the process with the exit code."""
+    run_script(lambda: shell_run(flow, sys.argv[1:], local=local), local=local)
+
+
+def shell_run(flow: Flow[..., Any], words: Sequence[str], *, local: LocalPrefect | None) -> int:
+    """The same, but returns the exit code."""
+    app = App(name=f"python flows/{Path(sys.argv[0]).name}", help=flow.fn.__doc__, version_flags=[])
+    app.default(flow.fn)
+    try:
+        command, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=True)
+    except CycloptsError:
+        return INVALID
+    if command is not flow.fn:  # --help
+        command(*bound.args, **bound.kwargs)
+        return 0
+    bound.apply_defaults()
+    given: dict[str, Any] = dict(bound.arguments)
+    if (problem := _first_look(given)) is not None:
+        return problem
+    if local is not None:
+        local.wait_until_ready()
+        print(f"Prefect's UI while this runs: {local.ui_url}", file=sys.stderr)
+    return asyncio.run(_run(flow, given))
+
+
+def _first_look(given: Mapping[str, Any]) -> int | None:
+    """Check the table before anything is started, so that a mistake shows in a second; the whole of a dry run."""
+    if "prompts" not in given:
+        return None
+    try:
+        plan = plan_table(
+            given["prompts"],
+            defaults=table_defaults(given.get("model"), given.get("parameters")),
+            catalogue_checks=bool(given.get("catalogue_checks", True)),
+        )
+    except (TableInvalid, SettingsInvalid) as error:
+        print(error, file=sys.stderr)
+        return INVALID
+    if not given.get("dry_run"):
+        return None
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{plan_line(plan, given.get('budget_usd'))}; nothing was sent")
+    return 0
+
+
+async def _run(flow: Flow[..., Any], given: Mapping[str, Any]) -> int:
+    display.set(_show)
+    state = await flow(**given, return_state=True)
+    result = await state.aresult(raise_on_failure=False)
+    return report(result)
+
+
+def report(result: object) -> int:
+    """Say how the run ended, and return the exit code."""
+    if isinstance(result, RowsFailed):
+        result = result.outcome
+    if isinstance(result, RunOutcome):
+        print(result.message)
+        print(f"  {result.page}   each clip beside its prompt")
+        print(f"  {result.output_dir}/{RESULTS_FILE}  the table with status, file and cost of each row")
+        if result.open:
+            print("  Run the same command again to go on.")
+        return result.exit_code
+    if isinstance(result, Stopped):
+        print(f"{result}: the same command goes on where this run stopped", file=sys.stderr)
+        return result.exit_code
+    if isinstance(result, TableInvalid | SettingsInvalid | NotConfigured):
+        return INVALID
+    return 1
+
+
+def _show(tally: Tally) -> AbstractAsyncContextManager[None]:
+    def line() -> str:
+        return progress_text(tally, tally.seconds_left(SYSTEM_CLOCK.time()))
+
+    return progress(lambda: _panel(tally), line, console=shell_console())
+
+
+def _panel(tally: Tally) -> Table:
+    """Two lines for a terminal: a bar with what is finished and the time left, the states and the dollars."""
+    now = SYSTEM_CLOCK.time()
+    left = tally.seconds_left(now)
+    share = tally.finished / tally.total if tally.total else 1.0
+    width = 40
+    filled = round(share * width)
+    bar = Text.assemble(("━" * filled, "green"), ("━" * (width - filled), "dim"))
+    bar.append(f"  {tally.finished:,} of {tally.total:,} videos")
+    bar.append(f"  {duration(now - tally.started_at)}", style="dim")
+    if left:
+        bar.append(f"  about {duration(left)} left", style="dim")
+    counts = state_counts({str(state): count for state, count in tally.by_state.items()})
+    money = f"{dollars(tally.spent_usd)} so far, {dollars(tally.projected_usd)} projected"
+    grid = Table.grid()
+    grid.add_row(bar)
+    grid.add_row(Text(f"{counts}  ·  {money}"))
+    return grid

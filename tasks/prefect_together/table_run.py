@@ -1,0 +1,90 @@
+"""A run over a table as Prefect sees it: the flow's parameters in, its final state out. The work is in `generate`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
+from contextvars import ContextVar
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled, Completed, Failed
+
+from prefect_together.batch import RunSettings
+from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.console import drop_finished_task_lines
+from prefect_together.errors import TogetherVideoError
+from prefect_together.generate import Places, generate_table, plan_line, plan_table
+from prefect_together.local_prefect import Stopped, until_stopped
+from prefect_together.outcome import RowsFailed, RunOutcome
+from prefect_together.parameters import VideoParameters
+from prefect_together.tally import Tally
+
+MESSAGE_CHARACTERS = 1500
+
+TallyDisplay = Callable[[Tally], AbstractAsyncContextManager[None]]
+display: ContextVar[TallyDisplay] = ContextVar("display", default=lambda _tally: nullcontext())
+"""How the shell shows the run while it goes on; nothing elsewhere."""
+
+
+async def run_table(
+    prompts: str,
+    *,
+    model: str | None,
+    parameters: VideoParameters | None,
+    catalogue_checks: bool,
+    dry_run: bool,
+    places: Places,
+    settings: RunSettings,
+) -> State[Any]:
+    """Run a table and return the state that the flow ends in.
+
+    Completed, with the RunOutcome as its result, if every row is downloaded; Completed named StillGenerating if rows
+    are left for a later run; Cancelled by Ctrl-C, SIGTERM or the UI; else Failed, with the error as its result
+    (RowsFailed, which holds the outcome, if only rows failed).
+    """
+    drop_finished_task_lines()
+    logger = get_run_logger()
+    tally = Tally(started_at=_started_at())
+    try:
+        defaults = table_defaults(model, parameters)
+        plan = await asyncio.to_thread(plan_table, prompts, defaults=defaults, catalogue_checks=catalogue_checks)
+        if dry_run:
+            line = f"{plan_line(plan, settings.budget_usd)}; nothing was sent"
+            logger.info("%s", line)
+            return Completed(name="DryRun", message=line, data=plan)
+        async with display.get()(tally):
+            work = generate_table(plan, places=places, settings=settings, logger=logger, tally=tally)
+            outcome = await until_stopped(work)
+    except Stopped as stop:
+        return Cancelled(message=f"{stop}; the same run again goes on where this one stopped", data=stop)
+    except TogetherVideoError as error:
+        logger.error("%s", error)
+        return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
+    return final_state(outcome)
+
+
+def table_defaults(model: str | None, parameters: VideoParameters | None) -> dict[str, object]:
+    """What holds for rows that do not set it themselves."""
+    values = {} if parameters is None else parameters.set_values()
+    return values | ({"model": model} if model else {})
+
+
+def final_state(outcome: RunOutcome) -> State[Any]:
+    """The flow's state for an outcome; see `run_table`."""
+    message = outcome.message[:MESSAGE_CHARACTERS]
+    if outcome.failed:
+        return Failed(message=message, data=RowsFailed(outcome))
+    if outcome.open:
+        return Completed(name="StillGenerating", message=f"{message}. Run again to collect the rest.", data=outcome)
+    return Completed(message=message, data=outcome)
+
+
+def _started_at() -> float:
+    """When the flow run began, unix seconds: a retry by Prefect does not extend the deadline."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return run.start_time.timestamp() if run and run.start_time else SYSTEM_CLOCK.time()

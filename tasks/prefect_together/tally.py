@@ -1,0 +1,65 @@
+"""The run in figures while it goes on: videos by state, dollars, time left. No I/O, no Prefect."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prefect_together.ledger_schema import State
+
+FINISHED = frozenset({State.DOWNLOADED, State.FAILED, State.IN_DOUBT, State.REFUSED})
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts kept up to date by the run. `started_at` is unix seconds; dollars are those of this table's videos."""
+
+    started_at: float
+    states: dict[str, State] = field(default_factory=dict[str, State])
+    estimates_usd: dict[str, float] = field(default_factory=dict[str, float])
+    costs_usd: dict[str, float] = field(default_factory=dict[str, float])
+    finished_before: int = 0
+    polls: int = 0
+
+    def set(self, key: str, state: State) -> None:
+        self.states[key] = state
+
+    def begin(self) -> None:
+        """Remember what was finished before this run: the speed is that of this run."""
+        self.finished_before = self.finished
+
+    @property
+    def by_state(self) -> Mapping[State, int]:
+        return Counter(self.states.values())
+
+    @property
+    def total(self) -> int:
+        return len(self.states)
+
+    @property
+    def finished(self) -> int:
+        return sum(state in FINISHED for state in self.states.values())
+
+    @property
+    def spent_usd(self) -> float:
+        """What the service charged for this table's videos, so far."""
+        return sum(self.costs_usd.values())
+
+    @property
+    def projected_usd(self) -> float:
+        """What they will have cost in the end: charges, and estimates for those that are not charged yet."""
+        open_states = (State.PLANNED, State.SUBMITTING, State.SUBMITTED, State.COMPLETED, State.DOWNLOADED)
+        return self.spent_usd + sum(
+            self.estimates_usd.get(key, 0.0)
+            for key, state in self.states.items()
+            if key not in self.costs_usd and state in open_states
+        )
+
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds until all are finished at the speed of this run so far; None while nothing is finished."""
+        done = self.finished - self.finished_before
+        left = self.total - self.finished
+        if left == 0:
+            return 0.0
+        return None if done <= 0 else (now - self.started_at) / done * left

@@ -1,0 +1,38 @@
+"""How dollars, durations and counts are said, everywhere the same. Pure text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+STATE_ORDER = (
+    "downloaded",
+    "completed",
+    "submitted",
+    "submitting",
+    "planned",
+    "failed",
+    "in_doubt",
+    "refused",
+)
+
+
+def dollars(usd: float) -> str:
+    """$0.28, $1,234.50; four digits where cents would show nothing."""
+    return f"${usd:,.2f}" if usd == 0 or usd >= 0.01 else f"${usd:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """45 s, 3 min 20 s, 2 h 05 min."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def state_counts(counts: Mapping[str, int]) -> str:
+    """Like `12 downloaded, 3 failed`: the states that occur, the finished ones first."""
+    known = [state for state in STATE_ORDER if counts.get(state)]
+    others = sorted(state for state in counts if state not in STATE_ORDER and counts[state])
+    return ", ".join(f"{counts[state]:,} {state.replace('_', ' ')}" for state in (*known, *others)) or "nothing to do"
