@@ -40,6 +40,7 @@ async def generate_videos(
     resubmit_in_doubt: bool = False,
     retry_failed: bool = False,
     catalogue_checks: bool = True,
+    image_directory: str | None = None,
     dry_run: bool = False,
     sandbox: bool = False,
     sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
@@ -61,6 +62,7 @@ async def generate_videos(
         resubmit_in_doubt: Send rows again whose create call got no answer. They may be paid twice.
         retry_failed: Send failed rows again.
         catalogue_checks: Check rows against the known limits of their models before anything is sent.
+        image_directory: Where relative image paths start. Default: the directory of the table.
         dry_run: Check the table and say what it costs; send nothing.
         sandbox: Use a local imitation of the service: no key, no cost, clips that show their prompt.
         sandbox_speed: How many times faster than usual the sandbox generates.
@@ -70,6 +72,7 @@ async def generate_videos(
         model=model,
         parameters=parameters,
         catalogue_checks=catalogue_checks,
+        image_directory=image_directory,
         dry_run=dry_run,
         places=Places(output_dir, ledger, credentials_block, sandbox, sandbox_speed),
         settings=RunSettings(

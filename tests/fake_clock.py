@@ -84,8 +84,8 @@ class FakeClock:
     async def _settle(self) -> None:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(0)
-        while not _is_settled(loop):
-            await asyncio.sleep(0)  # noqa: ASYNC110 - there is no event for "all others have run"
+        while not _is_settled(loop):  # noqa: ASYNC110 - no event says that all others have run
+            await asyncio.sleep(0)
 
 
 def _is_settled(loop: asyncio.AbstractEventLoop) -> bool:

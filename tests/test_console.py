@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from prefect_together.console import EngineChatter, FinishedTaskLines, drop_finished_task_lines, progress
+from prefect_together.console import EngineChatter, FinishedTaskLines, plain_task_lines, progress
 
 
 def record(name: str, level: int, message: str) -> logging.LogRecord:
@@ -72,8 +72,8 @@ def test_dropping_those_lines_twice_adds_one_filter() -> None:
     logger = logging.getLogger("prefect.task_runs")
     before = list(logger.filters)
 
-    drop_finished_task_lines()
-    drop_finished_task_lines()
+    plain_task_lines()
+    plain_task_lines()
 
     added = [known for known in logger.filters if isinstance(known, FinishedTaskLines)]
     assert len(added) == 1

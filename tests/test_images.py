@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prefect_together.errors import NeverSent
+from prefect_together.errors import ImageChanged
 from prefect_together.images import MAX_IMAGE_BYTES, encode_image, load_image
 from prefect_together.inputs import LocalImage
 
@@ -183,7 +183,7 @@ def test_an_image_that_changed_since_it_was_checked_is_not_sent(table_dir: Path)
     assert isinstance(image, LocalImage)
     (table_dir / "images" / "cat.png").write_bytes(picture(width=41))
 
-    with pytest.raises(NeverSent, match=r"cat\.png changed after the table was read"):
+    with pytest.raises(ImageChanged, match=r"cat\.png changed after the table was read"):
         encode_image(image)
 
 
@@ -192,5 +192,5 @@ def test_an_image_that_is_gone_is_not_sent(table_dir: Path) -> None:
     assert isinstance(image, LocalImage)
     (table_dir / "images" / "cat.png").unlink()
 
-    with pytest.raises(NeverSent, match=r"cat\.png cannot be read: No such file"):
+    with pytest.raises(ImageChanged, match=r"cat\.png cannot be read: No such file"):
         encode_image(image)

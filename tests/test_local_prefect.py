@@ -26,7 +26,7 @@ if __name__ == "__main__":
 import asyncio, os, sys, urllib.request
 from prefect import flow, task
 from prefect.states import Cancelled
-from prefect_together.console import drop_finished_task_lines, shell_console
+from prefect_together.console import plain_task_lines, shell_console
 from prefect_together.local_prefect import Stopped, run_script, until_stopped
 
 @task
@@ -39,7 +39,7 @@ async def rows(count: int, seconds: float) -> None:
 
 @flow
 async def example(count: int, seconds: float):
-    drop_finished_task_lines()
+    plain_task_lines()
     shell_console()
     try:
         await until_stopped(rows(count, seconds))

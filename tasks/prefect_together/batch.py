@@ -29,6 +29,7 @@ from prefect_together.journal import Breaker, LedgerJournal
 from prefect_together.ledger import ClaimLost, Ledger, VideoRecord
 from prefect_together.ledger_schema import State
 from prefect_together.plan import Plan, PlannedVideo
+from prefect_together.remembered import video_of
 from prefect_together.session import VideoSession
 from prefect_together.slots import Slots
 from prefect_together.storage import OutputStore
@@ -91,6 +92,7 @@ class Batch:
         self._tally.begin()
         todo = [video for key, video in self._plan.videos.items() if self._is_open(records[key])]
         there = (State.SUBMITTED, State.COMPLETED, State.SUBMITTING)
+        todo += await self._paid_but_absent(records)
         todo.sort(key=lambda video: records[video.key].state not in there)
         await self._run_all(todo, records)
         deadline = self._started_at + self._settings.max_wait_minutes * 60
@@ -100,6 +102,17 @@ class Batch:
             await self._run_all(held, records)
         if self._unexpected:
             raise BaseExceptionGroup("rows ended by an error that was not foreseen", self._unexpected)
+
+    async def _paid_but_absent(self, records: dict[str, VideoRecord]) -> list[PlannedVideo]:
+        """What is paid is collected, even if its row has been changed or taken out of the table since."""
+        absent = await self._ledger.paid_but_absent(self._plan.videos.keys())
+        if absent:
+            self._logger.warning(
+                "%d paid videos belong to rows that have changed or are gone: they are collected into videos/ too",
+                len(absent),
+            )
+        records.update({record.video_key: record for record in absent})
+        return [video_of(record) for record in absent]
 
     def _is_open(self, record: VideoRecord) -> bool:
         if record.state == State.DOWNLOADED:
@@ -158,6 +171,8 @@ class Batch:
         )
         record = claim.record
         self._tally.set(video.key, record.state)
+        if record.cost_usd is not None:
+            self._tally.costs_usd[video.key] = record.cost_usd
         if claim.held:
             self._held.append(video)
             return
@@ -169,6 +184,7 @@ class Batch:
         if job is not None:
             async with self._downloads:
                 await self._download(video, record.file, job)
+        await self._ledger.release(video.key)
 
     async def _generate(self, video: PlannedVideo, record: VideoRecord) -> VideoJob | None:
         """Create the job unless there is one, wait for it; one more job after an upstream failure."""

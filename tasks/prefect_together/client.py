@@ -1,11 +1,12 @@
 """Two calls of the video API over one client, with their answers sorted. No Prefect, no waiting, no retries.
 
 The SDK's own retries are off on both: a repeated create can be billed twice, and a failed poll is only a missed poll.
+Redirects are off too: one that is followed sends the create call again, or hides that it had arrived.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -32,6 +33,18 @@ CREATE_TIMEOUT_SECONDS = 120.0
 RETRIEVE_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 10.0
 
+NO_KEY = (
+    "no API key: set TOGETHER_API_KEY, name a TogetherCredentials block (credentials_block),"
+    " or try without one in the sandbox (--sandbox)"
+)
+CREATE_TIMEOUT = httpx.Timeout(CREATE_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
+RETRIEVE_TIMEOUT = httpx.Timeout(RETRIEVE_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
+LONGEST_CALL_SECONDS = 300.0
+"""A whole call: the time-outs above start anew with every byte of an answer that trickles in."""
+
+# ValueError: half a JSON, bytes that are no UTF-8, a number of 5,000 digits; RecursionError: brackets without end.
+_NO_ANSWER = (together.TogetherError, httpx.HTTPError, TimeoutError, ValueError, RecursionError)
+
 
 class PollMissed(TogetherVideoError):
     """A retrieve call without a usable answer. The job is not touched by it: look again later.
@@ -50,15 +63,19 @@ class PollMissed(TogetherVideoError):
 class VideoApi:
     """`POST /v2/videos` and `GET /v2/videos/{id}` through the SDK."""
 
-    def __init__(self, client: AsyncTogether, *, encode_image: Callable[[LocalImage], str]) -> None:
-        connect = CONNECT_TIMEOUT_SECONDS
-        self._creating = client.with_options(
-            max_retries=0, timeout=httpx.Timeout(CREATE_TIMEOUT_SECONDS, connect=connect)
-        )
-        self._looking = client.with_options(
-            max_retries=0, timeout=httpx.Timeout(RETRIEVE_TIMEOUT_SECONDS, connect=connect)
-        )
-        self._encode_image = encode_image
+    def __init__(
+        self,
+        client: AsyncTogether,
+        *,
+        encode_image: Callable[[LocalImage], str],
+        create_timeout: httpx.Timeout = CREATE_TIMEOUT,
+        retrieve_timeout: httpx.Timeout = RETRIEVE_TIMEOUT,
+        longest_call_seconds: float = LONGEST_CALL_SECONDS,
+    ) -> None:
+        """`client` should be one of `open_client`: it follows no redirects."""
+        self._creating = client.with_options(max_retries=0, timeout=create_timeout)
+        self._looking = client.with_options(max_retries=0, timeout=retrieve_timeout)
+        self._encode_image, self._longest_call_seconds = encode_image, longest_call_seconds
 
     async def create(self, request: VideoRequest) -> VideoJob:
         """Send one create call, exactly once.
@@ -68,12 +85,13 @@ class VideoApi:
         """
         kwargs = request.create_kwargs(encode_image=self._encode_image)
         try:
-            answer = await self._creating.videos.create(**kwargs)
-        except (together.TogetherError, json.JSONDecodeError, httpx.HTTPError, UnicodeDecodeError) as error:
+            async with asyncio.timeout(self._longest_call_seconds):
+                answer = await self._creating.videos.create(**kwargs)
+        except _NO_ANSWER as error:
             raise classify_submission(error) from error
         job = parse_job(_as_body(answer))
         if job is None:
-            raise SubmissionInDoubt(f"HTTP 200 without a job id: {_shortened(answer)}")
+            raise SubmissionInDoubt(f"answered without a job id: {_shortened(answer)}")
         return job
 
     async def retrieve(self, job_id: str) -> VideoJob:
@@ -82,7 +100,8 @@ class VideoApi:
         Raises JobNotFound (404), AccountBlocked (401, 402, 403), or PollMissed for everything else that is no answer.
         """
         try:
-            answer = await self._looking.videos.retrieve(job_id)
+            async with asyncio.timeout(self._longest_call_seconds):
+                answer = await self._looking.videos.retrieve(job_id)
         except together.APIStatusError as error:
             status = error.status_code
             if status == 404:
@@ -91,7 +110,7 @@ class VideoApi:
                 raise AccountBlocked(status, *error_fields(error.body, error.message)) from error
             pause = ratelimit_delay(error.response.headers)
             raise PollMissed(f"HTTP {status} on retrieve", pause, status in (429, 503)) from error
-        except (together.TogetherError, json.JSONDecodeError, httpx.HTTPError, UnicodeDecodeError) as error:
+        except _NO_ANSWER as error:
             raise PollMissed(f"{type(error).__name__} on retrieve: {error.__cause__ or error}") from error
         job = parse_job(_as_body(answer))
         if job is None:
@@ -99,25 +118,31 @@ class VideoApi:
         return job
 
 
+def key_is_set() -> bool:
+    """Whether the SDK finds a key by itself: `TOGETHER_API_KEY`, or its own store of credentials."""
+    try:
+        AsyncTogether(max_retries=0)
+    except together.TogetherError:
+        return False
+    return True
+
+
 @asynccontextmanager
 async def open_client(
     *, api_key: str | None = None, base_url: str | None = None, max_connections: int = MAX_CONNECTIONS
 ) -> AsyncGenerator[AsyncTogether]:
-    """The SDK's client on its aiohttp transport with a bounded pool; closed on leaving.
+    """The SDK's client on its aiohttp transport with a bounded pool, without redirects; closed on leaving.
 
     Without arguments the key and URL are the SDK's own: `TOGETHER_API_KEY` and `TOGETHER_BASE_URL`.
     Raises NotConfigured if there is no key, or if the URL ends in /v1 (SDK 3.x would ask for /v1/v2/videos).
     """
     limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-    transport = DefaultAioHttpClient(limits=limits)
+    transport = DefaultAioHttpClient(limits=limits, follow_redirects=False)
     try:
         client = AsyncTogether(api_key=api_key, base_url=base_url, http_client=transport, max_retries=0)
     except together.TogetherError as error:
         await transport.aclose()
-        raise NotConfigured(
-            "no API key: set TOGETHER_API_KEY, name a TogetherCredentials block (credentials_block),"
-            " or try without one in the sandbox (--sandbox)"
-        ) from error
+        raise NotConfigured(NO_KEY) from error
     if str(client.base_url).rstrip("/").endswith("/v1"):
         await client.close()
         raise NotConfigured(f"the base URL must not end in /v1: {client.base_url} (TOGETHER_BASE_URL)")

@@ -12,6 +12,8 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.theme import Theme
 
+from prefect_together.errors import TogetherVideoError
+
 LIVE_REFRESH_SECONDS = 0.25
 
 
@@ -23,7 +25,8 @@ class EngineChatter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.startswith("prefect.task_runs"):
-            return record.levelno >= logging.WARNING
+            # the error itself has been printed before the engine's "Finished in state Failed(...)"
+            return record.levelno >= logging.WARNING and not record.getMessage().startswith("Finished in state")
         return not (record.name.startswith("prefect.flow_runs") and record.getMessage().startswith("View at"))
 
 
@@ -34,11 +37,22 @@ class FinishedTaskLines(logging.Filter):
         return not (record.levelno == logging.INFO and record.getMessage().startswith("Finished in state Completed"))
 
 
-def drop_finished_task_lines() -> None:
+class ForeseenErrors(logging.Filter):
+    """Takes the stack trace off an error of this package: its message says what happened, which row, what now."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], TogetherVideoError):
+            record.msg, record.args = "%s", (str(record.exc_info[1]),)
+            record.exc_info = record.exc_text = None
+        return True
+
+
+def plain_task_lines() -> None:
     """For scripts and workers alike, once a process; calling it again changes nothing."""
     logger = logging.getLogger("prefect.task_runs")
-    if not any(isinstance(known, FinishedTaskLines) for known in logger.filters):
-        logger.addFilter(FinishedTaskLines())
+    for line_filter in (FinishedTaskLines(), ForeseenErrors()):
+        if not any(type(known) is type(line_filter) for known in logger.filters):
+            logger.addFilter(line_filter)
 
 
 def shell_console() -> Console:

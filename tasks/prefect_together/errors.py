@@ -9,6 +9,7 @@ TogetherVideoError
 │   ├── AccountBlocked      401, 402, 403: no request until the account is mended
 │   └── RateLimited         429, 503 with a JSON error body: later
 ├── NeverSent               the request did not leave this machine: may be sent again
+│   └── ImageChanged        a local image is gone or no longer what the table was checked with
 ├── SubmissionInDoubt       no usable answer: a job may exist and be billed
 ├── BudgetReached           sending it could pass the spending cap; it was not sent
 ├── JobFailed               the service gave the job up, with its code, message and failure class
@@ -131,6 +132,10 @@ class NeverSent(TogetherVideoError):
 
     def __str__(self) -> str:
         return f"not sent: {self.reason}"
+
+
+class ImageChanged(NeverSent):
+    """A local image is gone or has changed since the table was read. Reading the table again makes it new work."""
 
 
 class SubmissionInDoubt(TogetherVideoError):

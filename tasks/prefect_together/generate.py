@@ -20,16 +20,18 @@ from prefect_together.artifacts import create_progress, publish_results, update_
 from prefect_together.batch import Batch, RunSettings
 from prefect_together.client import open_client
 from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger import Ledger, open_ledger
 from prefect_together.outcome import RunOutcome
 from prefect_together.outputs import PAGE_FILE, row_results, write_outputs
 from prefect_together.page import PageSummary
 from prefect_together.plan import Plan, make_plan
+from prefect_together.remembered import from_text, to_text
 from prefect_together.results import totals
 from prefect_together.sandbox import SandboxProcess
 from prefect_together.schedule import DurationBook
 from prefect_together.session import open_session
-from prefect_together.storage import OutputStore, open_store
+from prefect_together.storage import OutputStore, open_store, redacted
 from prefect_together.table import read_table
 from prefect_together.tally import Tally
 from prefect_together.tasks import client_of
@@ -53,9 +55,17 @@ class Places:
     sandbox_speed: float = 1.0
 
 
-def plan_table(prompts: str, *, defaults: Mapping[str, object], catalogue_checks: bool) -> Plan:
+def plan_table(
+    prompts: str,
+    *,
+    defaults: Mapping[str, object],
+    catalogue_checks: bool,
+    image_directory: str | None = None,
+) -> Plan:
     """Read and check the table and plan its videos. Sends nothing. Raises TableInvalid with every mistake."""
-    return make_plan(read_table(prompts, defaults=defaults, catalogue_checks=catalogue_checks))
+    return make_plan(
+        read_table(prompts, defaults=defaults, catalogue_checks=catalogue_checks, image_directory=image_directory)
+    )
 
 
 async def generate_table(
@@ -67,8 +77,9 @@ async def generate_table(
     logger.info("%s", plan_line(plan, settings.budget_usd))
     store = open_store(places.output_dir)
     await store.prepare()
-    ledger_url = places.ledger_url or str(Path(store.scratch) / LEDGER_FILE)
-    async with open_ledger(ledger_url) as ledger:
+    async with open_ledger(_ledger_url(places, store)) as ledger:
+        if not settings.collect_only:
+            await ledger.remember_table(redacted(places.output_dir), to_text(plan))
         book = DurationBook()
         models = {video.request.model for video in plan.videos.values()}
         for model, durations in (await ledger.durations(models)).items():
@@ -92,6 +103,23 @@ async def generate_table(
             outcome = await asyncio.shield(_write(store, ledger, plan, summary))
     await publish_results(outcome.rows, outcome.totals, message=outcome.message, output_dir=outcome.output_dir)
     return outcome
+
+
+async def remembered_plan(places: Places) -> Plan:
+    """The plan of the last run into an output directory, from its ledger. Raises SettingsInvalid if there is none."""
+    store = open_store(places.output_dir)
+    await store.prepare()
+    async with open_ledger(_ledger_url(places, store)) as ledger:
+        text = await ledger.remembered_table(redacted(places.output_dir))
+        if text is None:
+            raise SettingsInvalid(
+                [Problem(f"no run has been made into {redacted(places.output_dir)}", column="output_dir")]
+            )
+        return from_text(text, await ledger.records())
+
+
+def _ledger_url(places: Places, store: OutputStore) -> str:
+    return places.ledger_url or str(Path(store.scratch) / LEDGER_FILE)
 
 
 def plan_line(plan: Plan, budget_usd: float | None) -> str:

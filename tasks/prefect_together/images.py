@@ -18,7 +18,7 @@ from urllib.parse import quote, urljoin
 
 from PIL import Image
 
-from prefect_together.errors import NeverSent
+from prefect_together.errors import ImageChanged
 from prefect_together.field_types import shown
 from prefect_together.inputs import LocalImage, image_kind, is_web_address
 
@@ -79,14 +79,14 @@ def load_image(value: str, *, base: str) -> str | LocalImage:
 def encode_image(image: LocalImage) -> str:
     """The file's content as bare base64.
 
-    Raises NeverSent if it is gone or is not what was checked: the request would not be the one that was planned.
+    Raises ImageChanged if it is gone or is not what was checked: the request would not be the one that was planned.
     """
     try:
         content = Path(image.path).read_bytes()
     except OSError as error:
-        raise NeverSent(f"image {image.path} cannot be read: {error.strerror or error}") from error
+        raise ImageChanged(f"image {image.path} cannot be read: {error.strerror or error}") from error
     if hashlib.sha256(content).hexdigest() != image.sha256:
-        raise NeverSent(f"image {image.path} changed after the table was read: start the run again")
+        raise ImageChanged(f"image {image.path} changed after the table was read: start the run again")
     return base64.b64encode(content).decode("ascii")
 
 

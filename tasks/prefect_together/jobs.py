@@ -121,12 +121,16 @@ def _error_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
         return _text(error.get("code")), _text(error.get("message"))
     if isinstance(raw_error, str) and raw_error:
         return None, raw_error
-    errors: object = _mapping(fields.get("info")).get("errors")
-    first: object = cast("list[object]", errors)[0] if isinstance(errors, list) and errors else errors
+    first = _first(_mapping(fields.get("info")).get("errors"))
     entry = _mapping(first)
     if entry:
         return _text(entry.get("code")), _text(entry.get("message")) or str(entry)
     return None, str(first) if first else None
+
+
+def _first(value: object) -> object:
+    """The first item of a list; anything else as it is."""
+    return next(iter(cast("list[object]", value)), None) if isinstance(value, list) else value
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

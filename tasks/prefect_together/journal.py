@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prefect_together.errors import AccountBlocked, BadParameter, NeverSent, SubmissionRefused
+from prefect_together.errors import AccountBlocked, BadParameter, ImageChanged, NeverSent, SubmissionRefused
 from prefect_together.jobs import VideoJob
 from prefect_together.ledger import Ledger
 from prefect_together.ledger_schema import State
@@ -42,7 +42,7 @@ class LedgerJournal:
 
     async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent, *, again: bool) -> None:
         state, failure_class = State.PLANNED, None
-        if isinstance(error, BadParameter):
+        if isinstance(error, BadParameter | ImageChanged):
             state, failure_class = State.FAILED, "bad_parameter"
         elif isinstance(error, AccountBlocked):
             self.breaker.reason = self.breaker.reason or error

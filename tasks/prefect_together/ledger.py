@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import json
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -25,7 +25,7 @@ from prefect_together.errors import FailureClass
 from prefect_together.jobs import VideoJob
 from prefect_together.ledger_engine import LedgerEngine, open_engine
 from prefect_together.ledger_operations import Claim, ClaimLost, Run, VideoRecord, this_process
-from prefect_together.ledger_schema import State, money, runs, to_micro, videos
+from prefect_together.ledger_schema import State, money, runs, tables, to_micro, videos
 from prefect_together.plan import PlannedVideo
 
 __all__ = ["Claim", "ClaimLost", "Ledger", "LedgerTotals", "State", "VideoRecord", "open_ledger"]
@@ -97,6 +97,15 @@ class Ledger:
             ),
             order=(0, key),
         )
+
+    async def release(self, key: str) -> None:
+        """Give a video back, wherever it stands: another run that waits for it need not wait for the end of this one."""
+        mine = update(videos).where(videos.c.video_key == key, videos.c.owner == self.run.run_id).values(owner=None)
+
+        def write(connection: Connection) -> None:
+            connection.execute(mine)
+
+        await self._engine.run(write, order=(1, key))
 
     async def intend(self, key: str, *, estimate_usd: float | None, budget_usd: float | None) -> int:
         """Write the intent to send and reserve its money; return the number of the attempt.
@@ -182,6 +191,33 @@ class Ledger:
     async def note(self, key: str, error: str, failure_class: FailureClass | None = None) -> None:
         """Say what stands in the way, without changing the state."""
         await self._update(key, {"error": error, "failure_class": failure_class})
+
+    async def remember_table(self, output_dir: str, content: str) -> None:
+        """Keep the table of an output directory; see `remembered`."""
+        now = self._clock.time()
+
+        def write(connection: Connection) -> None:
+            connection.execute(delete(tables).where(tables.c.output_dir == output_dir))
+            connection.execute(tables.insert().values(output_dir=output_dir, content=content, written_at=now))
+
+        await self._engine.run(write, order=(2, output_dir))
+
+    async def remembered_table(self, output_dir: str) -> str | None:
+        """What `remember_table` kept last for this output directory."""
+        statement = select(tables.c.content).where(tables.c.output_dir == output_dir)
+        return await self._engine.run(lambda connection: connection.execute(statement).scalar_one_or_none())
+
+    async def paid_but_absent(self, keys: Collection[str]) -> list[VideoRecord]:
+        """Videos that are submitted or completed, claimed by nobody, and not among `keys`: of rows changed or gone."""
+        statement = select(videos.c.video_key).where(
+            videos.c.state.in_((State.SUBMITTED, State.COMPLETED)), videos.c.owner.is_(None)
+        )
+
+        def read(connection: Connection) -> list[VideoRecord]:
+            absent = [str(key) for key in connection.scalars(statement) if key not in keys]
+            return list(operations.read_records(connection, absent).values())
+
+        return await self._engine.run(read)
 
     async def totals(self) -> LedgerTotals:
         """Counts and dollars over the whole ledger."""

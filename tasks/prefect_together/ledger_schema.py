@@ -5,6 +5,7 @@ Money is counted in whole micro-dollars, so that sums are exact. Times are unix 
 videos    one row a video: what is wanted, how far it is, what it cost, where it lies
 attempts  one row a create call: the intent (written before it is sent), the answer, the money reserved or paid for it
 runs      who works on the ledger, with a heartbeat: the claims of a run that is gone lapse
+tables    the last prompt table of each output directory, so that results can be made from the ledger alone
 money     one row: what is spent or reserved over all attempts, so that a cap is checked in one guarded update
 """
 
@@ -98,6 +99,14 @@ runs = Table(
     Column("started_at", Float, nullable=False),
     Column("heartbeat_at", Float, nullable=False),
     Column("ended_at", Float),
+)
+
+tables = Table(
+    "tables",
+    metadata,
+    Column("output_dir", Text, primary_key=True),
+    Column("content", Text, nullable=False),
+    Column("written_at", Float, nullable=False),
 )
 
 money = Table(

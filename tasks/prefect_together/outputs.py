@@ -23,8 +23,8 @@ def row_results(plan: Plan, records: Mapping[str, VideoRecord], store: OutputSto
     takes = {key: _take(video, records.get(key), store) for key, video in plan.videos.items()}
     return tuple(
         RowResult(
-            number=row.row.number,
-            cells=row.row.cells,
+            number=row.number,
+            cells=row.cells,
             takes=tuple(takes[key] for key in row.keys),
             shared_with=row.shared_with,
         )
@@ -49,9 +49,9 @@ def status_of(record: VideoRecord) -> Status:
 
 
 def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -> TakeResult:
-    parameters = video.request.parameters(with_prompt=False)
-    parameters.pop("model", None)
     if record is None:
+        parameters = video.request.parameters(with_prompt=False)
+        parameters.pop("model", None)
         return TakeResult(
             row_id=video.row_id,
             take=video.take,
@@ -61,6 +61,8 @@ def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -
             parameters=parameters,
             estimate_usd=video.estimate_usd,
         )
+    parameters = json.loads(record.parameters)
+    parameters.pop("model", None)
     clip: dict[str, Any] = json.loads(record.clip) if record.clip else {}
     is_there = record.state == State.DOWNLOADED
     return TakeResult(

@@ -40,12 +40,14 @@ class PlannedVideo:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:
-    """A row of the table and the keys of its videos, in the order of their takes.
+    """A row of the table, as its own `cells`, and the keys of its videos in the order of their takes.
 
-    `shared_with` is the number of the earlier row whose job it shares, if all its videos are those of that row.
+    `number` is the row as a spreadsheet counts it. `shared_with` is the number of the earlier row whose job it shares,
+    if all its videos are those of that row.
     """
 
-    row: TableRow
+    number: int
+    cells: Mapping[str, str]
     row_id: str
     keys: tuple[str, ...]
     shared_with: int | None
@@ -90,7 +92,7 @@ def make_plan(table: PromptTable) -> Plan:
             if key not in videos:
                 first_row_of[key] = row.number
                 videos[key] = _planned(row, row_id, take, key, fingerprint)
-        rows.append(PlannedRow(row, row_id, keys, shared_with))
+        rows.append(PlannedRow(row.number, row.cells, row_id, keys, shared_with))
     shared = [row for row in rows if row.shared_with is not None]
     warnings = table.warnings
     if shared:
@@ -98,7 +100,7 @@ def make_plan(table: PromptTable) -> Plan:
             f"{len(shared)} row{'s repeat' if len(shared) > 1 else ' repeats'} an earlier row and"
             f" share{'' if len(shared) > 1 else 's'} its video: give rows an id, or a count, to get several takes"
         )
-        warnings = (*warnings, Problem(message, row=shared[0].row.number))
+        warnings = (*warnings, Problem(message, row=shared[0].number))
     return Plan(table.source, table.columns, tuple(rows), videos, warnings)
 
 

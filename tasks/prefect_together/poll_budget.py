@@ -32,6 +32,7 @@ RECOVERY_SECONDS = 60.0
 LEAST_RATE = 0.02
 """Part of the budget that refusals leave in any case."""
 SAME_ROUND_SECONDS = 1.0
+"""Refusals within this time of each other are answers to polls that were on their way together."""
 
 
 class PollBudget:
@@ -92,18 +93,17 @@ class PollBudget:
     def refused(self, retry_after_seconds: float | None = None) -> None:
         """A poll was answered 429 or 503: all polls pause, and go on at half the rate, which recovers in a minute.
 
-        The polls that were on their way together are refused together: within a second, or the pause, they count once.
+        The polls that were on their way together are refused together: within a second they count once.
         """
         now = self._clock.monotonic()
-        is_same_round = now < max(self._cut_at + SAME_ROUND_SECONDS, self._paused_until)
-        if not is_same_round:
+        if now >= self._cut_at + SAME_ROUND_SECONDS:
             self._cut_rate = max(self._rate() / 2.0, LEAST_RATE * self.requests_per_second)
+            self._cut_at = now
         self._paused_until = max(self._paused_until, now + (retry_after_seconds or 0.0))
-        self._cut_at = max(now if not is_same_round else self._cut_at, self._paused_until)
 
     def _rate(self) -> float:
         """Polls a second that the gate lets through now."""
-        since = max(self._clock.monotonic() - self._cut_at, 0.0)
+        since = max(self._clock.monotonic() - max(self._cut_at, self._paused_until), 0.0)
         if since >= RECOVERY_SECONDS:
             return self.requests_per_second
         return min(self._cut_rate + self.requests_per_second * since / RECOVERY_SECONDS, self.requests_per_second)
@@ -135,6 +135,7 @@ class Place:
                 rng=rng,
             )
             pause = max(unhurried, budget.fair_seconds)
-        before, self.demand = self.demand, math.sqrt(worth) / max(pause, plan.min_seconds)
-        self._budget.replan(before, self.demand)
+        if pause > 0.0:  # an overdue look says nothing of how often this job looks
+            before, self.demand = self.demand, math.sqrt(worth) / max(pause, plan.min_seconds)
+            budget.replan(before, self.demand)
         return pause

@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prefect_together.artifacts import progress_text
+from prefect_together.client import NO_KEY, key_is_set
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.console import progress, shell_console
 from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid
@@ -30,6 +31,7 @@ from prefect_together.tally import Tally
 from prefect_together.wording import dollars, duration, state_counts
 
 INVALID = 2
+MISTAKES_SHOWN = 1000
 
 
 def run_from_shell(flow: Flow[..., Any], *, local: LocalPrefect | None) -> None:
@@ -61,22 +63,33 @@ def shell_run(flow: Flow[..., Any], words: Sequence[str], *, local: LocalPrefect
 def _first_look(given: Mapping[str, Any]) -> int | None:
     """Check the table before anything is started, so that a mistake shows in a second; the whole of a dry run."""
     if "prompts" not in given:
-        return None
+        return _key_problem(given)
     try:
         plan = plan_table(
             given["prompts"],
             defaults=table_defaults(given.get("model"), given.get("parameters")),
             catalogue_checks=bool(given.get("catalogue_checks", True)),
+            image_directory=given.get("image_directory"),
         )
     except (TableInvalid, SettingsInvalid) as error:
-        print(error, file=sys.stderr)
+        lines = str(error).splitlines()
+        print("\n".join(lines[:MISTAKES_SHOWN]), file=sys.stderr)
+        if len(lines) > MISTAKES_SHOWN:
+            print(f"  ... and {len(lines) - MISTAKES_SHOWN:,} more", file=sys.stderr)
         return INVALID
     if not given.get("dry_run"):
-        return None
+        return _key_problem(given)
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{plan_line(plan, given.get('budget_usd'))}; nothing was sent")
     return 0
+
+
+def _key_problem(given: Mapping[str, Any]) -> int | None:
+    if given.get("sandbox") or given.get("credentials_block") or key_is_set():
+        return None
+    print(NO_KEY, file=sys.stderr)
+    return INVALID
 
 
 async def _run(flow: Flow[..., Any], given: Mapping[str, Any]) -> int:

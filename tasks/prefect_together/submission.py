@@ -28,11 +28,13 @@ ACCOUNT_STATUSES = frozenset({401, 402, 403})
 
 # The aiohttp transport reports a connection that the server closed *after* it got the request as httpx.ConnectTimeout
 # (httpx-aiohttp 0.2.0 maps every ClientConnectionError to it), so there the aiohttp exception beneath decides.
-_NEVER_SENT_BY_AIOHTTP = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+# A proxy error is one of CONNECT (or SOCKS): the tunnel to the service was refused.
+_NEVER_SENT_BY_AIOHTTP = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 _NEVER_SENT_BY_HTTPX = (
     httpx.ConnectError,
     httpx.ConnectTimeout,
     httpx.PoolTimeout,
+    httpx.ProxyError,
     httpx.UnsupportedProtocol,
     httpx.InvalidURL,
 )
@@ -47,21 +49,32 @@ def classify_submission(error: Exception) -> SubmissionRefused | NeverSent | Sub
         return _classify_status(error)
     if isinstance(error, together.APIConnectionError):
         cause = error.__cause__
-        if cause is not None and was_never_sent(cause):
-            return NeverSent(f"{type(cause).__name__}: {cause}".rstrip(": "))
-        name = type(cause or error).__name__
-        return SubmissionInDoubt(f"no answer: {name} {cause or error}".strip())
+        told = _beneath(cause or error)
+        if cause is not None and was_never_sent(cause) and not _was_redirected(cause, error.request):
+            return NeverSent(f"{type(told).__name__}: {told}".rstrip(": "))
+        return SubmissionInDoubt(f"no answer: {type(told).__name__} {told}".strip()[:300])
+    if isinstance(error, TimeoutError):
+        return SubmissionInDoubt("no whole answer in the time that a call may take")
     return SubmissionInDoubt(f"answer not understood: {type(error).__name__} {error}".strip()[:300])
 
 
 def was_never_sent(cause: BaseException) -> bool:
     """True if no connection to the service was made, so that no byte of the request left."""
-    beneath = cause.__cause__
-    if isinstance(cause, aiohttp.ClientError):
-        return isinstance(cause, _NEVER_SENT_BY_AIOHTTP)
-    if isinstance(beneath, aiohttp.ClientError):
-        return isinstance(beneath, _NEVER_SENT_BY_AIOHTTP)
-    return isinstance(cause, _NEVER_SENT_BY_HTTPX)
+    told = _beneath(cause)
+    return isinstance(told, _NEVER_SENT_BY_AIOHTTP if isinstance(told, aiohttp.ClientError) else _NEVER_SENT_BY_HTTPX)
+
+
+def _beneath(cause: BaseException) -> BaseException:
+    """The aiohttp exception that httpx-aiohttp has given another name, or the cause itself."""
+    return cause.__cause__ if isinstance(cause.__cause__, aiohttp.ClientError) else cause
+
+
+def _was_redirected(cause: BaseException, request: httpx.Request) -> bool:
+    """True if what failed was a later request: the first one had arrived, and was answered by a redirect."""
+    try:
+        return isinstance(cause, httpx.RequestError) and cause.request is not request
+    except RuntimeError:  # httpx, for an error that was given no request
+        return False
 
 
 def _classify_status(error: together.APIStatusError) -> SubmissionRefused | SubmissionInDoubt:
@@ -71,9 +84,14 @@ def _classify_status(error: together.APIStatusError) -> SubmissionRefused | Subm
         return AccountBlocked(status, code, message, param)
     if status in BAD_PARAMETER_STATUSES:
         return BadParameter(status, code, message, param)
-    if status == 429 or (status == 503 and isinstance(error.body, Mapping)):
+    if status == 429 or (status == 503 and _is_refusal(error.body)):
         return RateLimited(status, code, message, ratelimit_delay(error.response.headers))
     return SubmissionInDoubt(f"HTTP {status} {message}".strip()[:300])
+
+
+def _is_refusal(body: object) -> bool:
+    """True for the service's own `{"error": ...}`; a gateway before it may answer 503 in JSON of another shape."""
+    return isinstance(body, Mapping) and bool(cast("Mapping[str, Any]", body).get("error"))
 
 
 def error_fields(body: object, fallback: str) -> tuple[str | None, str, str | None]:

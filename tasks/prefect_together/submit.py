@@ -9,7 +9,7 @@ from typing import Protocol
 
 from prefect_together.client import VideoApi
 from prefect_together.clock import SYSTEM_CLOCK, Clock
-from prefect_together.errors import NeverSent, RateLimited, SubmissionInDoubt, SubmissionRefused
+from prefect_together.errors import ImageChanged, NeverSent, RateLimited, SubmissionInDoubt, SubmissionRefused
 from prefect_together.jobs import VideoJob
 from prefect_together.pacing import SubmitPacer
 from prefect_together.requests import VideoRequest
@@ -62,15 +62,22 @@ async def submit(
     this machine (six times). Each attempt is in the journal before it is sent. Raises BadParameter, AccountBlocked,
     SubmissionInDoubt; RateLimited and NeverSent when the tries are over; and what the journal raises.
     """
-    never_sent = 0
+    never_sent, refusal = 0, None
     while True:
         await pacer.admit()
+        if refusal is not None and clock.time() >= give_up_at:
+            pacer.released()
+            raise refusal
         try:
             job = await _attempt(api, request, journal, give_up_at, clock, last_try=never_sent >= NEVER_SENT_TRIES - 1)
-        except RateLimited as refusal:
-            pacer.refused(refusal.retry_after_seconds)
+        except RateLimited as error:
+            refusal = error
+            pacer.refused(error.retry_after_seconds)
             if clock.time() >= give_up_at:
                 raise
+        except ImageChanged:
+            pacer.released()
+            raise
         except NeverSent:
             pacer.released()
             never_sent += 1
@@ -89,7 +96,7 @@ async def _attempt(
     api: VideoApi, request: VideoRequest, journal: Journal, give_up_at: float, clock: Clock, *, last_try: bool
 ) -> VideoJob:
     """One create call with its entries in the journal. A cancellation does not tear the call from its entry."""
-    attempt = await journal.intend()
+    attempt = await _intend(journal)
     call = asyncio.create_task(api.create(request))
     try:
         job = await asyncio.shield(call)
@@ -110,18 +117,31 @@ async def _attempt(
     return job
 
 
+async def _intend(journal: Journal) -> int:
+    """The durable intent. Cancelled meanwhile, it is taken back: nothing was sent, so nothing is in doubt."""
+    intent = asyncio.ensure_future(journal.intend())
+    try:
+        return await asyncio.shield(intent)
+    except asyncio.CancelledError:
+        await asyncio.wait([intent])
+        if not intent.cancelled() and intent.exception() is None:
+            await journal.not_accepted(intent.result(), NeverSent("the run was stopped before it was sent"), again=True)
+        raise
+
+
 async def _end_cancelled(call: asyncio.Task[VideoJob], journal: Journal, attempt: int) -> None:
     """The run is stopped while a create call is under way: give the answer a moment, then write what is known."""
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.wait([call], timeout=LAST_ANSWER_SECONDS)
-    if not call.done():
+    if not call.done() or call.cancelled():
         call.cancel()
         await journal.in_doubt(attempt, "the run was stopped before the answer came")
+        await asyncio.gather(call, return_exceptions=True)
         return
     error = call.exception()
     if error is None:
         await journal.accepted(attempt, call.result())
     elif isinstance(error, SubmissionRefused | NeverSent):
-        await journal.not_accepted(attempt, error, again=True)
+        await journal.not_accepted(attempt, error, again=isinstance(error, RateLimited | NeverSent))
     else:
-        await journal.in_doubt(attempt, str(error))
+        await journal.in_doubt(attempt, error.reason if isinstance(error, SubmissionInDoubt) else str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
@@ -15,12 +15,13 @@ from prefect.states import Cancelled, Completed, Failed
 
 from prefect_together.batch import RunSettings
 from prefect_together.clock import SYSTEM_CLOCK
-from prefect_together.console import drop_finished_task_lines
+from prefect_together.console import plain_task_lines
 from prefect_together.errors import TogetherVideoError
 from prefect_together.generate import Places, generate_table, plan_line, plan_table
 from prefect_together.local_prefect import Stopped, until_stopped
 from prefect_together.outcome import RowsFailed, RunOutcome
 from prefect_together.parameters import VideoParameters
+from prefect_together.plan import Plan
 from prefect_together.tally import Tally
 
 MESSAGE_CHARACTERS = 1500
@@ -30,28 +31,24 @@ display: ContextVar[TallyDisplay] = ContextVar("display", default=lambda _tally:
 """How the shell shows the run while it goes on; nothing elsewhere."""
 
 
-async def run_table(
-    prompts: str,
+async def run_plan(
+    make_plan: Callable[[], Awaitable[Plan]],
     *,
-    model: str | None,
-    parameters: VideoParameters | None,
-    catalogue_checks: bool,
-    dry_run: bool,
     places: Places,
     settings: RunSettings,
+    dry_run: bool = False,
 ) -> State[Any]:
-    """Run a table and return the state that the flow ends in.
+    """Run the plan that `make_plan` gives and return the state that the flow ends in.
 
     Completed, with the RunOutcome as its result, if every row is downloaded; Completed named StillGenerating if rows
     are left for a later run; Cancelled by Ctrl-C, SIGTERM or the UI; else Failed, with the error as its result
     (RowsFailed, which holds the outcome, if only rows failed).
     """
-    drop_finished_task_lines()
+    plain_task_lines()
     logger = get_run_logger()
     tally = Tally(started_at=_started_at())
     try:
-        defaults = table_defaults(model, parameters)
-        plan = await asyncio.to_thread(plan_table, prompts, defaults=defaults, catalogue_checks=catalogue_checks)
+        plan = await make_plan()
         if dry_run:
             line = f"{plan_line(plan, settings.budget_usd)}; nothing was sent"
             logger.info("%s", line)
@@ -62,9 +59,35 @@ async def run_table(
     except Stopped as stop:
         return Cancelled(message=f"{stop}; the same run again goes on where this one stopped", data=stop)
     except TogetherVideoError as error:
-        logger.error("%s", error)
+        if len(str(error)) > MESSAGE_CHARACTERS:
+            logger.error("%s", error)
         return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
     return final_state(outcome)
+
+
+async def run_table(
+    prompts: str,
+    *,
+    model: str | None,
+    parameters: VideoParameters | None,
+    catalogue_checks: bool,
+    image_directory: str | None,
+    places: Places,
+    settings: RunSettings,
+    dry_run: bool,
+) -> State[Any]:
+    """Run a prompt table; see `run_plan`."""
+
+    async def read() -> Plan:
+        return await asyncio.to_thread(
+            plan_table,
+            prompts,
+            defaults=table_defaults(model, parameters),
+            catalogue_checks=catalogue_checks,
+            image_directory=image_directory,
+        )
+
+    return await run_plan(read, places=places, settings=settings, dry_run=dry_run)
 
 
 def table_defaults(model: str | None, parameters: VideoParameters | None) -> dict[str, object]:

@@ -11,10 +11,12 @@ from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import AccountBlocked, JobFailed, JobNotFound, JobTimedOut
 from prefect_together.jobs import VideoJob, classify_failure
 from prefect_together.poll_budget import PollBudget
-from prefect_together.schedule import Dice, DurationBook
+from prefect_together.schedule import MAX_SECONDS, Dice, DurationBook
 
 NOT_VISIBLE_SECONDS = 60.0
 """How long a job may answer 404: right after create it can be not visible yet."""
+WATCHED_SECONDS = 4 * MAX_SECONDS
+"""Between two looks further apart than this nobody watched: when the job ended is not known, and nothing is learned."""
 BLOCKED_POLLS = 3
 """Polls in a row answered 401, 402 or 403 before the wait is given up; the job stays submitted."""
 
@@ -58,7 +60,7 @@ async def wait(
                 if missed.is_rate_limit:
                     poll_budget.refused(missed.retry_after_seconds)
             except JobNotFound:
-                missing_since = missing_since or asked_at
+                missing_since, blocked = missing_since or asked_at, 0
                 if asked_at - missing_since >= NOT_VISIBLE_SECONDS:
                     raise
             except AccountBlocked:
@@ -88,7 +90,7 @@ def _learn(book: DurationBook, model: str, job: VideoJob, *, earliest_seconds: f
     stamped = job.stamped_seconds
     if stamped is not None:
         book.observe(model, stamped)
-    elif job.observed_seconds is not None:
+    elif job.observed_seconds is not None and job.observed_seconds - earliest_seconds <= WATCHED_SECONDS:
         book.observe(model, job.observed_seconds, earliest_seconds=earliest_seconds)
 
 

@@ -1,0 +1,30 @@
+"""Ours: the flow of flows/generate_videos.py with ledger, results, page and checks; all rows at once.
+
+The third argument, if given, bounds the jobs in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "flows"))
+
+from generate_videos import generate_videos
+from prefect import flow
+from prefect.client.schemas.objects import State
+from stopwatch import body, output_directory
+
+from prefect_together.console import shell_console
+
+
+@flow(name="generate-videos", persist_result=False)
+async def generate(prompts: str, output_dir: str, max_in_flight: int) -> State[Any]:
+    shell_console()  # as in a shell: the lines of single tasks are kept off the terminal
+    with body():
+        return await generate_videos.fn(prompts, output_dir=output_dir, max_in_flight=max_in_flight)
+
+
+asyncio.run(generate(sys.argv[1], str(output_directory()), int(sys.argv[3]) if len(sys.argv) > 3 else 2000))

@@ -1,0 +1,112 @@
+"""Where the peers run: the sandbox and the Prefect server as processes of their own, a table, an environment."""
+
+from __future__ import annotations
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from prefect_together.local_prefect import NO_ANALYTICS, SERVER_SETTINGS, LocalPrefect
+from prefect_together.sandbox import SandboxProcess
+
+MODEL = "minimax/video-01-director"
+IDLE_SHARE = 0.05
+"""Part of a processor below which a server counts as idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running Prefect server."""
+
+    api_url: str
+    pid: int
+
+    def cpu_seconds(self) -> float:
+        """Its processor time so far."""
+        used = psutil.Process(self.pid).cpu_times()
+        return used.user + used.system
+
+    def await_idle(self, limit_seconds: float = 300.0) -> None:
+        """Blocks until its backlog is worked off: it has had next to nothing to do for a second."""
+        deadline = time.monotonic() + limit_seconds
+        before = self.cpu_seconds()
+        while time.monotonic() < deadline:
+            time.sleep(1.0)
+            now = self.cpu_seconds()
+            if now - before < IDLE_SHARE:
+                return
+            before = now
+
+
+@contextmanager
+def prefect_server(home: Path) -> Generator[Server]:
+    """The server that a local run starts for itself, on SQLite in `home`, here for many runs."""
+    home.mkdir(parents=True, exist_ok=True)
+    log_path = home / "server.log"
+    with socket.socket() as listener, log_path.open("wb") as log:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(2048)
+        port = int(listener.getsockname()[1])
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "prefect_together.local_server", str(listener.fileno())],
+            env={**os.environ, **SERVER_SETTINGS, **NO_ANALYTICS, "PREFECT_HOME": str(home)},
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,
+        )
+    local = LocalPrefect(port=port, process=process, log_path=log_path)
+    try:
+        local.wait_until_ready()
+        yield Server(f"{local.ui_url}/api", process.pid)
+    finally:
+        local.close(wait_seconds=4)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def sandbox(*, generation_seconds: str = "2", arguments: Sequence[str] = ()) -> Generator[SandboxProcess]:
+    """The imitated service with a clip of a few kilobytes for every job."""
+    words = ["--clip", "tiny", "--generation-seconds", generation_seconds, *arguments]
+    with SandboxProcess(arguments=words) as running:
+        yield running
+
+
+@contextmanager
+def scratch() -> Generator[Path]:
+    """A directory that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="prefect-together-bench-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+def environment(home: Path, *, sandbox_url: str = "", api_url: str = "") -> dict[str, str]:
+    """For peers: nothing of the user's own Prefect or Together settings."""
+    values = {**NO_ANALYTICS, "PREFECT_HOME": str(home), "TOGETHER_API_KEY": "sandbox"}
+    if sandbox_url:
+        values["TOGETHER_BASE_URL"] = sandbox_url
+    if api_url:
+        values["PREFECT_API_URL"] = api_url
+    return values
+
+
+def write_prompts(path: Path, rows: int) -> Path:
+    """A table of so many different prompts."""
+    with path.open("w", encoding="utf-8", newline="") as table:
+        writer = csv.writer(table)
+        writer.writerow(["id", "prompt", "model", "width", "height"])
+        for row in range(rows):
+            writer.writerow([f"{row:05}", f"A lighthouse in the storm, take {row}", MODEL, 1366, 768])
+    return path

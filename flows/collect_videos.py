@@ -1,0 +1,57 @@
+"""Fetches what earlier runs submitted and left: polls, downloads, writes the results anew. Buys nothing.
+
+    python flows/collect_videos.py --output-dir DIR
+
+Schedule: every ten minutes in deployments/prefect.yaml, inactive. Secrets: TOGETHER_API_KEY in the environment, or a
+TogetherCredentials block given by its name.
+"""
+
+from __future__ import annotations
+
+from prefect_together.local_prefect import prepare_local_prefect
+
+local = prepare_local_prefect() if __name__ == "__main__" else None  # before Prefect is imported: it reads its settings
+
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from pydantic import Field
+
+from prefect_together.batch import RunSettings
+from prefect_together.generate import Places, remembered_plan
+from prefect_together.table_run import run_plan
+
+
+@flow(name="collect-videos", persist_result=False)
+async def collect_videos(
+    *,
+    output_dir: str = "out",
+    max_wait_minutes: Annotated[float, Field(ge=0, le=10_080)] = 5.0,
+    credentials_block: str | None = None,
+    ledger: str | None = None,
+    sandbox: bool = False,
+    sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
+) -> State[Any]:
+    """Collect the videos of an output directory that are submitted but not downloaded. Sends no create call.
+
+    Args:
+        output_dir: The output directory of the runs that submitted them.
+        max_wait_minutes: How long a job is waited for, from now; 0 looks once.
+        credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
+        ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
+        sandbox: Collect from the local imitation of the service that made them.
+        sandbox_speed: How many times faster than usual the sandbox generates.
+    """
+    places = Places(output_dir, ledger, credentials_block, sandbox, sandbox_speed)
+    return await run_plan(
+        lambda: remembered_plan(places),
+        places=places,
+        settings=RunSettings(max_wait_minutes=max_wait_minutes, collect_only=True),
+    )
+
+
+if __name__ == "__main__":
+    from prefect_together.shell import run_from_shell
+
+    run_from_shell(collect_videos, local=local)

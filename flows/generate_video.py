@@ -1,0 +1,91 @@
+"""Makes one video from a prompt, with the same ledger and the same care as a table.
+
+    python flows/generate_video.py "a cat on a drum" --model minimax/video-01-director [--sandbox] ...
+
+Schedule: none. Secrets: TOGETHER_API_KEY in the environment, or a TogetherCredentials block given by its name.
+"""
+
+from __future__ import annotations
+
+from prefect_together.local_prefect import prepare_local_prefect
+
+local = prepare_local_prefect() if __name__ == "__main__" else None  # before Prefect is imported: it reads its settings
+
+import asyncio
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from prefect import flow
+from prefect.client.schemas.objects import State
+from pydantic import Field
+
+from prefect_together.batch import RunSettings
+from prefect_together.generate import Places
+from prefect_together.parameters import VideoParameters
+from prefect_together.plan import Plan
+from prefect_together.single import plan_video
+from prefect_together.table_run import run_plan, table_defaults
+
+
+@flow(name="generate-video", persist_result=False)
+async def generate_video(
+    prompt: str,
+    *,
+    model: str = "minimax/video-01-director",
+    first_frame: str | None = None,
+    last_frame: str | None = None,
+    reference_images: list[str] | None = None,
+    parameters: Annotated[VideoParameters | None, Parameter(name="*")] = None,
+    count: Annotated[int, Field(ge=1, le=100)] = 1,
+    output_dir: str = "out-single",
+    budget_usd: Annotated[float, Field(ge=0)] | None = None,
+    max_wait_minutes: Annotated[float, Field(gt=0, le=10_080)] = 60.0,
+    credentials_block: str | None = None,
+    catalogue_checks: bool = True,
+    dry_run: bool = False,
+    sandbox: bool = False,
+    sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
+) -> State[Any]:
+    """Make one video from a prompt. The same prompt and parameters again are the same video, and not bought again.
+
+    Args:
+        prompt: What to show.
+        model: The model, for example minimax/video-01-director.
+        first_frame: Image to begin with: a URL, or a file below the working directory.
+        last_frame: Image to end with, on models that take one.
+        reference_images: Images for the look of the whole clip, on models that take them.
+        parameters: The API's other parameters.
+        count: How many takes.
+        output_dir: Directory or fsspec URL (s3://...) for videos/, results.csv, index.html and ledger.db.
+        budget_usd: Cap in dollars over all runs into this output directory.
+        max_wait_minutes: How long the job is waited for; after that a later run collects it.
+        credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
+        catalogue_checks: Check against the known limits of the model before anything is sent.
+        dry_run: Check the parameters and say what it costs; send nothing.
+        sandbox: Use a local imitation of the service: no key, no cost, a clip that shows its prompt.
+        sandbox_speed: How many times faster than usual the sandbox generates.
+    """
+
+    async def plan() -> Plan:
+        return await asyncio.to_thread(
+            plan_video,
+            {"prompt": prompt} | table_defaults(model, parameters),
+            first_frame=first_frame,
+            last_frame=last_frame,
+            reference_images=reference_images or [],
+            count=count,
+            catalogue_checks=catalogue_checks,
+        )
+
+    return await run_plan(
+        plan,
+        places=Places(output_dir, None, credentials_block, sandbox, sandbox_speed),
+        settings=RunSettings(budget_usd=budget_usd, max_wait_minutes=max_wait_minutes),
+        dry_run=dry_run,
+    )
+
+
+if __name__ == "__main__":
+    from prefect_together.shell import run_from_shell
+
+    run_from_shell(generate_video, local=local)

@@ -1,0 +1,511 @@
+"""The five answers to a create call, over real sockets, on both of the SDK's transports: the class, and how many POSTs
+reached the server."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import socket
+import ssl
+import time
+from collections.abc import Generator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import httpx
+import pytest
+import together
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from prefect_together.errors import (
+    AccountBlocked,
+    BadParameter,
+    NeverSent,
+    RateLimited,
+    SubmissionInDoubt,
+    SubmissionRefused,
+    TogetherVideoError,
+)
+from prefect_together.submission import classify_submission
+from raw_server import (
+    Act,
+    Exchange,
+    RawServer,
+    answers,
+    answers_in_the_upload,
+    closes_after_request,
+    closes_in_the_upload,
+    closes_on_connect,
+    closes_while_idle,
+    drips,
+    error_body,
+    http_answer,
+    is_silent,
+    raw_server,
+    resets_after_request,
+    resets_in_the_upload,
+    resets_on_connect,
+    says_nothing_at_all,
+    sends,
+)
+from sdk_clients import LARGE_REQUEST, REQUEST, TRANSPORTS, Transport, open_api
+
+JOB = '{"id": "job-1", "status": "queued"}'
+PAGE = "<html><body>Just a moment...</body></html>"
+HTML = {"Content-Type": "text/html"}
+LARGE_BODY = pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # of aiohttp
+
+
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> Transport:
+    return request.param
+
+
+async def refusal_of(
+    transport: Transport, act: Act, *, tls: ssl.SSLContext | None = None
+) -> tuple[TogetherVideoError, RawServer]:
+    """What one create call raises at a server that does `act`."""
+    async with raw_server(act, tls=tls) as server, open_api(transport, server.url) as api:
+        with pytest.raises(TogetherVideoError) as caught:
+            await api.create(REQUEST)
+    return caught.value, server
+
+
+async def refusal_at(transport: Transport, base_url: str) -> TogetherVideoError:
+    async with open_api(transport, base_url) as api:
+        with pytest.raises(TogetherVideoError) as caught:
+            await api.create(REQUEST)
+    return caught.value
+
+
+# Accepted
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        JOB,
+        '{"id": "job-1"}',
+        '{"id": "job-1", "status": null, "outputs": null}',
+        '{"id": "job-1", "status": "reticulating", "seed": 99999999999999999999999}',
+        '{"id": "job-1", "outputs": [1], "error": [2], "created_at": {"a": 1}}',
+    ],
+)
+async def test_an_answer_with_an_id_is_accepted(transport: Transport, body: str) -> None:
+    async with raw_server(answers(200, body)) as server, open_api(transport, server.url) as api:
+        job = await api.create(REQUEST)
+
+    assert (job.id, server.posts) == ("job-1", 1)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/json; charset=klingon"},
+        {"Content-Type": "text/plain"},
+        {"Content-Encoding": "gzip"},
+    ],
+    ids=["unknown charset", "text/plain", "gzip"],
+)
+async def test_a_job_is_accepted_however_it_is_labelled(transport: Transport, headers: dict[str, str]) -> None:
+    body = gzip.compress(JOB.encode()) if "Content-Encoding" in headers else JOB.encode()
+
+    async with raw_server(answers(200, body, headers)) as server, open_api(transport, server.url) as api:
+        job = await api.create(REQUEST)
+
+    assert (job.id, server.posts) == ("job-1", 1)
+
+
+async def test_a_connection_that_was_closed_while_idle_costs_no_second_post(transport: Transport) -> None:
+    act = closes_while_idle(200, JOB)
+
+    async with raw_server(act) as server, open_api(transport, server.url) as api:
+        await api.create(REQUEST)
+        await server.closed_idle.wait()
+        await asyncio.sleep(0.05)  # until the client's side has seen it too
+        await api.create(REQUEST)
+
+    assert (server.posts, server.connections) == (2, 2)
+
+
+async def test_a_reused_connection_that_closes_on_the_request_is_in_doubt(transport: Transport) -> None:
+    async def act(exchange: Exchange) -> None:
+        await exchange.read_request()
+        await exchange.send(http_answer(200, JOB))
+        await exchange.read_request()
+
+    async with raw_server(act) as server, open_api(transport, server.url) as api:
+        await api.create(REQUEST)
+        with pytest.raises(SubmissionInDoubt):
+            await api.create(REQUEST)
+
+    assert (server.posts, server.connections) == (2, 1)
+
+
+# Never sent
+
+
+async def test_a_refused_port_is_never_sent(transport: Transport) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    error = await refusal_at(transport, f"http://127.0.0.1:{port}")
+
+    assert isinstance(error, NeverSent)
+    assert "Connect" in error.reason
+
+
+async def test_a_host_without_an_address_is_never_sent(transport: Transport) -> None:
+    error = await refusal_at(transport, "http://nowhere.invalid")
+
+    assert isinstance(error, NeverSent)
+
+
+@pytest.fixture
+def full_backlog() -> Generator[int]:
+    """The port of a listener that takes no further connection: what comes now waits for ever."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+async def test_a_connect_that_takes_too_long_is_never_sent(transport: Transport, full_backlog: int) -> None:
+    error = await refusal_at(transport, f"http://127.0.0.1:{full_backlog}")
+
+    assert isinstance(error, NeverSent)
+    assert "Timeout" in error.reason
+
+
+async def test_a_call_that_gets_no_connection_from_the_pool_is_never_sent(transport: Transport) -> None:
+    answered = asyncio.Event()
+
+    async def act(exchange: Exchange) -> None:
+        await exchange.read_request()
+        await answered.wait()
+        await exchange.send(http_answer(200, JOB))
+
+    patient = httpx.Timeout(5, pool=0.2)
+    async with (
+        raw_server(act) as server,
+        open_api(transport, server.url, max_connections=1, create_timeout=patient) as api,
+    ):
+        first = asyncio.create_task(api.create(REQUEST))
+        await server.got_request.wait()
+        with pytest.raises(NeverSent):
+            await api.create(REQUEST)
+        answered.set()
+        await first
+
+    assert server.posts == 1
+
+
+@pytest.mark.parametrize(
+    "act", [sends(b"x"), closes_on_connect, resets_on_connect, says_nothing_at_all], ids=lambda act: act.__name__
+)
+async def test_a_tls_handshake_that_fails_is_never_sent(transport: Transport, act: Act) -> None:
+    async with raw_server(act) as server:
+        error = await refusal_at(transport, server.url.replace("http:", "https:"))
+
+    assert isinstance(error, NeverSent)
+    assert server.posts == 0
+
+
+async def test_a_certificate_that_nobody_trusts_is_never_sent(transport: Transport, tmp_path: Path) -> None:
+    error, server = await refusal_of(transport, answers(200, JOB), tls=_own_certificate(tmp_path))
+
+    assert isinstance(error, NeverSent)
+    assert "certificate" in error.reason.lower()
+    assert server.posts == 0
+
+
+@pytest.mark.parametrize("status", [403, 407, 502])
+async def test_a_proxy_that_refuses_the_tunnel_is_never_sent(
+    transport: Transport, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def act(exchange: Exchange) -> None:
+        await exchange.read_head()
+        await exchange.send(http_answer(status, ""))
+
+    async with raw_server(act) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        error = await refusal_at(transport, "https://api.invalid")
+
+    assert isinstance(error, NeverSent)
+    assert [head.split()[0] for head in proxy.heads] == ["CONNECT"]
+
+
+# In doubt: without an answer
+
+
+@pytest.mark.parametrize(
+    ("act", "posts"),
+    [
+        (closes_on_connect, 0),
+        (resets_on_connect, 0),
+        (closes_after_request, 1),
+        (resets_after_request, 1),
+        (is_silent, 1),
+    ],
+    ids=["close before", "reset before", "close after", "reset after", "late answer"],
+)
+async def test_no_answer_on_a_connection_that_was_made_is_in_doubt(transport: Transport, act: Act, posts: int) -> None:
+    error, server = await refusal_of(transport, act)
+
+    assert isinstance(error, SubmissionInDoubt)
+    assert error.reason.startswith("no answer: ")
+    assert (server.posts, server.connections) == (posts, 1)
+
+
+@LARGE_BODY
+@pytest.mark.parametrize("act", [resets_in_the_upload, closes_in_the_upload, is_silent], ids=lambda act: act.__name__)
+async def test_a_large_request_that_is_cut_is_in_doubt(transport: Transport, act: Act) -> None:
+    async with raw_server(act) as server, open_api(transport, server.url) as api:
+        with pytest.raises(SubmissionInDoubt):
+            await api.create(LARGE_REQUEST)
+
+    assert (server.posts, server.connections) == (1, 1)
+
+
+@LARGE_BODY
+async def test_a_refusal_in_the_middle_of_the_upload_is_heard(transport: Transport) -> None:
+    act = answers_in_the_upload(413, error_body("too large"))
+
+    async with raw_server(act) as server, open_api(transport, server.url) as api:
+        with pytest.raises(BadParameter, match=r"413.*too large"):
+            await api.create(LARGE_REQUEST)
+
+    assert server.posts == 1
+
+
+async def test_an_answer_that_trickles_in_is_in_doubt_after_the_longest_call(transport: Transport) -> None:
+    act = drips(http_answer(200, JOB), pause_seconds=0.1)
+
+    async with raw_server(act) as server, open_api(transport, server.url, longest_call_seconds=0.5) as api:
+        with pytest.raises(SubmissionInDoubt, match="no whole answer"):
+            await api.create(REQUEST)
+
+    assert server.posts == 1
+
+
+# In doubt: an answer that says nothing
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers"),
+    [
+        (408, error_body(), {}),
+        (409, error_body(), {}),
+        (500, error_body(), {}),
+        (500, "", {}),
+        (500, "[" * 100_000, {}),
+        (502, PAGE, HTML),
+        (503, PAGE, HTML),
+        (503, "", {}),
+        (503, '["overloaded"]', {}),
+        (503, '{"message": "no healthy upstream"}', {}),
+        (504, PAGE, HTML),
+        (524, PAGE, HTML),
+        (529, error_body(), {}),
+        (418, error_body(), {}),
+        (999, "{}", {}),
+        (200, PAGE, HTML),
+        (200, PAGE, {}),
+        (200, JOB[: len(JOB) // 2], {}),
+        (200, "{}", {}),
+        (200, '{"id": 7}', {}),
+        (200, '{"id": ""}', {}),
+        (200, error_body(), {}),
+        (200, "[1]", {}),
+        (200, "null", {}),
+        (200, "", {}),
+        (200, b'{"id": "\xff\xfe"}', {}),
+        (200, b"no gzip at all", {"Content-Encoding": "gzip"}),
+        (429, b"no gzip at all", {"Content-Encoding": "gzip"}),
+        (200, "[" * 100_000, {}),
+        (200, '{"id": "job-1", "seed": ' + "9" * 5000 + "}", {}),
+        (200, JOB, {"Content-Length": "500"}),
+        (201, PAGE, HTML),
+        (300, JOB, {}),
+        (304, "", {}),
+    ],
+)
+async def test_an_answer_that_is_no_answer_is_in_doubt(
+    transport: Transport, status: int, body: bytes | str, headers: dict[str, str]
+) -> None:
+    async def act(exchange: Exchange) -> None:
+        await exchange.read_request()
+        await exchange.send(http_answer(status, body, headers))
+
+    error, server = await refusal_of(transport, act)
+
+    assert isinstance(error, SubmissionInDoubt)
+    assert len(error.reason) <= 300
+    assert server.posts == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"HTTP/1.1 204 No Content\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        b"HTTP/1.1 200 O",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"\x00\x01 garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 200_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n" + JOB[:8].encode() + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n" + JOB.encode(),
+    ],
+    ids=["204", "100", "101", "half a head", "no status", "garbage", "long header", "cut chunks", "bad chunks"],
+)
+async def test_broken_http_is_in_doubt(transport: Transport, content: bytes) -> None:
+    error, server = await refusal_of(transport, sends(content))
+
+    assert isinstance(error, SubmissionInDoubt)
+    assert server.posts == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_in_doubt_and_not_followed(status: int) -> None:
+    error, server = await refusal_of("aiohttp", answers(status, "", {"Location": "/v2/videos"}))
+
+    assert isinstance(error, SubmissionInDoubt)
+    assert (server.posts, server.gets) == (1, 0)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_that_a_client_follows_to_a_dead_end_was_sent_all_the_same(status: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        dead_end = f"http://127.0.0.1:{listener.getsockname()[1]}/v2/videos"
+
+    error, server = await refusal_of("httpx", answers(status, "", {"Location": dead_end}))
+
+    assert isinstance(error, SubmissionInDoubt)
+    assert server.posts == 1
+
+
+# Refused
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+async def test_a_bad_parameter_is_refused_with_its_field(transport: Transport, status: int) -> None:
+    body = error_body("fps is not supported", param="fps", code="unsupported")
+
+    error, server = await refusal_of(transport, answers(status, body))
+
+    assert isinstance(error, BadParameter)
+    assert (error.http_status, error.code, error.param) == (status, "unsupported", "fps")
+    assert error.message == "fps is not supported"
+    assert server.posts == 1
+
+
+@pytest.mark.parametrize("status", [401, 402, 403])
+@pytest.mark.parametrize("body", [error_body("Invalid API key"), PAGE], ids=["json", "html"])
+async def test_a_blocked_account_is_refused_as_such(transport: Transport, status: int, body: str) -> None:
+    error, server = await refusal_of(transport, answers(status, body))
+
+    assert isinstance(error, AccountBlocked)
+    assert error.http_status == status
+    assert server.posts == 1
+
+
+def _soon(seconds: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"x-ratelimit-reset": "12.5"}, 12.5),
+        ({"X-RateLimit-Reset": "7"}, 7),
+        ({"x-ratelimit-reset": str(time.time() + 1000)}, 300),
+        ({"Retry-After": "9"}, 9),
+        ({"Retry-After": format_datetime(_soon(3600), usegmt=True)}, 300),
+        ({"Retry-After": "Wed, 21 Oct 2026 07:28:30 GMT", "Date": "Wed, 21 Oct 2026 07:28:00 GMT"}, 30),
+        ({"x-ratelimit-reset": "5", "Retry-After": "20"}, 20),
+        ({"Retry-After": "-5"}, 0),
+        ({"Retry-After": "soon"}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_refusal_for_rate_says_how_long_to_wait(
+    transport: Transport, status: int, headers: dict[str, str], seconds: float | None
+) -> None:
+    error, server = await refusal_of(transport, answers(status, error_body("slow down"), headers))
+
+    assert isinstance(error, RateLimited)
+    assert (error.http_status, error.message) == (status, "slow down")
+    assert error.retry_after_seconds == (None if seconds is None else pytest.approx(seconds))
+    assert server.posts == 1
+
+
+async def test_a_reset_given_as_unix_time_is_counted_from_now(transport: Transport) -> None:
+    error, _ = await refusal_of(transport, answers(429, error_body(), {"x-ratelimit-reset": str(time.time() + 60)}))
+
+    assert isinstance(error, RateLimited)
+    assert error.retry_after_seconds == pytest.approx(60, abs=5)
+
+
+@pytest.mark.parametrize("body", [PAGE, "", "[]", "slow down"])
+async def test_429_is_refused_for_rate_whatever_its_body(transport: Transport, body: str) -> None:
+    error, server = await refusal_of(transport, answers(429, body, HTML))
+
+    assert isinstance(error, RateLimited)
+    assert server.posts == 1
+
+
+# The function itself
+
+
+@pytest.mark.parametrize("error", [ValueError("half"), RecursionError("deep"), httpx.ReadError("gone"), TimeoutError()])
+def test_what_is_not_known_to_be_safe_is_in_doubt(error: Exception) -> None:
+    assert isinstance(classify_submission(error), SubmissionInDoubt)
+
+
+@pytest.mark.parametrize("cause", [None, RuntimeError("the client has been closed"), OSError("odd"), ssl.SSLError()])
+def test_a_connection_error_of_an_unknown_cause_is_in_doubt(cause: Exception | None) -> None:
+    error = together.APIConnectionError(request=httpx.Request("POST", "http://127.0.0.1/v2/videos"))
+    error.__cause__ = cause
+
+    assert isinstance(classify_submission(error), SubmissionInDoubt)
+
+
+@pytest.mark.parametrize(
+    "status", [*range(400, 420), 421, 422, 423, 424, 425, 426, 428, 429, 431, 451, *range(500, 531)]
+)
+def test_every_error_status_has_its_class(status: int) -> None:
+    response = httpx.Response(status, request=httpx.Request("POST", "http://127.0.0.1/v2/videos"))
+    error = together.APIStatusError("no", response=response, body={"error": {"message": "no"}})
+
+    answer = classify_submission(error)
+
+    may_be_sent_again = isinstance(answer, RateLimited | NeverSent)
+    assert may_be_sent_again == (status in {429, 503})
+    assert isinstance(answer, SubmissionRefused) == (status in {400, 401, 402, 403, 404, 413, 422, 429, 503})
+
+
+def _own_certificate(directory: Path) -> ssl.SSLContext:
+    """A server's context with a certificate that it has signed itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(_soon(-3600)).not_valid_after(_soon(3600))
+    pem = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    plain = serialization.NoEncryption()
+    pem += key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    file = directory / "own.pem"
+    file.write_bytes(pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
