@@ -25,6 +25,10 @@ lock: .venv/ready
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra s3 --universal --python-version 3.11 --no-header \
 		--no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
 
+# Kills runs at random moments and holds the ledger against the service's own counts: about ten minutes.
+soak: .venv/ready
+	$(BIN)/python tests/kill_harness.py --rows 100 --kills 200
+
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock

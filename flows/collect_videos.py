@@ -6,7 +6,7 @@ Schedule: every ten minutes in deployments/prefect.yaml, inactive. Secrets: TOGE
 TogetherCredentials block given by its name.
 """
 
-from __future__ import annotations
+# Annotations are real objects here, not text: `serve` hands the flow to its process without the names that text needs.
 
 from prefect_together.local_prefect import prepare_local_prefect
 

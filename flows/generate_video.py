@@ -5,7 +5,7 @@
 Schedule: none. Secrets: TOGETHER_API_KEY in the environment, or a TogetherCredentials block given by its name.
 """
 
-from __future__ import annotations
+# Annotations are real objects here, not text: `serve` hands the flow to its process without the names that text needs.
 
 from prefect_together.local_prefect import prepare_local_prefect
 
@@ -38,7 +38,7 @@ async def generate_video(
     parameters: Annotated[VideoParameters | None, Parameter(name="*")] = None,
     count: Annotated[int, Field(ge=1, le=100)] = 1,
     output_dir: str = "out-single",
-    budget_usd: Annotated[float, Field(ge=0)] | None = None,
+    budget_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
     max_wait_minutes: Annotated[float, Field(gt=0, le=10_080)] = 60.0,
     credentials_block: str | None = None,
     catalogue_checks: bool = True,

@@ -6,7 +6,7 @@ Schedule: none of its own; deployments/prefect.yaml has one. Secrets: TOGETHER_A
 TogetherCredentials block given by its name.
 """
 
-from __future__ import annotations
+# Annotations are real objects here, not text: `serve` hands the flow to its process without the names that text needs.
 
 from typing import Annotated, Any
 
@@ -33,7 +33,7 @@ async def generate_videos(
     model: str | None = None,
     parameters: Annotated[VideoParameters | None, Parameter(name="*")] = None,
     max_in_flight: Annotated[int, Field(ge=1, le=2000)] = 20,
-    budget_usd: Annotated[float, Field(ge=0)] | None = None,
+    budget_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
     max_wait_minutes: Annotated[float, Field(gt=0, le=10_080)] = 60.0,
     credentials_block: str | None = None,
     ledger: str | None = None,

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from postgres_server import find_programs, running_server
 from prefect_server import ISOLATED, PrefectServer, running_prefect
+
+if TYPE_CHECKING:  # not for every test: it reads tables
+    from table_of_prompts import Desk
+
+PREFECT_SOCKET = pytest.StashKey[socket.socket]()
+"""Bound before the tests begin, so that the server's port is known then; the server starts when it is needed."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,12 +28,18 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "TOGETHER_"))]:
         del os.environ[name]
     os.environ.update(ISOLATED, PREFECT_HOME=home.name)
+    listener = config.stash[PREFECT_SOCKET] = socket.socket()
+    config.add_cleanup(listener.close)
+    listener.bind(("127.0.0.1", 0))
+    # Prefect 3.8.8 does not close the client with which a flow run asks its server for the default result storage.
+    leaked = rf"unclosed <socket.*raddr=\('127.0.0.1', {listener.getsockname()[1]}\)>"
+    config.addinivalue_line("filterwarnings", f"ignore:{leaked}:ResourceWarning")
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Generator[PrefectServer]:
+def prefect_server(pytestconfig: pytest.Config) -> Generator[PrefectServer]:
     """A Prefect server of the test session's own; a test names it and runs its flows in `prefect_server.run(...)`."""
-    with running_prefect(Path(os.environ["PREFECT_HOME"])) as server:
+    with running_prefect(Path(os.environ["PREFECT_HOME"]), pytestconfig.stash[PREFECT_SOCKET]) as server:
         yield server
 
 
@@ -37,3 +51,12 @@ def postgres_url() -> Generator[str]:
         pytest.skip("PostgreSQL's server programs (initdb) are not installed: apt-get install postgresql")
     with running_server(programs) as url:
         yield url
+
+
+@pytest.fixture
+def desk(prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Desk]:
+    """A place from which to run tables: Prefect, a sandbox in this process with its key, an empty output directory."""
+    from table_of_prompts import opened_desk
+
+    with opened_desk(prefect_server, tmp_path / "out", monkeypatch) as opened:
+        yield opened

@@ -40,7 +40,7 @@ BUDGET_SHARE = 0.95
 PHASES = ("starting", "first submits", "an intent is open", "submits", "polls", "downloads", "any moment", "any moment")
 PHASE_SECONDS = 8.0
 """How long a phase is waited for; then the run is killed where it is."""
-IN_FLIGHT = 6
+IN_FLIGHT = 5
 LAST_RUN_SECONDS = 180.0
 
 Accepted = dict[str, list[dict[str, Any]]]
@@ -51,7 +51,8 @@ class Figures:
     """What the harness has seen, over all tables."""
 
     kills: Counter[str] = field(default_factory=Counter[str])
-    """By the phase that the ledger and the sandbox showed at the moment of the kill."""
+    """By what was under way at the moment of the kill; several things can be."""
+    killed: int = 0
     ended_before: int = 0
     tables: int = 0
     rows: int = 0
@@ -68,10 +69,9 @@ class Figures:
     wrong: list[str] = field(default_factory=list[str])
 
     def lines(self) -> list[str]:
-        kills = sum(self.kills.values())
         return [
-            f"kills                      {kills} (runs that had ended before: {self.ended_before})",
-            *(f"  {phase:24} {count}" for phase, count in self.kills.most_common()),
+            f"kills                      {self.killed} (and {self.ended_before} runs that were quicker)",
+            *(f"  {what:24} {count}" for what, count in self.kills.most_common()),
             f"tables, rows               {self.tables}, {self.rows}",
             f"accepted by the service    {self.accepted}",
             f"downloaded                 {self.downloaded}, of them checked (SHA-256, PyAV) {self.clips_checked}",
@@ -119,8 +119,26 @@ class TableRun:
                 raise
 
     def states(self) -> Counter[str]:
-        return Counter({row["state"]: row["n"] for row in self.ledger(
-            "SELECT state, count(*) AS n FROM videos GROUP BY state")})
+        return Counter(
+            {row["state"]: row["n"] for row in self.ledger("SELECT state, count(*) AS n FROM videos GROUP BY state")}
+        )
+
+    def runs_begun(self) -> int:
+        return sum(row["n"] for row in self.ledger("SELECT count(*) AS n FROM runs"))
+
+    def under_way(self, runs_before: int, started_at: float) -> list[str]:
+        """What a killed run was doing, by what it left."""
+        if self.runs_begun() == runs_before:
+            return ["before the ledger"]
+        states = self.states()
+        parts = [path for path in (self.output / "videos").glob("*.part") if path.stat().st_mtime >= started_at]
+        seen = {
+            "a create call": states["submitting"] > 0,
+            "jobs at the provider": states["submitted"] > 0,
+            "a download": bool(parts),
+            "a clip not yet fetched": states["completed"] > 0,
+        }
+        return [what for what, is_so in seen.items() if is_so] or ["between these"]
 
     def accepted(self) -> Accepted:
         """The sandbox's jobs of this table by prompt."""
@@ -157,7 +175,9 @@ class TableRun:
         money = self.ledger("SELECT committed_micro_usd AS committed FROM money")
         committed_usd = money[0]["committed"] / 1e6 if money else 0.0
         self.must(billed_usd <= committed_usd + 1e-6, f"billed ${billed_usd:.2f}, committed ${committed_usd:.2f}")
-        self.must(committed_usd <= self.budget_usd + 1e-6, f"committed ${committed_usd:.2f}, cap ${self.budget_usd:.2f}")
+        self.must(
+            committed_usd <= self.budget_usd + 1e-6, f"committed ${committed_usd:.2f}, cap ${self.budget_usd:.2f}"
+        )
         attempts = self.ledger("SELECT sum(coalesce(cost_micro_usd, reserved_micro_usd)) AS sum FROM attempts")
         total_usd = (attempts[0]["sum"] or 0) / 1e6 if attempts else 0.0
         self.must(abs(total_usd - committed_usd) < 1e-6, f"attempts ${total_usd:.2f}, committed ${committed_usd:.2f}")
@@ -229,8 +249,8 @@ class Moment:
     table: TableRun
     rng: random.Random
 
-    def wait(self, run: Run, phase: str) -> str:
-        """Return when it is there (or does not come); the phase that is seen then."""
+    def wait(self, run: Run, phase: str) -> None:
+        """Return when it is there, or does not come."""
         control = self.table.sandbox.control
         before = control.stats()["requests"]
 
@@ -254,7 +274,6 @@ class Moment:
         else:
             wait_until(lambda: run.exit_code is not None or more("create", 1), seconds=1.5)
             wait_until(lambda: run.exit_code is not None, seconds=self.rng.uniform(0.0, 3.0))
-        return phase
 
 
 def kill_table(table: TableRun, runs: WarmRuns, *, kills: int, rng: random.Random) -> int:
@@ -262,13 +281,15 @@ def kill_table(table: TableRun, runs: WarmRuns, *, kills: int, rng: random.Rando
     figures, done = table.figures, 0
     moment = Moment(table, rng)
     while done < kills:
+        before, started_at = table.runs_begun(), time.time()
         run = table.start(runs)
-        phase = moment.wait(run, rng.choice(PHASES))
+        moment.wait(run, rng.choice(PHASES))
         if run.kill() != -9:
             figures.ended_before += 1
             break
         done += 1
-        figures.kills[phase] += 1
+        figures.killed += 1
+        figures.kills.update(table.under_way(before, started_at))
         table.check_kill()
     last = table.start(runs)
     table.check_end(last.wait(LAST_RUN_SECONDS))
@@ -285,7 +306,7 @@ def harass(*, rows: int, kills: int, most_per_table: int, folder: Path, seed: in
         SandboxProcess(arguments=[*settings, *faults]) as sandbox,
         WarmRuns(folder / "prefect", base_url=sandbox.base_url) as runs,
     ):
-        while (left := kills - sum(figures.kills.values())) > 0:
+        while (left := kills - figures.killed) > 0:
             tag = f"table-{figures.tables}"
             place = folder / tag
             place.mkdir(parents=True)
@@ -302,7 +323,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100)
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--most-per-table", type=int, default=40, help="kills of one table before it is let go to its end")
+    parser.add_argument(
+        "--most-per-table", type=int, default=20, help="kills of one table before it is let go to its end"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where to work, kept afterwards; default: a temporary one")
     given = parser.parse_args()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 from uuid import UUID
 
 from prefect_together.local_prefect import NO_ANALYTICS, SERVER_SETTINGS, LocalPrefect
@@ -38,12 +35,8 @@ class PrefectServer:
         """Within it, flows and clients of this process talk to this server."""
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        # Prefect 3.8.8 does not close the client with which a flow run asks for the server's default result storage.
-        leaked = rf"unclosed <socket\.socket .*raddr=\('127\.0\.0\.1', {urlsplit(self.api_url).port}\)>"
-        with temporary_settings({PREFECT_API_URL: self.api_url}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=leaked, category=ResourceWarning)
+        with temporary_settings({PREFECT_API_URL: self.api_url}):
             yield
-            gc.collect()
 
     def run(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run async work in a loop of its own against this server, and send what Prefect still holds of it."""
@@ -96,6 +89,20 @@ class PrefectServer:
 
         return self.run(read)
 
+    def all_logs(self) -> list[str]:
+        """The newest log lines of all runs, in no order worth a word."""
+        from prefect.client.orchestration import get_client
+        from prefect.client.schemas.sorting import LogSort
+
+        async def read() -> list[str]:
+            lines: list[str] = []
+            async with get_client() as client:
+                while page := await client.read_logs(limit=200, offset=len(lines), sort=LogSort.TIMESTAMP_DESC):
+                    lines += [line.message for line in page]
+            return lines
+
+        return self.run(read)
+
     def artifacts(self, run_id: UUID) -> dict[str, Any]:
         """The artifacts of a flow run by key."""
         from prefect.client.orchestration import get_client
@@ -119,30 +126,29 @@ def send_the_rest() -> None:
 
 
 @contextmanager
-def running_prefect(home: Path) -> Generator[PrefectServer]:
-    """A server over `home`, for as long as the context lasts."""
+def running_prefect(home: Path, listener: socket.socket) -> Generator[PrefectServer]:
+    """A server over `home` on a bound socket, for as long as the context lasts."""
     log_path = home / "server.log"
-    with socket.socket() as listener, log_path.open("wb") as log:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(2048)
-        port = int(listener.getsockname()[1])
-        environment = {**os.environ, **SERVER_SETTINGS, "PREFECT_HOME": str(home)}
+    listener.listen(2048)
+    with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "prefect_together.local_server", str(listener.fileno())],
-            env=environment,
+            env={**os.environ, **SERVER_SETTINGS, "PREFECT_HOME": str(home)},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             pass_fds=[listener.fileno()],
             start_new_session=True,
         )
+    port = int(listener.getsockname()[1])
+    listener.close()
     server = LocalPrefect(port=port, process=process, log_path=log_path)
     try:
         server.wait_until_ready()
         yield PrefectServer(f"{server.ui_url}/api", home)
     finally:
         send_the_rest()
-        server.close(wait_seconds=4)
+        server.close(wait_seconds=0.5)
         if process.poll() is None:
             process.kill()
             process.wait()

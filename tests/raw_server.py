@@ -81,7 +81,7 @@ Act = Callable[[Exchange], Awaitable[None]]
 async def raw_server(act: Act, *, tls: ssl.SSLContext | None = None) -> AsyncGenerator[RawServer]:
     """Run `act` on every connection; the connection is closed when it returns."""
     server = RawServer()
-    running: set[asyncio.Task[None]] = set()
+    running: list[tuple[asyncio.Task[None], asyncio.StreamWriter]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server.connections += 1
@@ -94,7 +94,7 @@ async def raw_server(act: Act, *, tls: ssl.SSLContext | None = None) -> AsyncGen
                 await writer.wait_closed()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        running.add(asyncio.create_task(serve(reader, writer)))
+        running.append((asyncio.create_task(serve(reader, writer)), writer))
 
     listener = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     scheme = "http" if tls is None else "https"
@@ -103,9 +103,13 @@ async def raw_server(act: Act, *, tls: ssl.SSLContext | None = None) -> AsyncGen
         yield server
     finally:
         listener.close()
-        for task in running:
+        await asyncio.sleep(0)  # a connection that has just come is served too, so that it can be closed
+        for task, _ in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*(task for task, _ in running), return_exceptions=True)
+        for _, writer in running:  # also of a task that was cancelled before it began
+            writer.transport.abort()
+        await asyncio.sleep(0)
 
 
 def http_answer(status: int, body: bytes | str, headers: dict[str, str] = NO_HEADERS) -> bytes:

@@ -7,22 +7,27 @@ import csv
 import importlib.util
 import io
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
+
+from prefect_server import PrefectServer
 from prefect_together.jobs import VideoJob
-from prefect_together.ledger import VideoRecord, open_ledger
+from prefect_together.ledger import Ledger, open_ledger
 from prefect_together.plan import make_plan
 from prefect_together.sandbox import Sandbox
 from prefect_together.table import read_table
-from prefect_server import PrefectServer
 
 MODEL = "minimax/video-01-director"
 PRICE_USD = 0.28
 """What the sandbox charges for a clip of MODEL, and the catalogue's estimate."""
+
+KEY = "tgp_v1_a-key-that-nobody-may-ever-see"
 
 FLOWS = Path(__file__).parents[1] / "flows"
 
@@ -44,7 +49,9 @@ def prompts(*texts: str) -> str:
 
 
 def read_results(output_dir: Path) -> list[dict[str, str]]:
-    """The rows of results.csv."""
+    """The rows of results.csv; none if it was not written."""
+    if not (output_dir / "results.csv").exists():
+        return []
     with (output_dir / "results.csv").open(newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
@@ -66,15 +73,11 @@ class Ended:
 
     state: Any
     result: Any
-    output_dir: Path
+    rows: list[dict[str, str]]
 
     @property
     def run_id(self) -> UUID:
         return self.state.state_details.flow_run_id
-
-    @property
-    def rows(self) -> list[dict[str, str]]:
-        return read_results(self.output_dir)
 
     @property
     def statuses(self) -> list[str]:
@@ -96,41 +99,46 @@ class Desk:
 
         async def work() -> Ended:
             state = await flow(table, **given, return_state=True)
-            return Ended(state, await state.aresult(raise_on_failure=False), Path(given["output_dir"]))
+            result = await state.aresult(raise_on_failure=False)
+            return Ended(state, result, read_results(Path(given["output_dir"])))
 
         return self.prefect.run(work)
 
-    def learn_durations(self, seconds: float = 0.2, *, model: str = MODEL, count: int = 24) -> None:
+    def learn_durations(self, seconds: float = 0.2, *, model: str = MODEL, count: int = 12) -> None:
         """Give the ledger jobs of an earlier table that took so long, so that this model's jobs are looked at soon."""
+        self.output_dir.mkdir(parents=True, exist_ok=True)
         asyncio.run(_learn(self.output_dir, seconds, model, count))
 
-    def records(self) -> dict[str, VideoRecord]:
-        """What the ledger has of the videos of tested tables, by row id; of several takes or requests the last."""
 
-        async def read() -> dict[str, VideoRecord]:
-            async with open_ledger(str(self.output_dir / "ledger.db")) as ledger:
-                return {record.row_id: record for record in (await ledger.records()).values()}
-
-        return {row_id: record for row_id, record in asyncio.run(read()).items() if row_id != EARLIER}
-
-    def api_calls(self) -> int:
-        """Requests to the API so far, downloads not counted."""
-        return self.api.calls("create") + self.api.calls("retrieve")
+@contextmanager
+def opened_desk(
+    prefect: PrefectServer, output_dir: Path, environment: pytest.MonkeyPatch, **sandbox: Any
+) -> Generator[Desk]:
+    """A desk with a sandbox of its own, whose jobs take no time; the environment names it and has a key for it."""
+    settings: dict[str, Any] = {"retry_after_seconds": 0.05, "accept_unknown_models": True, **sandbox}
+    with Sandbox(**settings) as api:
+        environment.setenv("TOGETHER_API_KEY", KEY)
+        environment.setenv("TOGETHER_BASE_URL", api.base_url)
+        desk = Desk(prefect, api, output_dir)
+        desk.learn_durations()
+        yield desk
 
 
 EARLIER = "an earlier run"
 
 
 async def _learn(output_dir: Path, seconds: float, model: str, count: int) -> None:
-    output_dir.mkdir(parents=True, exist_ok=True)
     rows = table_text([{"id": EARLIER, "prompt": "What an earlier run made", "model": model, "count": count}])
     plan = make_plan(read_table(rows, catalogue_checks=False))
     async with open_ledger(str(output_dir / "ledger.db")) as ledger:
         await ledger.plan(list(plan.videos.values()))
-        for number, key in enumerate(plan.videos):
-            await ledger.claim(key)
-            attempt = await ledger.intend(key, estimate_usd=0.0, budget_usd=None)
-            job = VideoJob(f"earlier-{number}", "completed", model, cost_usd=0.0)
-            await ledger.accepted(key, attempt, job)
-            await ledger.completed(key, job, generation_seconds=seconds, polls=1)
-            await ledger.downloaded(key, size_bytes=1, sha256="", clip={})
+        await asyncio.gather(*(_make(ledger, key, f"earlier-{n}", seconds) for n, key in enumerate(plan.videos)))
+
+
+async def _make(ledger: Ledger, key: str, job_id: str, seconds: float) -> None:
+    await ledger.claim(key)
+    attempt = await ledger.intend(key, estimate_usd=0.0, budget_usd=None)
+    job = VideoJob(job_id, "completed", cost_usd=0.0)
+    await ledger.accepted(key, attempt, job)
+    await ledger.completed(key, job, generation_seconds=seconds, polls=1)
+    await ledger.downloaded(key, size_bytes=1, sha256="", clip={})

@@ -1,34 +1,335 @@
-"""Nothing is paid twice, nothing is lost: runs of the flow over tables, against the sandbox, one after the other."""
+"""Nothing is paid twice, nothing is lost: the flow over tables, run after run, against the sandbox. Without Prefect's
+own records, which are in test_generate_videos."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from pathlib import Path
-
 import pytest
 
-from prefect_server import PrefectServer
-from prefect_together.sandbox import Sandbox
-from table_of_prompts import Desk, prompts
+from prefect_together.outcome import RowsFailed, RunOutcome
+from prefect_together.sandbox import MISSING
+from table_of_prompts import PRICE_USD, Desk, prompts, table_text
+
+CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A paper boat in the rain"
 
 
-@pytest.fixture
-def desk(prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Desk]:
-    with Sandbox() as api:
-        monkeypatch.setenv("TOGETHER_API_KEY", "key")
-        monkeypatch.setenv("TOGETHER_BASE_URL", api.base_url)
-        desk = Desk(prefect_server, api, tmp_path / "out")
-        desk.learn_durations()
-        yield desk
+def test_every_row_downloaded_is_completed_with_the_outcome(desk: Desk) -> None:
+    ended = desk.run(prompts(CAT, HARBOUR))
+
+    assert ended.state.is_completed()
+    assert ended.state.name == "Completed"
+    assert isinstance(ended.result, RunOutcome)
+    assert ended.statuses == ["downloaded", "downloaded"]
+    assert all((desk.output_dir / row["file"]).stat().st_size > 1000 for row in ended.rows)
+    assert [row["cost_usd"] for row in ended.rows] == [str(PRICE_USD)] * 2
 
 
 def test_a_second_run_sends_nothing(desk: Desk) -> None:
-    table = prompts("A cat asleep on a drum", "A harbour at dawn")
-    first = desk.run(table)
-    calls, downloads = desk.api_calls(), desk.api.calls("download")
+    first = desk.run(prompts(CAT, HARBOUR))
+    requests = len(desk.api.requests)
 
-    second = desk.run(table)
+    second = desk.run(prompts(CAT, HARBOUR))
 
-    assert first.statuses == second.statuses == ["downloaded", "downloaded"]
-    assert (desk.api_calls(), desk.api.calls("download")) == (calls, downloads)
+    assert first.rows == second.rows
+    assert len(desk.api.requests) == requests
     assert second.state.is_completed()
+
+
+def test_a_changed_row_is_new_work_beside_the_old_file(desk: Desk) -> None:
+    before = desk.run(prompts(CAT)).rows[0]["file"]
+
+    after = desk.run(prompts(HARBOUR)).rows[0]["file"]
+
+    assert before != after
+    assert (desk.output_dir / before).is_file()
+    assert (desk.output_dir / after).is_file()
+    assert (desk.api.accepted(CAT), desk.api.accepted(HARBOUR)) == (1, 1)
+
+
+def test_a_deleted_clip_is_fetched_again_without_a_post(desk: Desk) -> None:
+    file = desk.output_dir / desk.run(prompts(CAT)).rows[0]["file"]
+    file.unlink()
+
+    again = desk.run(prompts(CAT))
+
+    assert again.statuses == ["downloaded"]
+    assert file.is_file()
+    assert desk.api.calls("create") == 1
+
+
+def test_a_clip_whose_link_has_expired_is_fetched_by_a_fresh_one(desk: Desk) -> None:
+    file = desk.output_dir / desk.run(prompts(CAT)).rows[0]["file"]
+    file.unlink()
+    desk.api.expire_links()
+
+    again = desk.run(prompts(CAT))
+
+    assert again.statuses == ["downloaded"]
+    assert desk.api.calls("create") == 1
+
+
+def test_a_moderated_row_fails_and_is_never_sent_again(desk: Desk) -> None:
+    desk.api.fault("job-moderated", prompt=CAT, count=None)
+
+    first, second = desk.run(prompts(CAT, HARBOUR)), desk.run(prompts(CAT, HARBOUR))
+
+    assert first.statuses == second.statuses == ["failed", "downloaded"]
+    assert "moderation" in second.rows[0]["error"]
+    assert desk.api.accepted(CAT) == 1
+    assert second.state.is_failed()
+
+
+def test_a_parameter_refused_at_once_is_never_sent_again_and_named(desk: Desk) -> None:
+    runs = [desk.run(prompts("x"), catalogue_checks=False) for _ in range(2)]
+
+    assert [run.statuses for run in runs] == [["failed"], ["failed"]]
+    assert "field prompt" in runs[1].rows[0]["error"]
+    assert (desk.api.calls("create"), desk.api.accepted()) == (1, 0)
+
+
+def test_a_parameter_found_bad_after_acceptance_is_never_sent_again_and_named(desk: Desk) -> None:
+    table = table_text([{"id": "r1", "prompt": CAT, "seconds": 99}])
+
+    runs = [desk.run(table, catalogue_checks=False) for _ in range(2)]
+
+    assert [run.statuses for run in runs] == [["failed"], ["failed"]]
+    assert "bad_parameter" in runs[1].rows[0]["error"]
+    assert "Duration 99 is not supported" in runs[1].rows[0]["error"]
+    assert desk.api.accepted() == 1
+
+
+def test_an_upstream_failure_is_sent_once_more(desk: Desk) -> None:
+    desk.api.fault("job-fails", count=1)
+
+    ended = desk.run(prompts(CAT))
+
+    assert [(row["status"], row["attempts"]) for row in ended.rows] == [("downloaded", "2")]
+    assert desk.api.accepted(CAT) == 2
+
+
+def test_a_row_that_fails_upstream_twice_has_failed_for_good(desk: Desk) -> None:
+    desk.api.fault("job-fails", count=None)
+
+    runs = [desk.run(prompts(CAT)) for _ in range(2)]
+
+    assert [(run.rows[0]["status"], run.rows[0]["attempts"]) for run in runs] == [("failed", "2")] * 2
+    assert desk.api.accepted(CAT) == 2
+
+
+def test_an_upstream_failure_is_not_sent_again_past_the_budget(desk: Desk) -> None:
+    desk.api.fault("job-fails", count=1)
+
+    ended = desk.run(prompts(CAT), budget_usd=1.5 * PRICE_USD)
+
+    assert desk.api.accepted(CAT) == 1
+    assert ended.statuses == ["refused"]
+    assert "budget $0.42" in ended.rows[0]["error"]
+
+
+def test_retry_failed_sends_failed_rows_again_and_only_those(desk: Desk) -> None:
+    desk.api.fault("job-moderated", prompt=CAT, count=1)
+    desk.run(prompts(CAT, HARBOUR))
+
+    ended = desk.run(prompts(CAT, HARBOUR), retry_failed=True)
+
+    assert ended.statuses == ["downloaded", "downloaded"]
+    assert (desk.api.accepted(CAT), desk.api.accepted(HARBOUR)) == (2, 1)
+
+
+def test_statuses_that_nobody_knows_are_waited_for(desk: Desk) -> None:
+    desk.api.script(None, MISSING, "archived", "completed", prompt=CAT)
+
+    ended = desk.run(prompts(CAT))
+
+    assert ended.statuses == ["downloaded"]
+    assert desk.api.calls("retrieve") >= 4
+
+
+def test_completed_without_a_link_is_not_done_yet(desk: Desk) -> None:
+    desk.api.fault("no-url", endpoint="retrieve", count=2)
+
+    ended = desk.run(prompts(CAT))
+
+    assert ended.statuses == ["downloaded"]
+    assert desk.api.calls("retrieve") == 3
+
+
+def test_what_is_not_done_at_the_deadline_is_collected_by_the_next_run(desk: Desk) -> None:
+    desk.api.script("in_progress", "completed", at_seconds=(0, 3), prompt=CAT)
+
+    late = desk.run(prompts(CAT, HARBOUR), max_wait_minutes=0.02)
+    creates = desk.api.calls("create")
+    collected = desk.run(prompts(CAT, HARBOUR))
+
+    assert late.statuses == ["submitted", "downloaded"]
+    assert late.rows[0]["job_id"] == collected.rows[0]["job_id"]
+    assert late.state.is_completed()
+    assert late.state.name == "StillGenerating"
+    assert collected.statuses == ["downloaded", "downloaded"]
+    assert desk.api.calls("create") == creates == 2
+
+
+def test_the_budget_is_never_passed_over_any_number_of_runs(desk: Desk) -> None:
+    table = prompts(*(f"{CAT}, take {take}" for take in range(5)))
+
+    runs = [desk.run(table, budget_usd=2.5 * PRICE_USD) for _ in range(3)]
+
+    assert [sorted(run.statuses) for run in runs] == [["downloaded"] * 2 + ["refused"] * 3] * 3
+    assert desk.api.accepted() == 2
+    assert runs[2].state.is_failed()
+    assert all("budget $0.70" in row["error"] for row in runs[2].rows if row["status"] == "refused")
+
+
+def test_a_higher_budget_takes_the_refused_rows_up(desk: Desk) -> None:
+    table = prompts(CAT, HARBOUR, BOAT)
+    desk.run(table, budget_usd=PRICE_USD)
+
+    ended = desk.run(table, budget_usd=2 * PRICE_USD)
+
+    assert sorted(ended.statuses) == ["downloaded", "downloaded", "refused"]
+    assert desk.api.accepted() == 2
+
+
+def test_the_reservation_of_a_row_in_doubt_is_kept(desk: Desk) -> None:
+    desk.api.fault("drop-after", endpoint="create", prompt=CAT)
+    desk.run(prompts(CAT))
+
+    ended = desk.run(prompts(CAT, HARBOUR, BOAT), budget_usd=2 * PRICE_USD)
+
+    assert sorted(ended.statuses) == ["downloaded", "in_doubt", "refused"]
+    assert desk.api.accepted() == 2
+
+
+def test_a_row_of_unknown_price_is_refused_under_a_budget_and_named(desk: Desk) -> None:
+    table = table_text([{"id": "r1", "prompt": CAT, "model": "acme/dream-1"}, {"id": "r2", "prompt": HARBOUR}])
+
+    ended = desk.run(table, budget_usd=10.0)
+
+    assert ended.statuses == ["refused", "downloaded"]
+    assert "price_usd" in ended.rows[0]["error"]
+    assert "row 2 (r1) refused" in ended.state.message
+
+
+def test_a_row_of_unknown_price_is_sent_under_a_budget_when_its_price_is_given(desk: Desk) -> None:
+    desk.learn_durations(model="acme/dream-1")
+    table = table_text([{"id": "r1", "prompt": CAT, "model": "acme/dream-1", "price_usd": 0.5}])
+
+    ended = desk.run(table, budget_usd=10.0)
+
+    assert ended.statuses == ["downloaded"]
+
+
+@pytest.mark.parametrize("status", ["401", "402", "403"])
+def test_a_blocked_account_stops_all_submits_and_what_is_paid_is_downloaded(desk: Desk, status: str) -> None:
+    table = prompts(*(f"{CAT}, take {take}" for take in range(12)))
+    desk.api.fault(status, endpoint="create", after=2, count=None)
+
+    ended = desk.run(table, max_in_flight=2)
+    sent = desk.api.calls("create")
+
+    assert sorted(ended.statuses) == ["downloaded"] * 2 + ["refused"] * 10
+    assert sent <= 2 + 2
+    assert all(f"HTTP {status}" in row["error"] for row in ended.rows if row["status"] == "refused")
+
+
+def test_when_the_account_works_again_the_refused_rows_are_taken_up(desk: Desk) -> None:
+    desk.api.fault("402", endpoint="create", after=1, count=None)
+    desk.run(prompts(CAT, HARBOUR, BOAT), max_in_flight=1)
+    desk.api.clear_faults()
+
+    ended = desk.run(prompts(CAT, HARBOUR, BOAT))
+
+    assert ended.statuses == ["downloaded"] * 3
+    assert desk.api.accepted() == 3
+
+
+def test_a_create_call_without_an_answer_is_in_doubt_with_its_dollars_and_not_sent_again(desk: Desk) -> None:
+    desk.api.fault("drop-after", endpoint="create", prompt=CAT)
+
+    first, second = desk.run(prompts(CAT, HARBOUR)), desk.run(prompts(CAT, HARBOUR))
+
+    assert first.statuses == second.statuses == ["in_doubt", "downloaded"]
+    assert "possibly billed, $0.28" in second.rows[0]["error"]
+    assert isinstance(second.result, RowsFailed)
+    assert second.result.outcome.totals.in_doubt_usd == PRICE_USD
+    assert desk.api.accepted(CAT) == 1
+
+
+def test_resubmit_in_doubt_sends_it_again_and_only_it(desk: Desk) -> None:
+    desk.api.fault("500-after", endpoint="create", prompt=CAT)
+    desk.run(prompts(CAT, HARBOUR))
+
+    ended = desk.run(prompts(CAT, HARBOUR), resubmit_in_doubt=True)
+
+    assert ended.statuses == ["downloaded", "downloaded"]
+    assert ended.rows[0]["attempts"] == "2"
+    assert (desk.api.accepted(CAT), desk.api.accepted(HARBOUR)) == (2, 1)
+
+
+def test_what_is_refused_for_rate_is_sent_again_until_it_is_taken(desk: Desk) -> None:
+    desk.api.fault("429", endpoint="create", count=2)
+    desk.api.fault("503", endpoint="create", count=1, after=2)
+
+    ended = desk.run(prompts(CAT, HARBOUR, BOAT))
+
+    assert ended.statuses == ["downloaded"] * 3
+    assert [row["attempts"] for row in ended.rows] == ["1"] * 3
+    assert desk.api.accepted() == 3
+
+
+def test_a_failed_poll_is_a_missed_poll(desk: Desk) -> None:
+    for fault in ("500", "html", "half-json", "drop", "404"):
+        desk.api.fault(fault, endpoint="retrieve", count=1)
+
+    ended = desk.run(prompts(CAT))
+
+    assert ended.statuses == ["downloaded"]
+    assert desk.api.accepted() == 1
+
+
+def test_identical_rows_without_ids_share_one_job(desk: Desk) -> None:
+    ended = desk.run(table_text([{"prompt": CAT}, {"prompt": HARBOUR}, {"prompt": CAT}]))
+
+    assert ended.statuses == ["downloaded"] * 3
+    assert ended.rows[0]["file"] == ended.rows[2]["file"]
+    assert [row["attempts"] for row in ended.rows] == ["1", "1", "0"]
+    assert desk.api.accepted(CAT) == 1
+
+
+def test_identical_rows_with_ids_of_their_own_are_work_of_their_own(desk: Desk) -> None:
+    ended = desk.run(prompts(CAT, CAT))
+
+    assert ended.statuses == ["downloaded"] * 2
+    assert ended.rows[0]["file"] != ended.rows[1]["file"]
+    assert desk.api.accepted(CAT) == 2
+
+
+def test_count_asks_for_several_takes(desk: Desk) -> None:
+    ended = desk.run(table_text([{"id": "r1", "prompt": CAT, "count": 3}]))
+
+    files = ended.rows[0]["file"].split("|")
+    assert (len(set(files)), ended.rows[0]["attempts"], ended.rows[0]["cost_usd"]) == (3, "3", "0.84")
+    assert all((desk.output_dir / file).is_file() for file in files)
+    assert desk.api.accepted(CAT) == 3
+
+
+def test_no_more_than_max_in_flight_jobs_are_at_the_provider_at_once(desk: Desk) -> None:
+    table = prompts(*(f"{CAT}, take {take}" for take in range(8)))
+
+    desk.run(table, max_in_flight=3)
+
+    looks = [request for request in desk.api.requests if request.endpoint in ("create", "retrieve")]
+    open_jobs, most = 0, 0
+    for request in looks:
+        open_jobs += 1 if request.endpoint == "create" else -1
+        most = max(most, open_jobs)
+    assert most <= 3
+    assert desk.api.accepted() == 8
+
+
+def test_the_outcome_says_why_the_first_rows_failed(desk: Desk) -> None:
+    desk.api.fault("job-moderated", count=None)
+
+    ended = desk.run(prompts(*(f"{CAT}, take {take}" for take in range(5))))
+
+    assert ended.state.message.startswith("5 failed of 5 rows, $0.00. row 2 (r1) failed: job ")
+    assert ended.state.message.endswith("and 2 more")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from postgres_server import throw_away_database
-from prefect_together.errors import BudgetReached, SettingsInvalid
+from prefect_together.errors import BudgetReached, JobFailed, SettingsInvalid
 from prefect_together.identity import video_key
 from prefect_together.jobs import VideoJob
 from prefect_together.ledger import ClaimLost, Ledger, open_ledger
@@ -174,8 +174,8 @@ async def test_a_failed_job_keeps_its_reservation_unless_a_cost_is_named(ledger:
         attempt = await ledger.intend(video.key, estimate_usd=0.28, budget_usd=None)
         await ledger.accepted(video.key, attempt, VideoJob(f"job-{video.row_id}"))
 
-    await ledger.failed(silent.key, "upstream", "gave up", cost_usd=None, again=False)
-    await ledger.failed(named.key, "upstream", "gave up", cost_usd=0.0, again=False)
+    await ledger.failed(silent.key, JobFailed("job-silent", None, "gave up", "upstream"), again=False)
+    await ledger.failed(named.key, JobFailed("job-named", None, "gave up", "upstream", 0.0), again=False)
 
     totals = await ledger.totals()
     assert totals.committed_usd == pytest.approx(0.28)
@@ -226,7 +226,7 @@ asyncio.run(main())
 
         assert claim.record.state == State.IN_DOUBT
         assert (await ledger.totals()).in_doubt_usd == pytest.approx(0.28)
-        again = await ledger.claim(a_video().key, resubmit_in_doubt=True)
+        again = await ledger.claim(a_video().key, resend_attempt=1, states=[State.IN_DOUBT])
         assert again.record.state == State.PLANNED
         assert (await ledger.totals()).committed_usd == pytest.approx(0.28)
 

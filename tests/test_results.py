@@ -193,6 +193,14 @@ def test_an_unknown_cost_is_empty_and_a_known_one_has_no_rounding_noise() -> Non
     assert [line["cost_usd"] for line in lines] == ["", "0.3", "0", "12"]
 
 
+def test_a_job_that_two_rows_share_in_part_is_counted_once() -> None:
+    first, second = (take(job_id=f"j-{number}", take=number, cost_usd=0.28) for number in (1, 2))
+
+    total = totals([row(first), row(first, second, number=3)])
+
+    assert (total.videos, total.spent_usd) == (2, 0.56)
+
+
 def test_dollars_are_counted_by_what_they_mean() -> None:
     rows = [
         row(take(cost_usd=0.3, estimate_usd=0.2)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import httpx
 import pytest
@@ -165,7 +166,7 @@ async def test_refusals_that_name_no_time_are_answered_by_growing_pauses() -> No
     await desk.submit()
 
     at = desk.api.asked_at
-    pauses = [later - earlier for earlier, later in zip(at, at[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(at)]
     assert pauses[0] >= 1.0
     assert pauses == sorted(pauses)
     assert pauses[-1] >= 8.0
@@ -199,7 +200,7 @@ async def test_what_never_left_is_sent_again_six_times_with_growing_pauses() -> 
         await desk.submit()
 
     at = desk.api.asked_at
-    pauses = [later - earlier for earlier, later in zip(at, at[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in pairwise(at)]
     assert len(at) == NEVER_SENT_TRIES == 6
     assert pauses == pytest.approx([2.0, 4.0, 8.0, 16.0, 32.0], abs=0.01)
     assert desk.pacer.ends == ["released"] * 6
@@ -286,14 +287,24 @@ async def test_a_journal_that_breaks_ends_the_submit_and_its_place_in_the_pace(s
     assert desk.pacer.ends == ["released"]
 
 
-async def test_an_error_that_nobody_foresaw_ends_the_place_in_the_pace() -> None:
+async def test_an_error_that_nobody_foresaw_is_in_doubt() -> None:
     desk = Desk(RuntimeError("a bug"))
 
-    with pytest.raises(RuntimeError, match="a bug"):
+    with pytest.raises(SubmissionInDoubt, match="a bug"):
         await desk.submit()
 
-    assert desk.log == ["intend 1", "create"]  # the intent stands: the next run calls it in doubt
+    assert desk.log == ["intend 1", "create", "in_doubt 1 RuntimeError: a bug"]
     assert desk.pacer.ends == ["released"]
+
+
+async def test_what_is_in_doubt_says_its_dollars() -> None:
+    desk = Desk(SubmissionInDoubt("no answer"))
+
+    with pytest.raises(SubmissionInDoubt) as caught:
+        await desk.submit()
+
+    assert caught.value.reason == "no answer"
+    assert caught.value.estimate_usd is not None
 
 
 # Stopped

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from uuid import UUID
 
+import httpx
 from prefect.artifacts import (
     acreate_markdown_artifact,
     acreate_progress_artifact,
     acreate_table_artifact,
     aupdate_progress_artifact,
 )
+from prefect.exceptions import PrefectException
 
 from prefect_together.results import RowResult, Totals
 from prefect_together.tally import Tally
-from prefect_together.wording import dollars, duration, state_counts
+from prefect_together.wording import dollars, duration, markdown_cell, state_counts
 
 TABLE_ROWS = 1000
 """Rows in the results artifact: what went wrong first. The whole table is in results.csv."""
+
+
+@contextmanager
+def quiet_about_the_server(logger: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> Generator[None]:
+    """What is shown in the UI must not end a run that goes well: a server that cannot be reached is a warning."""
+    try:
+        yield
+    except (httpx.HTTPError, OSError, PrefectException) as error:
+        logger.warning("the run's artifacts could not be written: %s", error)
 
 
 async def create_progress(tally: Tally) -> UUID:
@@ -79,7 +92,9 @@ def summary_markdown(rows: Sequence[RowResult], totals: Totals, *, message: str,
         lines += ["", "## Not downloaded", "", "| row | id | status | error |", "|---|---|---|---|"]
         for row in unfinished[:50]:
             error = next((take.error for take in row.takes if take.error), "") or ""
-            lines.append(f"| {row.number} | {_plain(row.takes[0].row_id)} | {row.status} | {_plain(error)[:200]} |")
+            lines.append(
+                f"| {row.number} | {markdown_cell(row.takes[0].row_id)} | {row.status} | {markdown_cell(error)[:200]} |"
+            )
         if len(unfinished) > 50:
             lines.append(f"\n{len(unfinished) - 50} more are in results.csv.")
         lines += ["", _advice({row.status for row in unfinished})]
@@ -110,11 +125,3 @@ def _line(row: RowResult) -> dict[str, object]:
         "job_id": ", ".join(take.job_id or "" for take in row.takes),
         "error": ("; ".join(take.error for take in row.takes if take.error))[:300],
     }
-
-
-def _plain(text: str) -> str:
-    """Text that stays inside its Markdown cell and is not read as Markdown or HTML."""
-    flat = " ".join(text.split())
-    for mark in "\\`*_{}[]<>|#":
-        flat = flat.replace(mark, "\\" + mark if mark not in "<>" else {"<": "&lt;", ">": "&gt;"}[mark])
-    return flat

@@ -1,28 +1,35 @@
-"""The block that holds the API key: the only form in which Prefect nowhere stores it in clear text."""
+"""The block that holds the API key: the only form in which Prefect nowhere stores it in clear text.
+
+Prefect's server imports this module at its start, to know the block's type: the SDK is imported where it is used.
+"""
 
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
-from together import AsyncTogether
 
-from prefect_together.client import open_client
+if TYPE_CHECKING:
+    from together import AsyncTogether
 
 
 class TogetherCredentials(Block):
-    """Together AI's API key, and the URL of the service if it is not the public one.
+    """Together AI's API key, and the address of the service if it is not the public one.
 
     Flows and tasks take the *name* of a saved block (`credentials_block`), never the key: Prefect stores the
-    parameters of a run in clear text.
+    parameters of a run in clear text. `prefect-together credentials team-video` makes one from TOGETHER_API_KEY.
 
     Example:
+        Save a block once, then use it by its name:
         ```python
-        from prefect_together import TogetherCredentials
+        from prefect_together import TogetherCredentials, VideoRequest, create_video
 
-        await TogetherCredentials(api_key="...").save("team-video")
+        TogetherCredentials(api_key="...").save("team-video")
+
+        request = VideoRequest(model="minimax/video-01-director", prompt="A paper boat in heavy rain")
+        job = await create_video(request, credentials_block="team-video")
         ```
     """
 
@@ -31,7 +38,7 @@ class TogetherCredentials(Block):
     _logo_url: ClassVar[str | None] = "https://www.together.ai/favicon.ico"  # pyright: ignore[reportIncompatibleVariableOverride, reportAssignmentType]
     _documentation_url: ClassVar[str | None] = "https://docs.together.ai/docs/videos-overview"  # pyright: ignore[reportIncompatibleVariableOverride, reportAssignmentType]
 
-    api_key: SecretStr = Field(description="The key, as at api.together.ai/settings/api-keys.")
+    api_key: SecretStr = Field(title="API key", description="The key, as at api.together.ai/settings/api-keys.")
     base_url: str | None = Field(
         default=None,
         title="Base URL",
@@ -39,7 +46,12 @@ class TogetherCredentials(Block):
     )
 
     def open_client(self, *, max_connections: int = 100) -> AbstractAsyncContextManager[AsyncTogether]:
-        """The SDK's client with this key, closed on leaving the context."""
+        """The SDK's client with this key, closed on leaving the context.
+
+        Raises NotConfigured on entering it if the base URL ends in /v1.
+        """
+        from prefect_together.client import open_client
+
         return open_client(
             api_key=self.api_key.get_secret_value(),
             base_url=self.base_url or None,

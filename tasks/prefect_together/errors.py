@@ -11,6 +11,7 @@ TogetherVideoError
 ├── NeverSent               the request did not leave this machine: may be sent again
 │   └── ImageChanged        a local image is gone or no longer what the table was checked with
 ├── SubmissionInDoubt       no usable answer: a job may exist and be billed
+├── ServiceStuck            too many jobs in a row were not done in time: no more are sent in this run
 ├── BudgetReached           sending it could pass the spending cap; it was not sent
 ├── JobFailed               the service gave the job up, with its code, message and failure class
 ├── JobTimedOut             the deadline passed; the job goes on and a later run can collect it
@@ -148,6 +149,17 @@ class SubmissionInDoubt(TogetherVideoError):
     def __str__(self) -> str:
         dollars = "an unknown price" if self.estimate_usd is None else f"${self.estimate_usd:.2f}"
         return f"in doubt ({self.reason}): possibly billed, {dollars}"
+
+
+class ServiceStuck(TogetherVideoError):
+    """As many jobs in a row as may be in flight were not done by their deadline. Nothing more is sent in this run."""
+
+    def __init__(self, jobs: int) -> None:
+        super().__init__(jobs)
+        self.jobs = jobs
+
+    def __str__(self) -> str:
+        return f"not sent: {self.jobs} jobs in a row were not done in time; run again later"
 
 
 class BudgetReached(TogetherVideoError):

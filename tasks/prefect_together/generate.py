@@ -6,22 +6,22 @@ The flows call this; it has no parameters of its own beyond theirs, and no decis
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from uuid import UUID
 
 from together import AsyncTogether
 
-from prefect_together.artifacts import create_progress, publish_results, update_progress
+from prefect_together.artifacts import create_progress, publish_results, quiet_about_the_server, update_progress
 from prefect_together.batch import Batch, RunSettings
 from prefect_together.client import open_client
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import Problem, SettingsInvalid
-from prefect_together.ledger import Ledger, open_ledger
+from prefect_together.ledger import HERE, Ledger, open_ledger
 from prefect_together.outcome import RunOutcome
 from prefect_together.outputs import PAGE_FILE, row_results, write_outputs
 from prefect_together.page import PageSummary
@@ -78,8 +78,8 @@ async def generate_table(
     store = open_store(places.output_dir)
     await store.prepare()
     async with open_ledger(_ledger_url(places, store)) as ledger:
-        if not settings.collect_only:
-            await ledger.remember_table(redacted(places.output_dir), to_text(plan))
+        here = _output_name(places)
+        await ledger.remember_table(here, to_text(plan), is_sandbox=places.sandbox)
         book = DurationBook()
         models = {video.request.model for video in plan.videos.values()}
         for model, durations in (await ledger.durations(models)).items():
@@ -87,9 +87,16 @@ async def generate_table(
         try:
             async with _client(places, store) as client, open_session(client, book=book) as session:
                 batch = Batch(
-                    plan, ledger=ledger, session=session, store=store, settings=settings, tally=tally, logger=logger
+                    plan,
+                    ledger=ledger,
+                    session=session,
+                    store=store,
+                    settings=settings,
+                    tally=tally,
+                    logger=logger,
+                    output_dir=here,
                 )
-                async with _progress_artifact(tally):
+                async with _progress_artifact(tally, logger):
                     await batch.run()
         finally:
             summary = PageSummary(
@@ -101,7 +108,8 @@ async def generate_table(
                 warnings=tuple(str(warning) for warning in plan.warnings),
             )
             outcome = await asyncio.shield(_write(store, ledger, plan, summary))
-    await publish_results(outcome.rows, outcome.totals, message=outcome.message, output_dir=outcome.output_dir)
+    with quiet_about_the_server(logger):
+        await publish_results(outcome.rows, outcome.totals, message=outcome.message, output_dir=outcome.output_dir)
     return outcome
 
 
@@ -110,12 +118,17 @@ async def remembered_plan(places: Places) -> Plan:
     store = open_store(places.output_dir)
     await store.prepare()
     async with open_ledger(_ledger_url(places, store)) as ledger:
-        text = await ledger.remembered_table(redacted(places.output_dir))
+        text = await ledger.remembered_table(_output_name(places))
         if text is None:
             raise SettingsInvalid(
                 [Problem(f"no run has been made into {redacted(places.output_dir)}", column="output_dir")]
             )
         return from_text(text, await ledger.records())
+
+
+def _output_name(places: Places) -> str:
+    """How the ledger calls the output directory: a ledger that lies in it may be moved together with it."""
+    return HERE if places.ledger_url is None else redacted(open_store(places.output_dir).uri(PAGE_FILE))
 
 
 def _ledger_url(places: Places, store: OutputStore) -> str:
@@ -151,19 +164,25 @@ async def _client(places: Places, store: OutputStore) -> AsyncGenerator[Abstract
 
 
 @asynccontextmanager
-async def _progress_artifact(tally: Tally) -> AsyncGenerator[None]:
-    artifact_id = await create_progress(tally)
+async def _progress_artifact(tally: Tally, logger: RunLogger) -> AsyncGenerator[None]:
+    created: list[UUID] = []
+    with quiet_about_the_server(logger):
+        created.append(await create_progress(tally))
+
+    async def update() -> None:
+        with quiet_about_the_server(logger):
+            for artifact_id in created:
+                await update_progress(artifact_id, tally, SYSTEM_CLOCK.time())
 
     async def keep_up() -> None:
         while True:
             await SYSTEM_CLOCK.sleep(PROGRESS_SECONDS)
-            await update_progress(artifact_id, tally, SYSTEM_CLOCK.time())
+            await update()
 
     updates = asyncio.create_task(keep_up())
     try:
         yield
     finally:
         updates.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await updates
-        await update_progress(artifact_id, tally, SYSTEM_CLOCK.time())
+        await asyncio.gather(updates, return_exceptions=True)
+        await update()

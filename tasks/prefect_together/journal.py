@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prefect_together.errors import AccountBlocked, BadParameter, ImageChanged, NeverSent, SubmissionRefused
+from prefect_together.errors import (
+    AccountBlocked,
+    BadParameter,
+    ImageChanged,
+    NeverSent,
+    SubmissionRefused,
+    TogetherVideoError,
+)
 from prefect_together.jobs import VideoJob
 from prefect_together.ledger import Ledger
 from prefect_together.ledger_schema import State
@@ -13,9 +20,9 @@ from prefect_together.tally import Tally
 
 @dataclass(slots=True, eq=False)
 class Breaker:
-    """Open as long as the account works. The first 401, 402 or 403 closes it for all submits of the run."""
+    """Open while sending makes sense. The first 401, 402 or 403, or a stuck service, closes it for the whole run."""
 
-    reason: AccountBlocked | None = None
+    reason: TogetherVideoError | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -10,30 +10,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import uuid
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from prefect_together import ledger_operations as operations
 from prefect_together.clock import SYSTEM_CLOCK, Clock
-from prefect_together.errors import FailureClass
+from prefect_together.errors import FailureClass, JobFailed, Problem, SettingsInvalid
 from prefect_together.jobs import VideoJob
-from prefect_together.ledger_engine import LedgerEngine, open_engine
+from prefect_together.ledger_engine import LedgerEngine, LedgerUnavailable, open_engine
 from prefect_together.ledger_operations import Claim, ClaimLost, Run, VideoRecord, this_process
-from prefect_together.ledger_schema import State, money, runs, tables, to_micro, videos
+from prefect_together.ledger_schema import State, money, runs, tables, to_micro, to_usd, videos
 from prefect_together.plan import PlannedVideo
 
 __all__ = ["Claim", "ClaimLost", "Ledger", "LedgerTotals", "State", "VideoRecord", "open_ledger"]
 
+HERE = "."
+"""The output directory of a ledger that lies in it: the directory may be moved."""
 HEARTBEAT_SECONDS = 15.0
-CLAIM_SECONDS = 120.0
-"""A run of another machine without a heartbeat for so long is gone. On the same machine its process tells at once."""
 LEARNED_DURATIONS = 300
+SAVE_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Pauses between tries to write down the id of an accepted job: it is paid, and is known nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +61,19 @@ class Ledger:
         """Where the ledger is, without a password."""
         return self._engine.url
 
-    async def plan(self, wanted: Sequence[PlannedVideo]) -> dict[str, VideoRecord]:
-        """Enter what is not there yet, give it a file name, and return the records of all, by key."""
+    async def plan(self, wanted: Sequence[PlannedVideo], *, output_dir: str = HERE) -> dict[str, VideoRecord]:
+        """Enter what is not there yet with a file name of its own; return the records of all by key."""
         now = self._clock.time()
 
         def enter(connection: Connection) -> dict[str, VideoRecord]:
+            if connection.dialect.name == "postgresql":  # two runs must not give one file name to two videos
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7364002)")
             known = operations.read_records(connection, [want.key for want in wanted])
             new = {want.key: want for want in wanted if want.key not in known}
             if new:
-                taken = {str(file).casefold() for file in connection.scalars(select(videos.c.file))}
-                rows = [_as_row(want, taken, now) for want in new.values()]
+                files = select(videos.c.file).where(videos.c.output_dir == output_dir)
+                taken = {str(file).casefold() for file in connection.scalars(files)}
+                rows = [_as_row(want, output_dir, taken, now) for want in new.values()]
                 insert = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
                 connection.execute(insert(videos).on_conflict_do_nothing(), rows)
                 known |= operations.read_records(connection, list(new))
@@ -79,27 +85,23 @@ class Ledger:
         """The records of these keys, or of the whole ledger, by key."""
         return await self._engine.run(lambda connection: operations.read_records(connection, keys))
 
-    async def claim(self, key: str, *, resubmit_in_doubt: bool = False, retry_failed: bool = False) -> Claim:
+    async def claim(self, key: str, *, resend_attempt: int | None = None, states: Collection[State] = ()) -> Claim:
         """Take a video for this run, unless a living run has it (`held`).
 
-        A `submitting` video whose run is gone becomes `in_doubt`. A `refused` one is `planned` again; so are an
-        `in_doubt` or a `failed` one if asked for, with their money kept reserved.
+        A `submitting` video whose run is gone becomes `in_doubt`; a `refused` one is `planned` again. So is one in one
+        of `states` (in_doubt, failed: sent again because the user said so), its money kept reserved, but only if its
+        attempts still are `resend_attempt`, as when the user said so: another run may have sent it again since.
         """
-        heartbeat_limit = self._clock.time() - CLAIM_SECONDS
+        now = self._clock.time()
         return await self._engine.run(
             lambda connection: operations.claim(
-                connection,
-                key,
-                self.run,
-                heartbeat_limit=heartbeat_limit,
-                resubmit_in_doubt=resubmit_in_doubt,
-                retry_failed=retry_failed,
+                connection, key, self.run, now=now, resend_attempt=resend_attempt, states=states
             ),
             order=(0, key),
         )
 
     async def release(self, key: str) -> None:
-        """Give a video back, wherever it stands: another run that waits for it need not wait for the end of this one."""
+        """Give a video back, wherever it stands: another run need not wait for the end of this one."""
         mine = update(videos).where(videos.c.video_key == key, videos.c.owner == self.run.run_id).values(owner=None)
 
         def write(connection: Connection) -> None:
@@ -113,20 +115,28 @@ class Ledger:
         Raises BudgetReached if the cap could be passed (or the price is unknown under a cap), ClaimLost if another
         run has the video. In both cases nothing is written and nothing may be sent.
         """
-        now = self._clock.time()
+        now, estimate, budget = self._clock.time(), to_micro(estimate_usd), to_micro(budget_usd)
         return await self._engine.run(
-            lambda connection: operations.intend(
-                connection, key, self.run.run_id, to_micro(estimate_usd), to_micro(budget_usd), now
-            ),
+            lambda connection: operations.intend(connection, key, self.run.run_id, estimate, budget, now),
             order=(1, key),
         )
 
     async def accepted(self, key: str, attempt: int, job: VideoJob) -> None:
-        """Write the job's id: from now on the job can be found again."""
+        """Write the job's id: from now on the job can be found again. Tries for half a minute; the error has the id."""
         now = self._clock.time()
-        await self._engine.run(
-            lambda connection: operations.accepted(connection, key, attempt, job.id, now), order=(1, key)
-        )
+        for pause in (*SAVE_PAUSES_SECONDS, None):
+            try:
+                await self._engine.run(
+                    lambda connection: operations.accepted(connection, key, attempt, job.id, now), order=(1, key)
+                )
+                return
+            except LedgerUnavailable as error:
+                if pause is None:
+                    reason = (
+                        f"{error.reason}; keep this id: job {job.id} was accepted, is paid, and could not be written"
+                    )
+                    raise LedgerUnavailable(error.url, reason) from error
+                await self._clock.sleep(pause)
 
     async def not_accepted(
         self, key: str, attempt: int, error: str, *, state: State, failure_class: FailureClass | None = None
@@ -150,22 +160,19 @@ class Ledger:
         await self._engine.run(lambda connection: operations.refused(connection, key, error), order=(1, key))
 
     async def completed(self, key: str, job: VideoJob, *, generation_seconds: float | None, polls: int) -> None:
-        """The job is done: keep its link, settle its money on what the service charged (if silent, on the estimate)."""
-        now = self._clock.time()
+        """The job is done: keep its link, settle its money on what was charged (if not told, on the estimate)."""
+        now, cost = self._clock.time(), to_micro(job.cost_usd)
         await self._engine.run(
-            lambda connection: operations.completed(
-                connection, key, job, to_micro(job.cost_usd), generation_seconds, polls, now
-            ),
+            lambda connection: operations.completed(connection, key, job, cost, generation_seconds, polls, now),
             order=(1, key),
         )
 
-    async def failed(
-        self, key: str, failure_class: FailureClass, error: str, *, cost_usd: float | None, again: bool
-    ) -> None:
+    async def failed(self, key: str, error: JobFailed, *, again: bool) -> None:
         """The job was given up. Its money stays reserved unless the service named a cost. `again` plans it anew."""
+        cost = to_micro(error.cost_usd)
         await self._engine.run(
             lambda connection: operations.failed(
-                connection, key, failure_class, error, to_micro(cost_usd), again=again
+                connection, key, error.job_id, error.failure_class, str(error), cost, again=again
             ),
             order=(1, key),
         )
@@ -182,23 +189,34 @@ class Ledger:
             "error": None,
             "failure_class": None,
         }
-        await self._update(key, values)
+        await self._update([key], State.COMPLETED, values)
 
-    async def file_is_gone(self, key: str) -> None:
-        """A downloaded clip is no longer under its name: it is `completed` again and will be fetched again, unpaid."""
-        await self._update(key, {"state": State.COMPLETED, "error": "the file was gone or changed"})
+    async def files_are_gone(self, keys: Sequence[str], *, output_dir: str) -> None:
+        """Downloaded clips are not under their names here: they are `completed` and fetched again, unpaid."""
+        values = {"state": State.COMPLETED, "output_dir": output_dir, "error": "the file was gone or changed"}
+        await self._update(keys, State.DOWNLOADED, values)
 
-    async def note(self, key: str, error: str, failure_class: FailureClass | None = None) -> None:
-        """Say what stands in the way, without changing the state."""
-        await self._update(key, {"error": error, "failure_class": failure_class})
+    async def note(self, key: str, error: str, *, state: State, failure_class: FailureClass | None = None) -> None:
+        """Say what stands in the way of a video in this state, without changing the state."""
+        await self._update([key], state, {"error": operations.plain(error), "failure_class": failure_class})
 
-    async def remember_table(self, output_dir: str, content: str) -> None:
-        """Keep the table of an output directory; see `remembered`."""
+    async def remember_table(self, output_dir: str, content: str, *, is_sandbox: bool) -> None:
+        """Keep the table of an output directory; see `remembered`.
+
+        Raises SettingsInvalid if the directory's videos are the sandbox's and this run's are not, or the reverse.
+        """
         now = self._clock.time()
+        values = {"content": operations.plain(content), "is_sandbox": is_sandbox, "written_at": now}
 
         def write(connection: Connection) -> None:
-            connection.execute(delete(tables).where(tables.c.output_dir == output_dir))
-            connection.execute(tables.insert().values(output_dir=output_dir, content=content, written_at=now))
+            before = connection.execute(
+                select(tables.c.is_sandbox).where(tables.c.output_dir == output_dir)
+            ).scalar_one_or_none()
+            if before is not None and before != is_sandbox:
+                raise SettingsInvalid([Problem(_other_service(before), column="output_dir")])
+            insert = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
+            statement = insert(tables).values(output_dir=output_dir, **values)
+            connection.execute(statement.on_conflict_do_update(index_elements=["output_dir"], set_=values))
 
         await self._engine.run(write, order=(2, output_dir))
 
@@ -207,10 +225,12 @@ class Ledger:
         statement = select(tables.c.content).where(tables.c.output_dir == output_dir)
         return await self._engine.run(lambda connection: connection.execute(statement).scalar_one_or_none())
 
-    async def paid_but_absent(self, keys: Collection[str]) -> list[VideoRecord]:
-        """Videos that are submitted or completed, claimed by nobody, and not among `keys`: of rows changed or gone."""
+    async def paid_but_absent(self, keys: Collection[str], *, output_dir: str) -> list[VideoRecord]:
+        """Videos of an output directory that are submitted or completed, claimed by nobody, and not among `keys`."""
         statement = select(videos.c.video_key).where(
-            videos.c.state.in_((State.SUBMITTED, State.COMPLETED)), videos.c.owner.is_(None)
+            videos.c.state.in_((State.SUBMITTED, State.COMPLETED)),
+            videos.c.owner.is_(None),
+            videos.c.output_dir == output_dir,
         )
 
         def read(connection: Connection) -> list[VideoRecord]:
@@ -218,6 +238,12 @@ class Ledger:
             return list(operations.read_records(connection, absent).values())
 
         return await self._engine.run(read)
+
+    async def committed_usd(self) -> float:
+        """What is paid or reserved over the whole ledger."""
+        statement = select(money.c.committed_micro_usd)
+        committed = await self._engine.run(lambda connection: connection.execute(statement).scalar_one())
+        return to_usd(committed) or 0.0
 
     async def totals(self) -> LedgerTotals:
         """Counts and dollars over the whole ledger."""
@@ -235,23 +261,27 @@ class Ledger:
 
         return await self._engine.run(read)
 
-    async def _update(self, key: str, values: Mapping[str, object]) -> None:
-        statement = update(videos).where(videos.c.video_key == key).values(**values)
+    async def _update(self, keys: Sequence[str], state: State, values: Mapping[str, object]) -> None:
+        """Write values to those of these videos that are in this state."""
 
         def write(connection: Connection) -> None:
-            connection.execute(statement)
+            for key in sorted(keys):
+                where = (videos.c.video_key == key, videos.c.state == state)
+                connection.execute(update(videos).where(*where).values(**values))
 
-        await self._engine.run(write, order=(1, key))
+        await self._engine.run(write, order=(1, min(keys, default="")))
 
     async def _keep_alive(self) -> None:
         while True:
             await self._clock.sleep(HEARTBEAT_SECONDS)
-            beat = update(runs).where(runs.c.run_id == self.run.run_id).values(heartbeat_at=self._clock.time())
+            now = self._clock.time()
 
-            def write(connection: Connection, statement: object = beat) -> None:
-                connection.execute(statement)  # pyright: ignore[reportArgumentType, reportCallIssue]
+            def write(connection: Connection, now: float = now) -> None:
+                beat = operations.database_now(connection, now)
+                connection.execute(update(runs).where(runs.c.run_id == self.run.run_id).values(heartbeat_at=beat))
 
-            await self._engine.run(write, order=(2, ""))
+            with contextlib.suppress(LedgerUnavailable):  # the next beat may get through
+                await self._engine.run(write, order=(2, ""))
 
     async def _begin(self) -> None:
         now = self._clock.time()
@@ -262,11 +292,12 @@ class Ledger:
             connection.execute(
                 runs.insert().values(
                     run_id=self.run.run_id,
-                    host=self.run.host,
+                    host=socket.gethostname(),
+                    machine=self.run.machine,
                     pid=self.run.pid,
-                    process_started_at=self.run.process_started_at,
+                    process_start=self.run.process_start,
                     started_at=now,
-                    heartbeat_at=now,
+                    heartbeat_at=operations.database_now(connection, now),
                 )
             )
 
@@ -291,28 +322,35 @@ async def open_ledger(url: str, *, clock: Clock = SYSTEM_CLOCK) -> AsyncGenerato
     async with open_engine(url) as engine:
         ledger = Ledger(engine, this_process(str(uuid.uuid4())), clock)
         await ledger._begin()  # pyright: ignore[reportPrivateUsage]
+        operations.OWN_RUNS.add(ledger.run.run_id)
         heartbeat = asyncio.create_task(ledger._keep_alive())  # pyright: ignore[reportPrivateUsage]
         try:
             yield ledger
         finally:
             heartbeat.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await heartbeat
+            await asyncio.gather(heartbeat, return_exceptions=True)
+            operations.OWN_RUNS.discard(ledger.run.run_id)
             await ledger._end()  # pyright: ignore[reportPrivateUsage]
 
 
-def _as_row(want: PlannedVideo, taken: set[str], now: float) -> dict[str, object]:
-    names = [f"videos/{stem}{want.extension}" for stem in want.file_stems]
-    file = next(name for name in names if name.casefold() not in taken)
+def _other_service(is_sandbox: bool) -> str:
+    if is_sandbox:
+        return "holds the sandbox's imitations: choose another output directory for real videos"
+    return "holds real videos: choose another output directory for the sandbox"
+
+
+def _as_row(want: PlannedVideo, output_dir: str, taken: set[str], now: float) -> dict[str, object]:
+    file = want.free_file(taken)
     taken.add(file.casefold())
     return {
         "video_key": want.key,
-        "row_id": want.row_id,
+        "row_id": operations.plain(want.row_id),
         "take": want.take,
         "fingerprint": want.fingerprint,
         "model": want.request.model,
-        "prompt": want.request.prompt,
-        "parameters": json.dumps(want.request.parameters(with_prompt=False), ensure_ascii=False),
+        "prompt": want.request.prompt and operations.plain(want.request.prompt),
+        "parameters": json.dumps(want.request.parameters(with_prompt=False)),
+        "output_dir": output_dir,
         "file": file,
         "state": State.PLANNED,
         "attempts": 0,

@@ -78,21 +78,40 @@ class LedgerEngine:
     async def _write(self) -> None:
         while self._waiting:
             batch = self._next_batch()
-            results: list[Any]
+            # Shielded: what was handed over is carried out, even if every task of the loop is being cancelled.
+            answers = asyncio.ensure_future(self._answer(batch))
             try:
-                results = await self._commit([waiting.operation for waiting in batch])
-            except (DBAPIError, OSError) as error:
-                failure = LedgerUnavailable(self.url, str(getattr(error, "orig", None) or error))
-                failure.__cause__ = error
-                results = [failure] * len(batch)
-            for waiting, result in zip(batch, results, strict=True):
-                if waiting.future.cancelled():
-                    continue
-                if isinstance(result, BaseException):
-                    waiting.future.set_exception(result)
-                    waiting.future.exception()
-                else:
-                    waiting.future.set_result(result)
+                await asyncio.shield(answers)
+            except asyncio.CancelledError:
+                await answers
+                while self._waiting:
+                    await self._answer(self._next_batch())
+                raise
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        """Commit a batch and tell each caller its result. A failing operation must not take others with it."""
+        results: list[Any]
+        try:
+            results = await self._commit([waiting.operation for waiting in batch])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for the callers, who wait for an answer
+            if len(batch) > 1:
+                for waiting in batch:
+                    await self._answer([waiting])
+                return
+            results = [self._unavailable(error)]
+        for waiting, result in zip(batch, results, strict=True):
+            if waiting.future.done():
+                continue
+            if isinstance(result, BaseException):
+                waiting.future.set_exception(result)
+                waiting.future.exception()  # seen: the caller may have been cancelled
+            else:
+                waiting.future.set_result(result)
+
+    def _unavailable(self, error: Exception) -> LedgerUnavailable:
+        failure = LedgerUnavailable(self.url, str(getattr(error, "orig", None) or error))
+        failure.__cause__ = error
+        return failure
 
     def _next_batch(self) -> list[_Waiting]:
         ordered = sorted(self._waiting, key=lambda waiting: waiting.order)
@@ -150,7 +169,14 @@ class _SqliteRunner:
 
 class _PostgresRunner:
     def __init__(self, url: URL) -> None:
-        self._engine: AsyncEngine = create_async_engine(url, pool_size=1, max_overflow=0, pool_pre_ping=True)
+        self._engine: AsyncEngine = create_async_engine(
+            url,
+            pool_size=1,
+            max_overflow=0,
+            pool_pre_ping=True,
+            # A worker that is frozen in mid-transaction must not stop all others.
+            connect_args={"server_settings": {"lock_timeout": "30s", "idle_in_transaction_session_timeout": "60s"}},
+        )
 
     async def run(self, work: Operation[T]) -> T:
         async with self._engine.begin() as connection:
@@ -225,4 +251,4 @@ def _was_rolled_back_for_others(error: DBAPIError) -> bool:
     text = str(error.orig).lower()
     if isinstance(error, OperationalError) and ("database is locked" in text or "database is busy" in text):
         return True
-    return "deadlock detected" in text or "could not serialize" in text
+    return any(words in text for words in ("deadlock detected", "could not serialize", "lock timeout"))

@@ -6,20 +6,23 @@ Each raises before it has written anything, or not at all: many of them share on
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any
 
-import psutil
 from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
 
 from prefect_together.errors import BudgetReached, FailureClass, TogetherVideoError
 from prefect_together.jobs import VideoJob
 from prefect_together.ledger_schema import Outcome, State, attempts, money, runs, to_usd, videos
+from prefect_together.process import process_start, this_machine
 
 READ_CHUNK = 500
+CLAIM_SECONDS = 120.0
+"""A run of another machine without a heartbeat for so long is gone. On the same machine its process tells at once."""
+
+OWN_RUNS: set[str] = set()
+"""The runs that are open in this process."""
 
 
 class ClaimLost(TogetherVideoError):
@@ -38,9 +41,9 @@ class Run:
     """Who works: one opening of the ledger by one process."""
 
     run_id: str
-    host: str
+    machine: str
     pid: int
-    process_started_at: float
+    process_start: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class VideoRecord:
     model: str
     prompt: str | None
     parameters: str
+    output_dir: str
     file: str
     state: State
     attempts: int
@@ -95,15 +99,15 @@ class Claim:
 _RECORD_COLUMNS = [videos.c[field.name] for field in fields(VideoRecord)]
 
 
-@cache
-def _machine() -> str:
-    return socket.gethostname()
-
-
 def this_process(run_id: str) -> Run:
     """The run of this process."""
     pid = os.getpid()
-    return Run(run_id, _machine(), pid, psutil.Process(pid).create_time())
+    return Run(run_id, this_machine(), pid, process_start(pid) or "")
+
+
+def plain(text: str) -> str:
+    """Text from outside as every database can hold it: no NUL, no half of a character."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "")
 
 
 def read_records(connection: Connection, keys: Sequence[str] | None) -> dict[str, VideoRecord]:
@@ -120,19 +124,13 @@ def read_records(connection: Connection, keys: Sequence[str] | None) -> dict[str
 
 
 def claim(
-    connection: Connection,
-    key: str,
-    run: Run,
-    *,
-    heartbeat_limit: float,
-    resubmit_in_doubt: bool,
-    retry_failed: bool,
+    connection: Connection, key: str, run: Run, *, now: float, resend_attempt: int | None, states: Collection[State]
 ) -> Claim:
     """See `Ledger.claim`."""
     statement = select(*_RECORD_COLUMNS).where(videos.c.video_key == key).with_for_update()
     row = dict(connection.execute(statement).mappings().one())
     owner = row["owner"]
-    if owner not in (None, run.run_id) and _is_alive(connection, owner, heartbeat_limit):
+    if owner not in (None, run.run_id) and _is_alive(connection, owner, now):
         return Claim(_record(row), held=True)
     changes: dict[str, object] = {"owner": run.run_id}
     state = row["state"]
@@ -141,12 +139,7 @@ def claim(
         state = State.IN_DOUBT
         changes |= {"state": state, "error": reason, "jobs": row["jobs"] + 1}
         _end_attempt(connection, key, row["attempts"], Outcome.IN_DOUBT, error=reason)
-    take_again = (
-        state == State.REFUSED
-        or (state == State.IN_DOUBT and resubmit_in_doubt)
-        or (state == State.FAILED and retry_failed)
-    )
-    if take_again:
+    if state == State.REFUSED or (state in states and row["attempts"] == resend_attempt):
         changes |= {"state": State.PLANNED, "error": None, "failure_class": None}
     connection.execute(update(videos).where(videos.c.video_key == key).values(**changes))
     return Claim(_record(row | changes), held=False)
@@ -193,16 +186,16 @@ def _reserve(connection: Connection, estimate: int | None, budget: int | None) -
 
 def accepted(connection: Connection, key: str, attempt: int, job_id: str, now: float) -> None:
     """See `Ledger.accepted`. The attempt is written whoever has the claim: an id is never thrown away."""
-    _end_attempt(connection, key, attempt, Outcome.ACCEPTED, job_id=job_id, answered_at=now)
+    _end_attempt(connection, key, attempt, Outcome.ACCEPTED, job_id=plain(job_id), answered_at=now)
     newly = case((videos.c.state == State.SUBMITTING, 1), else_=0)  # one in doubt was counted then
     connection.execute(
         update(videos)
         .where(
             videos.c.video_key == key,
             videos.c.attempts == attempt,
-            videos.c.state.in_((State.SUBMITTING, State.IN_DOUBT)),
+            videos.c.state.in_((State.SUBMITTING, State.IN_DOUBT, State.PLANNED)),
         )
-        .values(state=State.SUBMITTED, job_id=job_id, submitted_at=now, error=None, jobs=videos.c.jobs + newly)
+        .values(state=State.SUBMITTED, job_id=plain(job_id), submitted_at=now, error=None, jobs=videos.c.jobs + newly)
     )
 
 
@@ -217,16 +210,22 @@ def not_accepted(
 ) -> None:
     """See `Ledger.not_accepted`."""
     _settle(connection, key, attempt, cost=0)
-    _end_attempt(connection, key, attempt, Outcome.NOT_ACCEPTED, error=error, answered_at=now)
+    _end_attempt(connection, key, attempt, Outcome.NOT_ACCEPTED, error=plain(error), answered_at=now)
+    counted = case((videos.c.state == State.IN_DOUBT, 1), else_=0)
     connection.execute(
         update(videos)
-        .where(videos.c.video_key == key, videos.c.attempts == attempt, videos.c.state == State.SUBMITTING)
-        .values(state=state, error=error, failure_class=failure_class)
+        .where(
+            videos.c.video_key == key,
+            videos.c.attempts == attempt,
+            videos.c.state.in_((State.SUBMITTING, State.IN_DOUBT)),
+        )
+        .values(state=state, error=plain(error), failure_class=failure_class, jobs=videos.c.jobs - counted)
     )
 
 
 def in_doubt(connection: Connection, key: str, attempt: int, reason: str, now: float) -> None:
     """See `Ledger.in_doubt`."""
+    reason = plain(reason)
     _end_attempt(connection, key, attempt, Outcome.IN_DOUBT, error=reason, answered_at=now)
     connection.execute(
         update(videos)
@@ -240,7 +239,7 @@ def refused(connection: Connection, key: str, error: str) -> None:
     connection.execute(
         update(videos)
         .where(videos.c.video_key == key, videos.c.state == State.PLANNED)
-        .values(state=State.REFUSED, error=error)
+        .values(state=State.REFUSED, error=plain(error))
     )
 
 
@@ -254,7 +253,7 @@ def completed(
     now: float,
 ) -> None:
     """See `Ledger.completed`."""
-    row = _lock_submitted(connection, key)
+    row = _lock_submitted(connection, key, job.id)
     if row is None:
         return
     if cost is not None:
@@ -264,8 +263,8 @@ def completed(
         .where(videos.c.video_key == key)
         .values(
             state=State.COMPLETED,
-            video_url=job.video_url,
-            cost_micro_usd=cost,
+            video_url=job.video_url and plain(job.video_url),
+            cost_micro_usd=_added(row.cost_micro_usd, cost),
             completed_at=now,
             generation_seconds=generation_seconds,
             polls=row.polls + polls,
@@ -277,6 +276,7 @@ def completed(
 def failed(
     connection: Connection,
     key: str,
+    job_id: str,
     failure_class: FailureClass,
     error: str,
     cost: int | None,
@@ -284,7 +284,8 @@ def failed(
     again: bool,
 ) -> None:
     """See `Ledger.failed`."""
-    row = _lock_submitted(connection, key)
+    error = plain(error)
+    row = _lock_submitted(connection, key, job_id)
     if row is None:
         return
     if cost is not None:
@@ -295,7 +296,12 @@ def failed(
     connection.execute(
         update(videos)
         .where(videos.c.video_key == key)
-        .values(state=state, failure_class=failure_class, error=error, cost_micro_usd=cost)
+        .values(
+            state=state,
+            failure_class=failure_class,
+            error=error,
+            cost_micro_usd=_added(row.cost_micro_usd, cost),
+        )
     )
 
 
@@ -329,11 +335,17 @@ def totals(connection: Connection) -> tuple[Mapping[str, int], float, float, flo
     return by_state, committed / 1e6, int(paid) / 1e6, int(doubtful or 0) / 1e6, int(unsettled or 0) / 1e6
 
 
-def _lock_submitted(connection: Connection, key: str) -> Any:
-    """Lock a submitted video; None if it is no longer submitted: its end is written once."""
-    columns = (videos.c.attempts, videos.c.polls)
-    statement = select(*columns).where(videos.c.video_key == key, videos.c.state == State.SUBMITTED)
+def _lock_submitted(connection: Connection, key: str, job_id: str) -> Any:
+    """Lock a video whose job is this one and not yet ended; None if it is not: an end is written once, for its job."""
+    statement = select(videos.c.attempts, videos.c.polls, videos.c.cost_micro_usd).where(
+        videos.c.video_key == key, videos.c.state == State.SUBMITTED, videos.c.job_id == plain(job_id)
+    )
     return connection.execute(statement.with_for_update()).one_or_none()
+
+
+def _added(before: int | None, cost: int | None) -> int | None:
+    """What a video has cost so far: a charged job that failed counts too."""
+    return before if cost is None else (before or 0) + cost
 
 
 def _settle(connection: Connection, key: str, attempt: int, *, cost: int) -> None:
@@ -359,21 +371,23 @@ def _end_attempt(connection: Connection, key: str, attempt: int, outcome: Outcom
     )
 
 
-def _is_alive(connection: Connection, run_id: str, heartbeat_limit: float) -> bool:
+def database_now(connection: Connection, now: float) -> float:
+    """The time by one clock for all who share the database: PostgreSQL's own; for SQLite this machine's, `now`."""
+    if connection.dialect.name != "postgresql":
+        return now
+    return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
+
+
+def _is_alive(connection: Connection, run_id: str, now: float) -> bool:
+    """Whether a run still works: in this process it is known, on this machine its process tells, else its heartbeat."""
+    if run_id in OWN_RUNS:
+        return True
     row = connection.execute(select(runs).where(runs.c.run_id == run_id)).one_or_none()
     if row is None or row.ended_at is not None:
         return False
-    if row.host == _machine():
-        return _process_runs(row.pid, row.process_started_at)
-    return bool(row.heartbeat_at >= heartbeat_limit)
-
-
-def _process_runs(pid: int, started_at: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        return abs(process.create_time() - started_at) < 2 and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    if row.machine == this_machine():
+        return row.pid != os.getpid() and process_start(row.pid) == row.process_start
+    return bool(row.heartbeat_at >= database_now(connection, now) - CLAIM_SECONDS)
 
 
 def _record(row: RowMapping | Mapping[str, Any]) -> VideoRecord:

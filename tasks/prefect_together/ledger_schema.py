@@ -11,9 +11,10 @@ money     one row: what is spent or reserved over all attempts, so that a cap is
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
 
 MICRO = 1_000_000
 
@@ -51,6 +52,7 @@ videos = Table(
     Column("model", Text, nullable=False),
     Column("prompt", Text),
     Column("parameters", Text, nullable=False),
+    Column("output_dir", Text, nullable=False),
     Column("file", Text, nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False),  # create calls, the refused ones included
@@ -93,9 +95,10 @@ runs = Table(
     "runs",
     metadata,
     Column("run_id", String(36), primary_key=True),
-    Column("host", Text, nullable=False),
+    Column("host", Text, nullable=False),  # for people; `machine` is what is compared
+    Column("machine", Text, nullable=False),
     Column("pid", Integer, nullable=False),
-    Column("process_started_at", Float, nullable=False),
+    Column("process_start", Text, nullable=False),
     Column("started_at", Float, nullable=False),
     Column("heartbeat_at", Float, nullable=False),
     Column("ended_at", Float),
@@ -106,6 +109,7 @@ tables = Table(
     metadata,
     Column("output_dir", Text, primary_key=True),
     Column("content", Text, nullable=False),
+    Column("is_sandbox", Boolean, nullable=False),
     Column("written_at", Float, nullable=False),
 )
 
@@ -121,7 +125,7 @@ def to_micro(usd: float | None) -> int | None:
     """Dollars as whole micro-dollars, rounded up: a cap must not be passed by rounding."""
     if usd is None:
         return None
-    return -int(-usd * MICRO // 1)
+    return math.ceil(round(usd * MICRO, 3))  # rounded first: 4.03 * 2 is not more than 8.06
 
 
 def to_usd(micro_usd: int | None) -> float | None:

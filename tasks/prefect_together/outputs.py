@@ -13,6 +13,7 @@ from prefect_together.page import PageSummary, results_page
 from prefect_together.plan import Plan, PlannedVideo
 from prefect_together.results import RowResult, Status, TakeResult, results_csv
 from prefect_together.storage import OutputStore
+from prefect_together.wording import dollars
 
 RESULTS_FILE = "results.csv"
 PAGE_FILE = "index.html"
@@ -42,7 +43,7 @@ async def write_outputs(store: OutputStore, plan: Plan, rows: tuple[RowResult, .
 def status_of(record: VideoRecord) -> Status:
     """The word of results.csv for a ledger state. A paid clip that could not be downloaded counts as failed."""
     if record.state == State.SUBMITTING:
-        return "in_doubt"
+        return "in_doubt" if record.owner is None else "submitted"
     if record.state == State.COMPLETED:
         return "failed" if record.error else "submitted"
     return record.state.value
@@ -93,4 +94,7 @@ def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -
 def _error(record: VideoRecord) -> str | None:
     if record.state == State.COMPLETED and record.error:
         return f"paid, but not downloaded: {record.error}; run again to fetch it"
+    if status_of(record) == "in_doubt":
+        price = "an unknown price" if record.estimate_usd is None else dollars(record.estimate_usd)
+        return f"possibly billed, {price}: {record.error or 'the run that sent it ended before the answer came'}"
     return record.error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,11 @@ class PlannedVideo:
     @property
     def extension(self) -> str:
         return ".webm" if self.request.output_format == "WEBM" else ".mp4"
+
+    def free_file(self, taken: Collection[str]) -> str:
+        """Its path below the output directory: the first of its names that is not in `taken` (casefolded paths)."""
+        names = [f"videos/{stem}{self.extension}" for stem in self.file_stems]
+        return next(name for name in names if name.casefold() not in taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,24 +88,26 @@ def make_plan(table: PromptTable) -> Plan:
     videos: dict[str, PlannedVideo] = {}
     first_row_of: dict[str, int] = {}
     rows: list[PlannedRow] = []
+    repeated: list[int] = []
     for row in table.rows:
         fingerprint = row.request.fingerprint()
         row_id = row.row_id or derived_id(row.request.prompt, fingerprint)
         keys = tuple(video_key(row_id, take, fingerprint) for take in range(1, row.count + 1))
+        if any(key in videos for key in keys):
+            repeated.append(row.number)
         shared_with = first_row_of.get(keys[0]) if all(key in videos for key in keys) else None
         for take, key in enumerate(keys, start=1):
             if key not in videos:
                 first_row_of[key] = row.number
                 videos[key] = _planned(row, row_id, take, key, fingerprint)
         rows.append(PlannedRow(row.number, row.cells, row_id, keys, shared_with))
-    shared = [row for row in rows if row.shared_with is not None]
     warnings = table.warnings
-    if shared:
+    if repeated:
         message = (
-            f"{len(shared)} row{'s repeat' if len(shared) > 1 else ' repeats'} an earlier row and"
-            f" share{'' if len(shared) > 1 else 's'} its video: give rows an id, or a count, to get several takes"
+            f"{len(repeated)} row{'s repeat' if len(repeated) > 1 else ' repeats'} an earlier row and"
+            f" share{'' if len(repeated) > 1 else 's'} its video: give rows an id, or a count, to get several takes"
         )
-        warnings = (*warnings, Problem(message, row=shared[0].number))
+        warnings = (*warnings, Problem(message, row=repeated[0]))
     return Plan(table.source, table.columns, tuple(rows), videos, warnings)
 
 

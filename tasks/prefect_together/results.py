@@ -176,11 +176,12 @@ def results_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
 def totals(rows: Iterable[RowResult]) -> Totals:
     """Count states and add up dollars."""
     counts = dict.fromkeys(STATUSES, 0)
-    takes: list[TakeResult] = []
+    once: dict[object, TakeResult] = {}  # a row with another count may share some of its jobs with an earlier one
     for row in rows:
         counts[row.status] += 1
         if row.shared_with is None:
-            takes.extend(row.takes)
+            once |= {take.job_id or object(): take for take in row.takes}
+    takes = list(once.values())
     by_model: dict[str, list[TakeResult]] = {}
     for take in takes:
         by_model.setdefault(take.model, []).append(take)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -20,7 +21,9 @@ from prefect_together.pacing import SubmitPacer
 from prefect_together.poll_budget import PollBudget
 from prefect_together.schedule import DurationBook
 
-REQUESTS_PER_SECOND = 20.0
+MAX_DOWNLOADS = 16
+"""Downloads at once."""
+REQUESTS_PER_SECOND = 100.0
 """Polls of one process over all its jobs; the limit of the service is not published (November 2026)."""
 
 
@@ -34,6 +37,7 @@ class VideoSession:
     poll_budget: PollBudget
     book: DurationBook
     clock: Clock = SYSTEM_CLOCK
+    download_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_DOWNLOADS))
 
     async def fresh_link(self, job_id: str) -> str:
         """Ask the job for its link again. Raises LinkExpired if there is none to be had now."""

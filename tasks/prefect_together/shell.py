@@ -26,6 +26,7 @@ from prefect_together.generate import plan_line, plan_table
 from prefect_together.local_prefect import LocalPrefect, Stopped, run_script
 from prefect_together.outcome import RowsFailed, RunOutcome
 from prefect_together.outputs import RESULTS_FILE
+from prefect_together.plan_report import PlanReport
 from prefect_together.table_run import display, table_defaults
 from prefect_together.tally import Tally
 from prefect_together.wording import dollars, duration, state_counts
@@ -115,6 +116,9 @@ def report(result: object) -> int:
         return result.exit_code
     if isinstance(result, TableInvalid | SettingsInvalid | NotConfigured):
         return INVALID
+    if isinstance(result, PlanReport):
+        print(result.summary)
+        return 0
     return 1
 
 

@@ -14,6 +14,11 @@ class Slots:
     def __init__(self, limit: int) -> None:
         self.limit, self.used = limit, 0
         self._waiters: deque[asyncio.Future[None]] = deque()
+        self._released = asyncio.Event()
+
+    async def until_released(self) -> None:
+        """Wait until a job leaves its slot."""
+        await self._released.wait()
 
     @asynccontextmanager
     async def slot(self, *, already_there: bool = False) -> AsyncGenerator[None]:
@@ -26,6 +31,8 @@ class Slots:
         finally:
             self.used -= 1
             self._wake()
+            self._released.set()
+            self._released = asyncio.Event()
 
     async def _wait(self) -> None:
         while self.used >= self.limit:

@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Protocol
 
+from prefect_together.catalogue import estimate_usd
 from prefect_together.client import VideoApi
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import ImageChanged, NeverSent, RateLimited, SubmissionInDoubt, SubmissionRefused
@@ -112,7 +113,12 @@ async def _attempt(
         raise
     except SubmissionInDoubt as error:
         await journal.in_doubt(attempt, error.reason)
-        raise
+        estimate = estimate_usd(request)
+        raise SubmissionInDoubt(error.reason, estimate.high_usd if estimate else None) from error
+    except Exception as error:  # whatever went wrong, the request may have left
+        reason = f"{type(error).__name__}: {error}"
+        await journal.in_doubt(attempt, reason)
+        raise SubmissionInDoubt(reason) from error
     await journal.accepted(attempt, job)
     return job
 

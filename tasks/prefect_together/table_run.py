@@ -17,6 +17,7 @@ from prefect_together.batch import RunSettings
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.console import plain_task_lines
 from prefect_together.errors import TogetherVideoError
+from prefect_together.events import emit_run_events
 from prefect_together.generate import Places, generate_table, plan_line, plan_table
 from prefect_together.local_prefect import Stopped, until_stopped
 from prefect_together.outcome import RowsFailed, RunOutcome
@@ -62,6 +63,7 @@ async def run_plan(
         if len(str(error)) > MESSAGE_CHARACTERS:
             logger.error("%s", error)
         return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
+    emit_run_events(outcome)
     return final_state(outcome)
 
 

@@ -22,12 +22,30 @@ class Tally:
     finished_before: int = 0
     polls: int = 0
 
-    def set(self, key: str, state: State) -> None:
+    def begin_with(self, key: str, state: State, estimate_usd: float | None, cost_usd: float | None) -> None:
+        """Enter a video of the table. Others (rows that are gone) are collected, but not counted."""
         self.states[key] = state
+        if estimate_usd is not None:
+            self.estimates_usd[key] = estimate_usd
+        self.replace_cost(key, cost_usd)
 
     def begin(self) -> None:
         """Remember what was finished before this run: the speed is that of this run."""
         self.finished_before = self.finished
+
+    def set(self, key: str, state: State) -> None:
+        if key in self.states:
+            self.states[key] = state
+
+    def add_cost(self, key: str, usd: float | None) -> None:
+        """One more job of this video was charged."""
+        if usd is not None and key in self.states:
+            self.costs_usd[key] = self.costs_usd.get(key, 0.0) + usd
+
+    def replace_cost(self, key: str, usd: float | None) -> None:
+        """What all jobs of this video were charged, by the ledger."""
+        if usd is not None and key in self.states:
+            self.costs_usd[key] = usd
 
     @property
     def by_state(self) -> Mapping[State, int]:

@@ -36,3 +36,11 @@ def state_counts(counts: Mapping[str, int]) -> str:
     known = [state for state in STATE_ORDER if counts.get(state)]
     others = sorted(state for state in counts if state not in STATE_ORDER and counts[state])
     return ", ".join(f"{counts[state]:,} {state.replace('_', ' ')}" for state in (*known, *others)) or "nothing to do"
+
+
+def markdown_cell(text: str) -> str:
+    """Text that stays inside its Markdown cell and is not read as Markdown or HTML."""
+    flat = " ".join(text.split())
+    for mark in "\\`*_{}[]<>|#":
+        flat = flat.replace(mark, "\\" + mark if mark not in "<>" else {"<": "&lt;", ">": "&gt;"}[mark])
+    return flat

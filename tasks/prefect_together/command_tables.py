@@ -1,0 +1,164 @@
+"""What the commands of `prefect-together` print: tables and lines for a terminal or a pipe. Decides nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from statistics import median
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from prefect_together.wording import dollars, duration, state_counts
+
+if TYPE_CHECKING:
+    from prefect_together.ledger_reading import LedgerView
+    from prefect_together.model_listing import ListedModel, LiveDifferences
+    from prefect_together.plan_report import PlanReport
+    from prefect_together.results import Totals
+
+PIPE_COLUMNS = 200
+"""Width where there is no terminal: rows should not be broken into 80 columns for grep."""
+PROMPT_CHARACTERS = 60
+DOUBTS_SHOWN = 50
+
+
+def print_models(models: Sequence[ListedModel]) -> None:
+    """A line a model; `listed` is Together's own list."""
+    table = _table("model", "listed", "modes", "seconds", "sizes", "one default clip")
+    for model in models:
+        spec = model.spec
+        price = _range(model.price.low_usd, model.price.high_usd) if model.price else "unknown"
+        seconds = str(spec.seconds) if spec.seconds else ""
+        _add(table, spec.id, "yes" if spec.listed else "no", ", ".join(spec.modes), seconds, model.sizes, price)
+    _print(table)
+    _print(f"{len(models)} models. Prices are published readings, low to high; what is billed is the service's word.")
+
+
+def print_differences(found: LiveDifferences) -> None:
+    """What differs between the live catalogue and ours."""
+    _print(f"{found.live_models} video models are served.")
+    parts = (
+        ("served, unknown here (sent unchecked)", found.unknown_here),
+        ("listed here, not served", found.not_served),
+        ("served, though no longer listed", found.served_though_unlisted),
+        ("other prices", found.prices),
+    )
+    for title, names in parts:
+        if names:
+            _print(f"{title}:")
+            for name in names:
+                _print(f"  {name}")
+    if not any(names for _, names in parts):
+        _print("The catalogue agrees with them.")
+
+
+def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
+    """The rows, what is to be known of them, and the sums."""
+    table = _table("row", "id", "model", "prompt", "file", "dollars", "state")
+    for line in report.lines:
+        price = _range(line.low_usd, line.high_usd)
+        state = f"same as row {line.shared_with}" if line.shared_with else ", ".join(dict.fromkeys(line.states))
+        files = line.files[0] + (f" and {len(line.files) - 1} more" if len(line.files) > 1 else "")
+        _add(table, str(line.row), line.id, line.model, line.prompt[:PROMPT_CHARACTERS], files, price, state)
+    _print(table)
+    for warning in report.warnings:
+        _print(f"warning: {warning}")
+    for line in report.lines:
+        for problem in line.problems:
+            _print(f"warning: row {line.row}: {problem}")
+    _print(report.summary)
+    if report.learned_models < report.models and report.high_seconds:
+        unlearned = report.models - report.learned_models
+        _print(f"The time of {unlearned} of {report.models} models is a guess: the ledger has no jobs of theirs yet.")
+    if budget_usd is not None and report.high_usd > budget_usd:
+        _print(f"The budget of {dollars(budget_usd)} may not be enough: what would pass it is not sent.")
+
+
+def print_status(view: LedgerView) -> None:
+    """States, dollars, models, what is in doubt, and who works on it."""
+    totals = view.totals
+    _print(f"{view.url}: {sum(totals.by_state.values()):,} videos, {state_counts(totals.by_state)}")
+    money = [f"{dollars(totals.paid_usd)} paid", f"{dollars(totals.committed_usd)} paid or reserved"]
+    if totals.in_doubt_usd:
+        money.append(f"{dollars(totals.in_doubt_usd)} in doubt")
+    if totals.unsettled_failed_usd:
+        money.append(f"{dollars(totals.unsettled_failed_usd)} for failed jobs whose cost is not known")
+    _print(", ".join(money))
+    table = _table("model", "videos", "downloaded", "paid", "median time")
+    for model, durations in view.durations.items():
+        records = [record for record in view.records.values() if record.model == model]
+        done = sum(record.state == "downloaded" for record in records)
+        paid = sum(record.cost_usd or 0.0 for record in records)
+        usual = duration(median(durations)) if durations else ""
+        _add(table, model, f"{len(records):,}", f"{done:,}", dollars(paid), usual)
+    _print(table)
+    for run in view.runs:
+        place = "here" if run.is_here else "on another machine"
+        _print(f"at work {place}: process {run.pid}, since {moment(run.started_at)}")
+    _print_doubts(view)
+
+
+def _print_doubts(view: LedgerView) -> None:
+    if not view.doubts:
+        return
+    _print("Create calls without an answer, possibly billed:")
+    table = _table("id", "take", "model", "sent at", "attempt", "dollars", "now", "why")
+    for doubt in view.doubts[:DOUBTS_SHOWN]:
+        now = "in doubt" if doubt.is_open else "settled since"
+        sent_at, usd = moment(doubt.sent_at), dollars(doubt.reserved_usd)
+        _add(table, doubt.row_id, str(doubt.take), doubt.model, sent_at, str(doubt.attempt), usd, now, doubt.reason)
+    _print(table)
+    if len(view.doubts) > DOUBTS_SHOWN:
+        _print(f"and {len(view.doubts) - DOUBTS_SHOWN:,} more (--json has them all)")
+    if any(doubt.is_open for doubt in view.doubts):
+        _print("Look for them in the account's usage by time; --resubmit-in-doubt sends them again.")
+
+
+def print_totals(totals: Totals, written: Iterable[str]) -> None:
+    """What the results written anew say, and where they are."""
+    counts = state_counts({str(status): count for status, count in totals.rows_by_status.items()})
+    _print(f"{counts} of {totals.rows:,} rows, {dollars(totals.spent_usd)}")
+    for place in written:
+        _print(f"  {place}")
+
+
+def moment(unix_seconds: float) -> str:
+    """Local time with its offset, as it is looked for in an account's usage."""
+    return datetime.fromtimestamp(unix_seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def _range(low_usd: float | None, high_usd: float | None) -> str:
+    if low_usd is None or high_usd is None:
+        return "unknown"
+    low, high = dollars(low_usd), dollars(high_usd)
+    return high if low == high else f"{low} to {high}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(_plain(cell)) for cell in cells))
+
+
+def _plain(text: str) -> str:
+    """One line without control characters: a prompt must not steer the terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _print(content: Table | str) -> None:
+    console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
+    if isinstance(content, str):
+        indent = " " * (len(content) - len(content.lstrip(" ")))
+        console.print(Text(indent + _plain(content)), soft_wrap=True)
+    else:
+        console.print(content)

@@ -1,0 +1,225 @@
+"""Takes one video from where the ledger has it to its file: the next step, and what each way of failing means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect_together.download import MAX_CLIP_BYTES
+from prefect_together.errors import (
+    AccountBlocked,
+    BadParameter,
+    BudgetReached,
+    DownloadFailed,
+    JobFailed,
+    JobNotFound,
+    JobTimedOut,
+    NeverSent,
+    RateLimited,
+    ServiceStuck,
+    SubmissionInDoubt,
+    TogetherVideoError,
+)
+from prefect_together.jobs import VideoJob
+from prefect_together.journal import Breaker, LedgerJournal
+from prefect_together.ledger import ClaimLost, Ledger, VideoRecord
+from prefect_together.ledger_schema import State
+from prefect_together.plan import PlannedVideo
+from prefect_together.session import VideoSession
+from prefect_together.slots import Slots
+from prefect_together.storage import OutputStore
+from prefect_together.tally import Tally
+from prefect_together.tasks import as_it_is, create_video, download_video, wait_for_video
+
+UPSTREAM_JOBS = 2
+"""Jobs that one video may use up: one, and one more after an upstream failure."""
+GONE_SECONDS = 48 * 3600.0
+"""A job that answers 404 is given up when it is so old. Before that, a wrong key or address is the likelier reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How a run goes about its plan. Dollars, minutes; None means no cap."""
+
+    max_in_flight: int = 20
+    budget_usd: float | None = None
+    max_wait_minutes: float = 60.0
+    max_clip_bytes: int = MAX_CLIP_BYTES
+    resubmit_in_doubt: bool = False
+    retry_failed: bool = False
+    collect_only: bool = False
+
+    @property
+    def states_to_resend(self) -> frozenset[State]:
+        """States that the user said are to be sent again."""
+        wanted = {State.IN_DOUBT: self.resubmit_in_doubt, State.FAILED: self.retry_failed}
+        return frozenset(state for state, is_wanted in wanted.items() if is_wanted)
+
+
+class VideoRun:
+    """The steps of one video, over what all videos of a run share."""
+
+    def __init__(
+        self, *, ledger: Ledger, session: VideoSession, store: OutputStore, settings: RunSettings, tally: Tally
+    ) -> None:
+        self._ledger, self._session, self._store = ledger, session, store
+        self._settings, self._tally = settings, tally
+        self._wait_seconds = settings.max_wait_minutes * 60
+        self._slots = Slots(settings.max_in_flight)
+        self._late_in_a_row = 0
+        self.breaker = Breaker()
+
+    async def run(self, video: PlannedVideo, seen: VideoRecord, *, may_send: bool) -> bool:
+        """Take the video as far as it goes; False if another living run has it.
+
+        `seen` is its record when the run began: only what is unchanged since is sent again. `may_send` is False for a
+        video whose request is no longer known: it is only collected.
+        """
+        claim = await self._ledger.claim(
+            video.key, resend_attempt=seen.attempts, states=self._settings.states_to_resend if may_send else ()
+        )
+        record = claim.record
+        self._tally.set(video.key, record.state)
+        self._tally.replace_cost(video.key, record.cost_usd)
+        if claim.held:
+            return False
+        try:
+            await self._go_on(video, record, may_send=may_send and not self._settings.collect_only)
+        except ClaimLost:
+            return False
+        finally:
+            await self._ledger.release(video.key)
+        return True
+
+    async def _go_on(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> None:
+        job: VideoJob | None = None
+        if record.state == State.SUBMITTED or (record.state == State.PLANNED and may_send):
+            job = await self._generate(video, record, may_send=may_send)
+        elif record.state == State.COMPLETED and record.job_id is not None:
+            job = VideoJob(record.job_id, "completed", record.model, record.video_url)
+        if job is not None:
+            await self._download(video, record.file, job)
+
+    async def _generate(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> VideoJob | None:
+        """Create the job unless there is one, wait for it; one more job after an upstream failure."""
+        jobs = record.jobs
+        job = VideoJob(record.job_id, model=record.model) if record.job_id and record.state == State.SUBMITTED else None
+        submitted_at = record.submitted_at or self._session.clock.time()
+        while True:
+            if job is None and (refusal := await self._refusal(video)) is not None:
+                await self._refuse(video, refusal)
+                return None
+            async with self._slots.slot(already_there=job is not None):
+                if job is None:
+                    job = await self._create(video)
+                    submitted_at = self._session.clock.time()
+                    jobs += 1
+                if job is None:
+                    return None
+                may_repeat = may_send and jobs < UPSTREAM_JOBS
+                done, again = await self._wait(video, job, submitted_at, may_repeat=may_repeat)
+            if not again:
+                return done
+            job = None
+
+    async def _refusal(self, video: PlannedVideo) -> TogetherVideoError | None:
+        """Why this video is not sent now. Waits while jobs in flight may still cost less than is reserved for them."""
+        budget = self._settings.budget_usd
+        while True:
+            if self.breaker.reason is not None:
+                return self.breaker.reason
+            if budget is None:
+                return None
+            committed = await self._ledger.committed_usd()
+            if video.estimate_usd is not None and committed + video.estimate_usd <= budget + 1e-9:
+                return None
+            if video.estimate_usd is None or self._slots.used == 0 or video.estimate_usd > budget:
+                return BudgetReached(budget, committed, video.estimate_usd)
+            await self._slots.until_released()
+
+    async def _refuse(self, video: PlannedVideo, error: TogetherVideoError) -> None:
+        await self._ledger.refused(video.key, str(error))
+        self._tally.set(video.key, State.REFUSED)
+
+    async def _create(self, video: PlannedVideo) -> VideoJob | None:
+        journal = LedgerJournal(
+            self._ledger, video.key, video.estimate_usd, self._settings.budget_usd, self.breaker, self._tally
+        )
+        try:
+            return await create_video(
+                as_it_is(video.request),
+                row=video.row_id,
+                session=as_it_is(self._session),
+                journal=as_it_is(journal),
+                give_up_at=self._session.clock.time() + self._wait_seconds,
+            )
+        except (AccountBlocked, BudgetReached, ServiceStuck) as error:
+            await self._refuse(video, error)
+        except (BadParameter, RateLimited, NeverSent, SubmissionInDoubt):
+            pass  # the journal has written what became of it
+        return None
+
+    async def _wait(
+        self, video: PlannedVideo, job: VideoJob, submitted_at: float, *, may_repeat: bool
+    ) -> tuple[VideoJob | None, bool]:
+        """The completed job, or None; and whether the video is planned anew."""
+        try:
+            done = await wait_for_video(
+                job,
+                row=video.row_id,
+                model=video.request.model,
+                submitted_at=submitted_at,
+                deadline=max(submitted_at, self._tally.started_at) + self._wait_seconds,
+                session=as_it_is(self._session),
+            )
+        except JobFailed as error:
+            self._late_in_a_row = 0
+            again = may_repeat and error.failure_class in ("upstream", "cancelled")
+            await self._failed(video, error, again=again)
+            return None, again
+        except JobNotFound as error:
+            if self._session.clock.time() - submitted_at >= GONE_SECONDS:
+                await self._failed(video, JobFailed(error.job_id, None, str(error), "not_found"), again=False)
+            else:
+                await self._ledger.note(video.key, f"{error}: is it the right key and address?", state=State.SUBMITTED)
+            return None, False
+        except JobTimedOut as error:
+            self._late_in_a_row += 1
+            if self._late_in_a_row >= self._settings.max_in_flight and self.breaker.reason is None:
+                self.breaker.reason = ServiceStuck(self._late_in_a_row)
+            await self._ledger.note(video.key, str(error), state=State.SUBMITTED)
+            return None, False
+        except AccountBlocked as error:
+            self.breaker.reason = self.breaker.reason or error
+            await self._ledger.note(video.key, str(error), state=State.SUBMITTED)
+            return None, False
+        self._late_in_a_row = 0
+        await self._ledger.completed(video.key, done, generation_seconds=done.generation_seconds, polls=done.polls)
+        self._tally.set(video.key, State.COMPLETED)
+        self._tally.polls += done.polls
+        self._tally.add_cost(video.key, done.cost_usd)
+        return done, False
+
+    async def _failed(self, video: PlannedVideo, error: JobFailed, *, again: bool) -> None:
+        await self._ledger.failed(video.key, error, again=again)
+        self._tally.set(video.key, State.PLANNED if again else State.FAILED)
+        self._tally.add_cost(video.key, error.cost_usd)
+
+    async def _download(self, video: PlannedVideo, file: str, job: VideoJob) -> None:
+        try:
+            async with self._session.download_slots:
+                clip = await download_video(
+                    job,
+                    Path(self._store.scratch) / file,
+                    row=video.row_id,
+                    session=as_it_is(self._session),
+                    max_bytes=self._settings.max_clip_bytes,
+                )
+                await self._store.publish(clip.path, file)
+        except DownloadFailed as error:
+            await self._ledger.note(video.key, str(error), state=State.COMPLETED, failure_class="download")
+            return
+        await self._ledger.downloaded(
+            video.key, size_bytes=clip.size_bytes, sha256=clip.sha256, clip=clip.media.as_dict()
+        )
+        self._tally.set(video.key, State.DOWNLOADED)

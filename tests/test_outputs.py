@@ -1,0 +1,132 @@
+"""What a run leaves: results.csv in the table's order and valid as the next table, the page, the clips."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from table_of_prompts import Desk, prompts, table_text
+
+CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A paper boat in the rain"
+
+
+def failed_rows(results: Path) -> str:
+    """The header and the failed rows of a results.csv, as a spreadsheet's filter would leave them."""
+    rows = list(csv.reader(io.StringIO(results.read_text(encoding="utf-8-sig"))))
+    status = rows[0].index("status")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([rows[0], *(row for row in rows[1:] if row[status] == "failed")])
+    return text.getvalue()
+
+
+def test_results_have_the_tables_rows_in_its_order_with_its_own_columns(desk: Desk) -> None:
+    table = table_text(
+        [
+            {"dimension": "scene", "prompt": HARBOUR, "id": "007", "note": "NA"},
+            {"dimension": "object", "prompt": CAT, "id": "010", "note": "null"},
+            {"dimension": "object", "prompt": BOAT, "id": "8.0", "note": ""},
+        ]
+    )
+
+    rows = desk.run(table).rows
+
+    assert list(rows[0]) == [
+        *("dimension", "prompt", "id", "note"),
+        *("status", "job_id", "file", "cost_usd", "attempts", "error"),
+    ]
+    assert [(row["id"], row["dimension"], row["note"]) for row in rows] == [
+        ("007", "scene", "NA"),
+        ("010", "object", "null"),
+        ("8.0", "object", ""),
+    ]
+    assert [row["file"] for row in rows] == ["videos/007.mp4", "videos/010.mp4", "videos/8.0.mp4"]
+
+
+def test_the_results_are_themselves_a_table_and_all_of_it_is_done(desk: Desk) -> None:
+    desk.run(prompts(CAT, HARBOUR))
+    creates = desk.api.calls("create")
+
+    again = desk.run(str(desk.output_dir / "results.csv"))
+
+    assert again.statuses == ["downloaded", "downloaded"]
+    assert desk.api.calls("create") == creates
+
+
+def test_the_failed_rows_of_the_results_are_a_table_that_does_exactly_them(desk: Desk, tmp_path: Path) -> None:
+    desk.api.fault("job-moderated", prompt="harbour")
+    desk.api.fault("job-moderated", prompt="boat")
+    desk.run(prompts(CAT, HARBOUR, BOAT))
+    part = tmp_path / "failed.csv"
+    part.write_text(failed_rows(desk.output_dir / "results.csv"), encoding="utf-8")
+
+    ended = desk.run(str(part), retry_failed=True)
+
+    assert [(row["id"], row["status"]) for row in ended.rows] == [("r2", "downloaded"), ("r3", "downloaded")]
+    assert [desk.api.accepted(prompt) for prompt in (CAT, HARBOUR, BOAT)] == [1, 2, 2]
+
+
+def test_the_failed_rows_into_another_directory_are_new_work(desk: Desk, tmp_path: Path) -> None:
+    desk.api.fault("job-moderated", prompt="harbour")
+    desk.run(prompts(CAT, HARBOUR))
+    part = failed_rows(desk.output_dir / "results.csv")
+
+    ended = desk.run(part, output_dir=str(tmp_path / "second"))
+
+    assert ended.statuses == ["downloaded"]
+    assert [desk.api.accepted(prompt) for prompt in (CAT, HARBOUR)] == [1, 2]
+
+
+def test_cells_that_a_spreadsheet_would_run_come_back_unchanged(desk: Desk) -> None:
+    table = table_text([{"id": "r1", "prompt": "=cat asleep on a drum", "note": "+1\n2"}])
+    desk.run(table)
+
+    again = desk.run(str(desk.output_dir / "results.csv"))
+
+    assert again.rows[0]["prompt"] == "'=cat asleep on a drum"
+    assert desk.api.accepted("=cat asleep on a drum") == 1
+    assert desk.api.calls("create") == 1
+
+
+def test_names_that_would_leave_the_directory_do_not(desk: Desk) -> None:
+    table = table_text(
+        [{"id": name, "prompt": CAT} for name in ("../../x", "/etc/x", "CON", "a" * 300, "é", "É", "🦊")]
+    )
+
+    rows = desk.run(table).rows
+
+    files = [desk.output_dir / row["file"] for row in rows]
+    assert [row["status"] for row in rows] == ["downloaded"] * 7
+    assert all(file.resolve().parent == (desk.output_dir / "videos").resolve() for file in files)
+    assert len({str(file).casefold() for file in files}) == 7
+
+
+def test_the_directory_holds_the_clips_the_results_the_page_and_the_ledger(desk: Desk) -> None:
+    desk.run(prompts(CAT, HARBOUR))
+
+    assert {path.name for path in desk.output_dir.iterdir() if path.suffix != ".db-wal"} >= {
+        *("videos", "results.csv", "index.html", "ledger.db"),
+    }
+    assert sorted(path.name for path in (desk.output_dir / "videos").iterdir()) == ["r1.mp4", "r2.mp4"]
+    assert "videos/r1.mp4" in (desk.output_dir / "index.html").read_text()
+
+
+def test_a_run_whose_rows_all_fail_still_leaves_results_and_a_page(desk: Desk) -> None:
+    desk.api.fault("job-moderated", count=None)
+
+    ended = desk.run(prompts("A <script>alert(1)</script> cat"))
+
+    page = (desk.output_dir / "index.html").read_text()
+    assert ended.statuses == ["failed"]
+    assert "<script>alert(1)" not in page
+
+
+def test_a_file_that_was_cut_short_since_is_fetched_again(desk: Desk) -> None:
+    file = desk.output_dir / desk.run(prompts(CAT)).rows[0]["file"]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:100])
+
+    desk.run(prompts(CAT))
+
+    assert file.read_bytes() == whole
+    assert desk.api.calls("create") == 1

@@ -1,0 +1,176 @@
+"""Stopping a run in the middle: no new submits, a ledger that is right at once, and a next run that goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from batch_run import FLOWS, WarmRuns, wait_until, write_table
+from prefect_together.sandbox import SandboxProcess
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+ROWS = 60
+SECONDS = 120.0
+ON_THE_WAY_SECONDS = 0.3
+"""A request that was written before the signal may be read by a busy sandbox so much later."""
+DEPLOYMENT = "stop-test"
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Generator[SandboxProcess]:
+    arguments = ["--generation-seconds", "uniform:1:2", "--clip", "tiny", "--keep-requests", "100000"]
+    with SandboxProcess(arguments=arguments) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def runs(sandbox: SandboxProcess, tmp_path_factory: pytest.TempPathFactory) -> Generator[WarmRuns]:
+    with WarmRuns(tmp_path_factory.mktemp("home"), base_url=sandbox.base_url) as warm:
+        yield warm
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of its own and what sandbox and ledger say of it."""
+
+    folder: Path
+    tag: str
+    sandbox: SandboxProcess
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return (str(self.folder / "table.csv"), "--output-dir", str(self.folder / "out"), "--max-in-flight", "8")
+
+    def creates_at(self) -> list[float]:
+        """When the create calls came in, unix seconds."""
+        requests = self.sandbox.control.requests()
+        ours = [one for one in requests if one["endpoint"] == "create" and self.tag in str(one["body"])]
+        return [one["at"] for one in ours]
+
+    def accepted(self) -> Counter[str]:
+        by_prompt: dict[str, int] = self.sandbox.control.stats()["accepted_by_prompt"]
+        return Counter({prompt: count for prompt, count in by_prompt.items() if self.tag in prompt})
+
+    def states(self) -> Counter[str]:
+        return Counter(dict(self._ledger("SELECT state, count(*) FROM videos GROUP BY state")))
+
+    def is_put_in_order(self) -> bool:
+        """No intent is open and no claim is left."""
+        left = "SELECT count(*) FROM videos WHERE state = 'submitting' OR owner IS NOT NULL"
+        return self._ledger(left) == [(0,)]
+
+    def _ledger(self, statement: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(f"file:{self.folder / 'out' / 'ledger.db'}?mode=ro", uri=True)) as connection:
+            return connection.execute(statement).fetchall()
+
+
+@pytest.fixture
+def table(tmp_path: Path, sandbox: SandboxProcess) -> Table:
+    tag = uuid.uuid4().hex[:8]
+    write_table(tmp_path / "table.csv", rows=ROWS, prompt=f"A cat of {tag}")
+    return Table(tmp_path, tag, sandbox)
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_all_submits_and_leaves_the_ledger_right_within_a_second(
+    runs: WarmRuns, table: Table, number: signal.Signals, exit_code: int
+) -> None:
+    table.sandbox.control.fault("late", endpoint="create", after=10, prompt=table.tag)
+    run = runs.start(*table.words)
+    assert wait_until(lambda: len(table.accepted()) >= 20 or run.exit_code is not None, seconds=SECONDS)
+
+    run.send(number)
+    sent_at = time.time()
+    assert wait_until(table.is_put_in_order, seconds=10)
+    seconds = time.time() - sent_at
+
+    assert run.wait(SECONDS) == exit_code
+    assert max(table.creates_at()) < sent_at + ON_THE_WAY_SECONDS
+    assert seconds < 2, "0.8 s for the last answers, and the time of a busy machine"
+    states = table.states()
+    assert states["in_doubt"] == 1, "the call that was not answered"
+    assert len(table.accepted()) == states.total() - states["planned"]
+    assert "Traceback" not in run.log.read_text()
+
+    assert runs.start(*table.words).wait(SECONDS) == 1
+    assert table.states() == {"downloaded": ROWS - 1, "in_doubt": 1}
+    assert set(table.accepted().values()) == {1}
+
+
+@contextmanager
+def served(runs: WarmRuns) -> Generator[tuple[httpx.Client, str]]:
+    """The flow under `serve`; yields Prefect's API and the deployment's id."""
+    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import os; os.chdir({str(FLOWS)!r})\n"
+    program += f"from generate_videos import generate_videos; generate_videos.serve(name={DEPLOYMENT!r})"
+    environment = runs.environment | {
+        "PREFECT_API_URL": runs.api_url,
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+        "PYTHONPATH": os.pathsep.join([str(FLOWS), os.environ.get("PYTHONPATH", "")]),
+    }
+    with (
+        httpx.Client(base_url=runs.api_url, timeout=60) as api,
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=FLOWS,
+        ) as server,
+    ):
+        try:
+            name = f"/deployments/name/generate-videos/{DEPLOYMENT}"
+            assert wait_until(lambda: api.get(name).status_code == 200, seconds=60, every_seconds=0.2)
+            yield api, str(api.get(name).json()["id"])
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+def set_state(api: httpx.Client, run_id: str, kind: str, name: str) -> None:
+    answer = api.post(f"/flow_runs/{run_id}/set_state", json={"state": {"type": kind, "name": name}})
+    assert answer.json()["status"] == "ACCEPT", answer.text
+
+
+def test_cancel_and_retry_in_prefect_repeat_nothing_that_is_paid(runs: WarmRuns, table: Table) -> None:
+    with served(runs) as (api, deployment_id):
+        parameters = {"prompts": table.words[0], "output_dir": table.words[2], "max_in_flight": 8}
+        asked = api.post(f"/deployments/{deployment_id}/create_flow_run", json={"parameters": parameters})
+        run_id = asked.json()["id"]
+
+        def state() -> str:
+            return str(api.get(f"/flow_runs/{run_id}").json()["state"]["type"])
+
+        assert wait_until(lambda: len(table.accepted()) >= 20, seconds=SECONDS, every_seconds=0.05), state()
+        set_state(api, run_id, "CANCELLING", "Cancelling")
+        assert wait_until(lambda: state() == "CANCELLED", seconds=60, every_seconds=0.1), state()
+        assert wait_until(table.is_put_in_order, seconds=5)
+        cancelled_at = len(table.creates_at())
+        assert len(table.accepted()) < ROWS
+        time.sleep(1)  # nothing is to happen: there is no event for that
+        assert len(table.creates_at()) == cancelled_at
+
+        set_state(api, run_id, "SCHEDULED", "AwaitingRetry")
+        assert wait_until(lambda: state() == "COMPLETED", seconds=SECONDS, every_seconds=0.1), state()
+        assert set(table.accepted().values()) == {1}
+        assert table.states() == {"downloaded": ROWS}
+
+        creates = len(table.creates_at())
+        set_state(api, run_id, "SCHEDULED", "AwaitingRetry")
+        assert wait_until(lambda: api.get(f"/flow_runs/{run_id}").json()["run_count"] == 3, seconds=60)
+        assert wait_until(lambda: state() == "COMPLETED", seconds=60, every_seconds=0.1), state()
+        assert len(table.creates_at()) == creates

@@ -1,0 +1,64 @@
+"""Every fault of the sandbox at 20 %: what can be had is had, nothing is bought twice, what is in doubt is said."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from sqlite3 import connect
+
+import pytest
+
+from batch_run import WarmRuns, write_table
+from prefect_together.sandbox import SandboxProcess
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+ROWS = 60
+QUIET = ("--generation-seconds", "uniform:1:3", "--clip", "shared", "--clip-bytes", "300000", "--seed", "7")
+STORM = (*QUIET, "--fault", "storm=0.2", "--late-seconds", "150", "--stall-seconds", "70")
+MOST_SECONDS = 800.0
+
+
+def run(folder: Path, arguments: Sequence[str]) -> tuple[int, float, dict[str, int], dict[str, int]]:
+    """Run a table to its end; exit code, seconds, accepted jobs by prompt, faults met."""
+    write_table(folder / "table.csv", rows=ROWS, prompt="A cat in a storm")
+    with (
+        SandboxProcess(arguments=arguments) as sandbox,
+        WarmRuns(folder / "prefect", base_url=sandbox.base_url) as runs,
+    ):
+        started = time.monotonic()
+        words = (str(folder / "table.csv"), "--output-dir", str(folder / "out"))
+        code = runs.start(*words).wait(MOST_SECONDS)
+        seconds = time.monotonic() - started
+        stats = sandbox.control.stats()
+    return code, seconds, stats["accepted_by_prompt"], stats["faults_met"]
+
+
+def test_in_a_storm_all_that_is_known_to_be_paid_is_downloaded_and_nothing_is_bought_twice(tmp_path: Path) -> None:
+    quiet, storm = tmp_path / "quiet", tmp_path / "storm"
+    quiet.mkdir()
+    storm.mkdir()
+
+    quiet_code, quiet_seconds, _, _ = run(quiet, QUIET)
+    code, seconds, accepted, faults = run(storm, STORM)
+
+    with closing(connect(storm / "out" / "ledger.db")) as ledger:
+        videos = ledger.execute("SELECT row_id, prompt, state, job_id, error FROM videos").fetchall()
+    states = Counter(state for _, _, state, _, _ in videos)
+    unknown = sum(prompt in accepted for _, prompt, state, _, _ in videos if state == "in_doubt")
+    print(f"quiet: {ROWS} rows in {quiet_seconds:.0f} s; storm: {dict(states)} in {seconds:.0f} s")
+    print(f"faults met: {sum(faults.values())} of {len(faults)} kinds; in doubt and accepted: {unknown}")
+    assert quiet_code == 0
+    assert set(states) == {"downloaded", "in_doubt"}
+    assert all(job_id is None for _, _, state, job_id, _ in videos if state == "in_doubt")
+    assert all(count == 1 for count in accepted.values())
+    assert states["downloaded"] == len(accepted) - unknown, "every job whose id was received"
+    with (storm / "out" / "results.csv").open(newline="", encoding="utf-8-sig") as file:
+        lines = {line["id"]: line for line in csv.DictReader(file)}
+    assert {row_id: line["status"] for row_id, line in lines.items()} == {row[0]: row[2] for row in videos}
+    assert all(line["error"] for line in lines.values() if line["status"] == "in_doubt")
+    assert code == 1
