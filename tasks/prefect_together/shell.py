@@ -106,8 +106,8 @@ def report(result: object) -> int:
         result = result.outcome
     if isinstance(result, RunOutcome):
         print(result.message)
-        print(f"  {result.page}   each clip beside its prompt")
-        print(f"  {result.output_dir}/{RESULTS_FILE}  the table with status, file and cost of each row")
+        print(f"  {_near(result.page)}   each clip beside its prompt")
+        print(f"  {_near(result.output_dir)}/{RESULTS_FILE}  the table with status, file and cost of each row")
         if result.open:
             print("  Run the same command again to go on.")
         return result.exit_code
@@ -120,6 +120,12 @@ def report(result: object) -> int:
         print(result.summary)
         return 0
     return 1
+
+
+def _near(place: str) -> str:
+    """A path below the working directory as it would be typed; anything else as it is."""
+    path = Path(place)
+    return str(path.relative_to(Path.cwd())) if path.is_absolute() and path.is_relative_to(Path.cwd()) else place
 
 
 def _show(tally: Tally) -> AbstractAsyncContextManager[None]:
