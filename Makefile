@@ -20,6 +20,10 @@ format: .venv/ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# About half an hour; one part: .venv/bin/python benchmarks/run.py overhead
+bench: .venv/ready
+	$(BIN)/python benchmarks/run.py
+
 # Exact versions of everything, for all supported Pythons and systems.
 lock: .venv/ready
 	$(BIN)/uv pip compile pyproject.toml --group dev --extra s3 --universal --python-version 3.11 --no-header \

@@ -38,7 +38,10 @@ def run_peer(name: str, *words: str, environment: Mapping[str, str]) -> Run:
 
 
 def run_child(command: Sequence[str], *, environment: Mapping[str, str], exit_codes: Sequence[int] = (0,)) -> Run:
-    """Run a command to its end; its body is what it says of it (`peers/stopwatch.py`), else the whole. Raises PeerFailed."""
+    """Run a command to its end; its body is what it tells of it (`peers/stopwatch.py`), else the whole.
+
+    Raises PeerFailed.
+    """
     started = time.perf_counter()
     process = subprocess.Popen(
         command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -52,7 +55,7 @@ def run_child(command: Sequence[str], *, environment: Mapping[str, str], exit_co
     if process.returncode not in exit_codes:
         raise PeerFailed(f"{' '.join(command)} ended with {process.returncode}: {said[-3000:]}")
     told = [line.removeprefix(FIGURES) for line in said.splitlines() if line.startswith(FIGURES)]
-    figures = json.loads(told[-1]) if told else {}
+    figures: dict[str, float] = json.loads(told[-1]) if told else {}
     return Run(
         body_seconds=figures.get("body_seconds", all_seconds),
         cpu_seconds=used.ru_utime + used.ru_stime - figures.get("cpu_before_seconds", 0.0),

@@ -1,4 +1,4 @@
-"""Runs whole commands as a user would, and clocks them from outside: to their end, or to their first call of the API."""
+"""Runs whole commands as a user would, and clocks them from outside: to the end, or to the first call of the API."""
 
 from __future__ import annotations
 

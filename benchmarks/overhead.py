@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from children import run_peer
+from children import PeerFailed, run_peer
+from markdown_tables import markdown
 from places import MODEL, Server, environment, prefect_server, sandbox, scratch, write_prompts
-from tables import markdown
 
 JOB_SECONDS = 2.0
 DOCUMENT_ROWS = 2
+FLOORS = ("c", "e", "f", "ours")
 GOAL_CPU, GOAL_WALL = 1.3, 1.2
 SHORTENED = 5.0
 """How many times shorter than real the durations of `durations` are."""
@@ -61,6 +62,7 @@ def measure(*, rows: int, rounds: int, letters: Sequence[str] = ()) -> str:
     """Run the peers with these letters (none: all) and return the table and the goals as Markdown."""
     chosen = [peer for peer in PEERS if not letters or peer.letter in letters]
     found: dict[str, list[Measured]] = {peer.letter: [] for peer in chosen}
+    failures: dict[str, str] = {}
     with scratch() as directory, prefect_server(directory / "server") as server, sandbox() as api:
         table = write_prompts(directory / "prompts.csv", rows)
         variables = environment(directory / "client", sandbox_url=api.base_url, api_url=server.api_url)
@@ -69,10 +71,17 @@ def measure(*, rows: int, rounds: int, letters: Sequence[str] = ()) -> str:
                 few = min(rows, peer.most_rows or rows)
                 prompts = table if few == rows else write_prompts(directory / "few.csv", few)
                 before = _requests(api.control.stats())
-                figures = _run(peer, prompts, directory / f"{peer.program}-{number}", few, rows, server, variables)
+                try:
+                    figures = _run(peer, prompts, directory / f"{peer.program}-{number}", few, rows, server, variables)
+                except PeerFailed as error:
+                    if peer is OURS:
+                        raise
+                    failures[peer.letter] = str(error).strip().splitlines()[-1][:60]
+                    continue
                 made = _requests(api.control.stats()) - before
                 found[peer.letter].append(_with_requests(figures, made / few))
-    return _report({letter: _medians(runs) for letter, runs in found.items()}, rows=rows, rounds=rounds)
+    medians = {letter: _medians(runs) for letter, runs in found.items() if runs}
+    return _report(medians, failures, rows=rows, rounds=rounds)
 
 
 def _run(
@@ -112,22 +121,24 @@ def _medians(runs: Sequence[Measured]) -> Measured:
     )
 
 
-def _report(found: Mapping[str, Measured], *, rows: int, rounds: int) -> str:
+def _report(found: Mapping[str, Measured], failures: Mapping[str, str], *, rows: int, rounds: int) -> str:
     floor, ours = found.get("f"), found.get("ours")
     lines: list[list[str]] = []
     for peer in PEERS:
         figures = found.get(peer.letter)
         if figures is None:
+            if peer.letter in failures:
+                lines.append([peer.letter, f"{peer.about}: failed, {failures[peer.letter]}", *[""] * 7])
             continue
-        scaled = " (scaled)" if peer.most_rows and peer.most_rows < rows else ""
+        is_scaled = peer.most_rows is not None and peer.most_rows < rows
         lines.append(
             [
                 peer.letter,
-                peer.about + scaled,
+                peer.about + (f", {peer.most_rows} rows scaled" if is_scaled else ""),
                 f"{figures.wall_seconds:,.1f}",
                 f"{figures.wall_seconds / ours.wall_seconds:.2f}" if ours else "",
-                f"{figures.cpu_ms_a_row:.1f}",
-                f"{figures.cpu_ms_a_row / ours.cpu_ms_a_row:.2f}" if ours else "",
+                "" if is_scaled else f"{figures.cpu_ms_a_row:.1f}",
+                "" if is_scaled or not ours else f"{figures.cpu_ms_a_row / ours.cpu_ms_a_row:.2f}",
                 f"{figures.requests_a_row:.1f}",
                 f"{figures.peak_mb:.0f}",
                 f"{figures.server_ms_a_row:.1f}" if peer.letter in ("d", "f", "f'", "ours") else "",

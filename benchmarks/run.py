@@ -1,7 +1,7 @@
 """Runs the benchmarks and writes what they print into RESULTS.md: `python benchmarks/run.py [PART ...] [--rows N]`.
 
-Parts: overhead, durations, resume, start, waiting, pace; without one, all. A part that is run alone replaces its own
-section of RESULTS.md and leaves the others. `--smoke` runs each part at a tiny size and writes nothing.
+Parts: overhead, floors, durations, resume, start, waiting, pace; without one, all. A part that is run alone replaces
+its own section of RESULTS.md and leaves the others. `--smoke` runs each part at a tiny size and writes nothing.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ def program(name: str) -> Callable[[int, int], str]:
 
 PARTS = {
     "overhead": Part("Overhead", lambda rows, rounds: overhead.measure(rows=rows, rounds=rounds), 1000, 3),
+    "floors": Part(
+        "Overhead, beside the floors only",
+        lambda rows, rounds: overhead.measure(rows=rows, rounds=rounds, letters=overhead.FLOORS),
+        1000,
+        3,
+    ),
     "durations": Part(
         "Overhead at real durations", lambda rows, rounds: overhead.measure_durations(rows=rows, rounds=rounds), 600, 1
     ),

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 
 from commands import FLOW, generate_videos, seconds_to_empty_flow, seconds_to_first_call
+from markdown_tables import markdown
 from places import environment, prefect_server, sandbox, scratch, write_prompts
-from tables import markdown
 
 from prefect_together.sandbox import SandboxProcess
 
@@ -63,7 +63,9 @@ def _line(
 def import_ms(script: Path) -> list[tuple[str, float]]:
     """Milliseconds that each top-level package takes to import for a flow script, the most expensive first."""
     program = f"import runpy; runpy.run_path({str(script)!r}, run_name='imported'); import prefect_together.shell"
-    ran = subprocess.run([sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True, check=True
+    )
     costs: Counter[str] = Counter()
     for line in ran.stderr.splitlines():
         fields = line.removeprefix("import time:").split("|")

@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
+import signal
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+import psutil
 import yaml
-from prefect import serve
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -25,10 +29,12 @@ from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import load_flow_from_entrypoint
+from prefect.runner import Runner
 from prefect.settings import get_current_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 DEFINITIONS = Path(__file__).with_name("prefect.yaml")
+STOP_SECONDS = 30.0
 
 
 class OnWorkPool(Exception):
@@ -99,6 +105,39 @@ def _limit(definition: dict[str, Any]) -> ConcurrencyLimitConfig:
     return ConcurrencyLimitConfig(limit=definition["limit"], collision_strategy=strategy)
 
 
+class Serving(Runner):
+    """Prefect's runner (3.8.8), which leaves its runs to themselves on SIGTERM, made to stop them in good order."""
+
+    is_terminated = False
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        self.is_terminated = True
+        signal.raise_signal(signal.SIGINT)
+
+
+async def serve(served: Sequence[RunnerDeployment], limit: int) -> None:
+    """Register them and run what is due until Ctrl-C or SIGTERM; the runs that go on then end in good order first."""
+    runner = Serving(name="together-video", limit=limit, pause_on_shutdown=False)
+    for deployment in served:
+        await runner.aadd_deployment(deployment)
+    print(f"serving {len(served)} deployments: {get_current_settings().ui_url}/deployments", flush=True)
+    work = asyncio.ensure_future(runner.start())
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        runs = psutil.Process().children()
+        if runner.is_terminated:  # a terminal's Ctrl-C has reached the runs already; a second signal would kill them
+            for run in runs:
+                run.terminate()
+        psutil.wait_procs(runs, timeout=STOP_SECONDS)
+        loop.call_soon_threadsafe(work.cancel)
+
+    signal.signal(signal.SIGINT, stop)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, default=4, help="runs at once (4)")
@@ -112,7 +151,7 @@ def main() -> int:
     except OnWorkPool as error:
         print(error, file=sys.stderr)
         return 2
-    serve(*served, limit=given.limit, pause_on_shutdown=False)
+    asyncio.run(serve(served, given.limit))
     return 0
 
 

@@ -34,11 +34,14 @@ async def generate_videos(
     parameters: Annotated[VideoParameters | None, Parameter(name="*")] = None,
     max_in_flight: Annotated[int, Field(ge=1, le=2000)] = 20,
     budget_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
+    approve_above_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
     max_wait_minutes: Annotated[float, Field(gt=0, le=10_080)] = 60.0,
+    canary: bool = False,
     credentials_block: str | None = None,
     ledger: str | None = None,
     resubmit_in_doubt: bool = False,
     retry_failed: bool = False,
+    allowed_failures: Annotated[int, Field(ge=0)] = 0,
     catalogue_checks: bool = True,
     image_directory: str | None = None,
     dry_run: bool = False,
@@ -56,11 +59,14 @@ async def generate_videos(
         parameters: Parameters for the rows that do not set them.
         max_in_flight: Jobs at the provider at once.
         budget_usd: Cap in dollars over all runs into this ledger; what would pass it is not sent.
+        approve_above_usd: If what is newly sent may cost more dollars, the run pauses until approved in the UI.
         max_wait_minutes: How long a job is waited for; what is not done by then is collected by a later run.
+        canary: Send one video of each model first; if it is not downloaded, nothing more of that model is sent.
         credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
         ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
         resubmit_in_doubt: Send rows again whose create call got no answer. They may be paid twice.
         retry_failed: Send failed rows again.
+        allowed_failures: How many rows may be failed, in doubt or refused before the run's state is Failed.
         catalogue_checks: Check rows against the known limits of their models before anything is sent.
         image_directory: Where relative image paths start. Default: the directory of the table.
         dry_run: Check the table and say what it costs; send nothing.
@@ -81,6 +87,9 @@ async def generate_videos(
             max_wait_minutes=max_wait_minutes,
             resubmit_in_doubt=resubmit_in_doubt,
             retry_failed=retry_failed,
+            allowed_failures=allowed_failures,
+            canary=canary,
+            approve_above_usd=approve_above_usd,
         ),
     )
 

@@ -300,7 +300,7 @@ def harass(*, rows: int, kills: int, most_per_table: int, folder: Path, seed: in
     """Kill so many times, over as many tables as it takes."""
     figures, rng = Figures(), random.Random(seed)
     settings = ("--generation-seconds", "uniform:0.3:2", "--clip", "shared", "--clip-bytes", "300000")
-    settings += ("--retry-after-seconds", "0.3", "--seed", str(seed))
+    settings += ("--retry-after-seconds", "0.3", "--seed", str(seed), "--state-dir", str(folder / "sandbox"))
     faults = [word for fault in HOSTILE for word in ("--fault", fault)]
     with (
         SandboxProcess(arguments=[*settings, *faults]) as sandbox,
@@ -315,7 +315,8 @@ def harass(*, rows: int, kills: int, most_per_table: int, folder: Path, seed: in
             started = time.monotonic()
             count = kill_table(table, runs, kills=min(left, most_per_table), rng=rng)
             states = ", ".join(f"{count} {state}" for state, count in table.states().items())
-            print(f"{tag}: {count} kills, {states}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+            took = f"{len(table.accepted())} accepted, {time.monotonic() - started:.0f} s"
+            print(f"{tag}: {count} kills, {states}, {took}", file=sys.stderr, flush=True)
     return figures
 
 

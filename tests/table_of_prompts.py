@@ -10,6 +10,7 @@ import sys
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -56,8 +57,9 @@ def read_results(output_dir: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@cache
 def load_script(path: Path) -> Any:
-    """A flow file as Prefect loads it: a top-level module of its own name."""
+    """A flow file as Prefect loads it: a top-level module of its own name. Loaded once for all tests."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None

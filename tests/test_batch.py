@@ -135,6 +135,7 @@ def test_retry_failed_sends_failed_rows_again_and_only_those(desk: Desk) -> None
     assert (desk.api.accepted(CAT), desk.api.accepted(HARBOUR)) == (2, 1)
 
 
+@pytest.mark.slow
 def test_statuses_that_nobody_knows_are_waited_for(desk: Desk) -> None:
     desk.api.script(None, MISSING, "archived", "completed", prompt=CAT)
 
@@ -144,6 +145,7 @@ def test_statuses_that_nobody_knows_are_waited_for(desk: Desk) -> None:
     assert desk.api.calls("retrieve") >= 4
 
 
+@pytest.mark.slow
 def test_completed_without_a_link_is_not_done_yet(desk: Desk) -> None:
     desk.api.fault("no-url", endpoint="retrieve", count=2)
 
@@ -179,6 +181,7 @@ def test_the_budget_is_never_passed_over_any_number_of_runs(desk: Desk) -> None:
     assert all("budget $0.70" in row["error"] for row in runs[2].rows if row["status"] == "refused")
 
 
+@pytest.mark.slow
 def test_a_higher_budget_takes_the_refused_rows_up(desk: Desk) -> None:
     table = prompts(CAT, HARBOUR, BOAT)
     desk.run(table, budget_usd=PRICE_USD)
@@ -218,7 +221,9 @@ def test_a_row_of_unknown_price_is_sent_under_a_budget_when_its_price_is_given(d
     assert ended.statuses == ["downloaded"]
 
 
-@pytest.mark.parametrize("status", ["401", "402", "403"])
+@pytest.mark.parametrize(
+    "status", [pytest.param("401", marks=pytest.mark.slow), "402", pytest.param("403", marks=pytest.mark.slow)]
+)
 def test_a_blocked_account_stops_all_submits_and_what_is_paid_is_downloaded(desk: Desk, status: str) -> None:
     table = prompts(*(f"{CAT}, take {take}" for take in range(12)))
     desk.api.fault(status, endpoint="create", after=2, count=None)
@@ -265,6 +270,7 @@ def test_resubmit_in_doubt_sends_it_again_and_only_it(desk: Desk) -> None:
     assert (desk.api.accepted(CAT), desk.api.accepted(HARBOUR)) == (2, 1)
 
 
+@pytest.mark.slow
 def test_what_is_refused_for_rate_is_sent_again_until_it_is_taken(desk: Desk) -> None:
     desk.api.fault("429", endpoint="create", count=2)
     desk.api.fault("503", endpoint="create", count=1, after=2)
@@ -276,6 +282,7 @@ def test_what_is_refused_for_rate_is_sent_again_until_it_is_taken(desk: Desk) ->
     assert desk.api.accepted() == 3
 
 
+@pytest.mark.slow
 def test_a_failed_poll_is_a_missed_poll(desk: Desk) -> None:
     for fault in ("500", "html", "half-json", "drop", "404"):
         desk.api.fault(fault, endpoint="retrieve", count=1)
@@ -295,6 +302,7 @@ def test_identical_rows_without_ids_share_one_job(desk: Desk) -> None:
     assert desk.api.accepted(CAT) == 1
 
 
+@pytest.mark.slow
 def test_identical_rows_with_ids_of_their_own_are_work_of_their_own(desk: Desk) -> None:
     ended = desk.run(prompts(CAT, CAT))
 
@@ -333,3 +341,36 @@ def test_the_outcome_says_why_the_first_rows_failed(desk: Desk) -> None:
 
     assert ended.state.message.startswith("5 failed of 5 rows, $0.00. row 2 (r1) failed: job ")
     assert ended.state.message.endswith("and 2 more")
+
+
+def test_failures_within_what_is_allowed_complete_the_run_under_a_name_of_their_own(desk: Desk) -> None:
+    desk.api.fault("job-moderated", prompt=CAT)
+
+    ended = desk.run(prompts(CAT, HARBOUR), allowed_failures=1)
+
+    assert ended.state.is_completed()
+    assert ended.state.name == "CompletedWithFailures"
+    assert ended.state.message.startswith("1 downloaded, 1 failed of 2 rows, $0.28. row 2 (r1) failed: job ")
+    assert isinstance(ended.result, RunOutcome)
+    assert ended.result.exit_code == 1
+
+
+def test_one_failure_more_than_allowed_fails_the_run(desk: Desk) -> None:
+    desk.api.fault("job-moderated", count=None)
+
+    ended = desk.run(prompts(CAT, HARBOUR), allowed_failures=1)
+
+    assert ended.state.is_failed()
+    assert ended.state.name == "Failed"
+    assert isinstance(ended.result, RowsFailed)
+
+
+def test_rows_still_generating_are_no_failures_and_are_said_beside_those_that_are_allowed(desk: Desk) -> None:
+    desk.api.fault("job-moderated", prompt=CAT)
+    desk.api.script("in_progress", prompt=HARBOUR)
+
+    ended = desk.run(prompts(CAT, HARBOUR), allowed_failures=1, max_wait_minutes=0.02)
+
+    assert ended.statuses == ["failed", "submitted"]
+    assert ended.state.name == "CompletedWithFailures"
+    assert ended.state.message.endswith("Run again to collect the rest.")

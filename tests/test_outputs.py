@@ -6,6 +6,8 @@ import csv
 import io
 from pathlib import Path
 
+import pytest
+
 from table_of_prompts import Desk, prompts, table_text
 
 CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A paper boat in the rain"
@@ -66,6 +68,7 @@ def test_the_failed_rows_of_the_results_are_a_table_that_does_exactly_them(desk:
     assert [desk.api.accepted(prompt) for prompt in (CAT, HARBOUR, BOAT)] == [1, 2, 2]
 
 
+@pytest.mark.slow
 def test_the_failed_rows_into_another_directory_are_new_work(desk: Desk, tmp_path: Path) -> None:
     desk.api.fault("job-moderated", prompt="harbour")
     desk.run(prompts(CAT, HARBOUR))

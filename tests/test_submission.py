@@ -30,7 +30,7 @@ from prefect_together.errors import (
     SubmissionRefused,
     TogetherVideoError,
 )
-from prefect_together.submission import classify_submission
+from prefect_together.submission import classify_submission, error_fields
 from raw_server import (
     Act,
     Exchange,
@@ -351,3 +351,11 @@ def _own_certificate(directory: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(file)
     return context
+
+
+def test_a_key_that_the_service_repeats_is_taken_out_of_its_message() -> None:
+    body = {"error": {"message": "Invalid API key: tgp-very-secret", "code": "invalid_api_key"}}
+
+    code, message, _ = error_fields(body, "", secret="tgp-very-secret")
+
+    assert (code, message) == ("invalid_api_key", "Invalid API key: [key]")

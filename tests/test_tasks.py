@@ -111,7 +111,9 @@ def test_without_a_key_nothing_is_sent_and_the_ways_to_give_one_are_named(
     assert desk.api.requests == []
 
 
-@pytest.mark.parametrize("fault", ["500", "500-after", "drop-after", "502", "html", "408", "409"])
+@pytest.mark.parametrize(
+    "fault", ["500", *(pytest.param(name, marks=pytest.mark.slow) for name in ("500-after", "drop-after", "html"))]
+)
 def test_a_create_call_of_unknown_outcome_is_made_exactly_once(desk: Desk, fault: str) -> None:
     desk.api.fault(fault, endpoint="create", count=None)
 

@@ -23,7 +23,8 @@ async def main() -> None:
                 job = await client.videos.retrieve(job.id)
                 if job.status == "failed":
                     raise RuntimeError(job.id)
-            with (directory / f"{row['id']}.mp4").open("wb") as file:  # noqa: ASYNC230
+            with (directory / f"{row['id']}.mp4").open("wb") as file:
+                assert job.outputs is not None
                 async with http.get(job.outputs.video_url) as answer:
                     async for chunk in answer.content.iter_any():
                         file.write(chunk)

@@ -36,7 +36,7 @@ async def main() -> None:
                     job = await call("GET", f"{VIDEOS}/{job['id']}")
                     if job["status"] == "failed":
                         raise RuntimeError(job["id"])
-            with (directory / f"{row['id']}.mp4").open("wb") as file:  # noqa: ASYNC230
+            with (directory / f"{row['id']}.mp4").open("wb") as file:
                 async with http.get(job["outputs"]["video_url"]) as answer:
                     async for chunk in answer.content.iter_any():
                         file.write(chunk)

@@ -16,6 +16,7 @@ with body():
         while True:
             status = client.videos.retrieve(job.id)
             if status.status == "completed":
+                assert status.outputs is not None
                 urllib.request.urlretrieve(status.outputs.video_url, directory / f"{row['id']}.mp4")  # noqa: S310
                 break
             elif status.status == "failed":

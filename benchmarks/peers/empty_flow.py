@@ -1,4 +1,4 @@
-"""A script with an empty flow: what Prefect itself takes to start and to end. Prints when its body began, unix seconds."""
+"""A script with an empty flow: what Prefect itself takes to start and end. Prints when its body began (unix time)."""
 
 from __future__ import annotations
 

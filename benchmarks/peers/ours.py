@@ -6,18 +6,19 @@ The third argument, if given, bounds the jobs in flight.
 from __future__ import annotations
 
 import asyncio
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "flows"))
-
-from generate_videos import generate_videos
-from prefect import flow
+from prefect import Flow, flow
 from prefect.client.schemas.objects import State
 from stopwatch import body, output_directory
 
 from prefect_together.console import shell_console
+
+FLOWS = Path(__file__).parents[2] / "flows"
+generate_videos: Flow[..., Any] = runpy.run_path(str(FLOWS / "generate_videos.py"))["generate_videos"]
 
 
 @flow(name="generate-videos", persist_result=False)

@@ -24,6 +24,7 @@ def wait(job_id: str) -> str:
     while True:
         job = client.videos.retrieve(job_id)
         if job.status == "completed":
+            assert job.outputs is not None
             return job.outputs.video_url
         if job.status == "failed":
             raise RuntimeError(job_id)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 
+from prefect_together.canary import StartOrder
+from prefect_together.errors import CanaryFailed
 from prefect_together.ledger import HERE, Ledger, VideoRecord
 from prefect_together.ledger_engine import LedgerUnavailable
 from prefect_together.ledger_schema import State
@@ -19,6 +21,8 @@ from prefect_together.video_run import RunSettings, VideoRun
 
 HELD_PAUSE_SECONDS, LONGEST_HELD_PAUSE_SECONDS = 1.0, 15.0
 """Between looks at videos that another run works on."""
+REASON_CHARACTERS = 300
+"""How much of a canary's error the other rows of its model bear."""
 
 
 class Batch:
@@ -42,6 +46,7 @@ class Batch:
         self._one = VideoRun(ledger=ledger, session=session, store=store, settings=settings, tally=tally)
         self._records: dict[str, VideoRecord] = {}
         self._held: list[PlannedVideo] = []
+        self._tried_models: set[str] = set()
         self._unexpected: list[BaseException] = []
 
     async def run(self) -> None:
@@ -99,6 +104,7 @@ class Batch:
         """Run these videos: those at the provider at once, the others as room is made for them."""
         room = asyncio.Semaphore(self._settings.max_in_flight + 2 * MAX_DOWNLOADS)
         running: set[asyncio.Task[None]] = set()
+        order = self._start_order(todo)
 
         def is_over(task: asyncio.Task[None], has_room: bool) -> None:
             running.discard(task)
@@ -111,28 +117,66 @@ class Batch:
                         other.cancel()
 
         try:
-            for video in todo:
+            while (video := await order.next()) is not None:
                 has_room = self._records[video.key].state not in (State.SUBMITTED, State.COMPLETED)
                 if has_room:
                     await room.acquire()
                 if self._unexpected:
                     break
-                running.add(task := asyncio.create_task(self._run_one(video)))
+                running.add(task := asyncio.create_task(self._run_one(video, order)))
                 task.add_done_callback(partial(is_over, has_room=has_room))
+                await asyncio.sleep(0)  # the first rows go on while the others start: a thousand starts take seconds
             while running:
                 await asyncio.wait(running)
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        for error in self._unexpected:
-            if isinstance(error, LedgerUnavailable):
-                raise error
+        gone = [error for error in self._unexpected if isinstance(error, LedgerUnavailable)]
+        if gone:  # one error with what each row has to say: the id of a paid job may be in it
+            raise LedgerUnavailable(gone[0].url, "; ".join(dict.fromkeys(error.reason for error in gone))) from gone[0]
 
-    async def _run_one(self, video: PlannedVideo) -> None:
+    def _start_order(self, todo: list[PlannedVideo]) -> StartOrder:
+        if not self._settings.canary:
+            return StartOrder(todo)
+        guarded = [video for video in todo if self._is_sent(video)]
+        keys = {video.key for video in guarded}
+        return StartOrder([video for video in todo if video.key not in keys], guarded, known=self._tried_models)
+
+    def _is_sent(self, video: PlannedVideo) -> bool:
+        return video.key in self._plan.videos and self._settings.sends(self._records[video.key].state)
+
+    async def _run_one(self, video: PlannedVideo, order: StartOrder) -> None:
         may_send = video.key in self._plan.videos
-        if not await self._one.run(video, self._records[video.key], may_send=may_send) and may_send:
-            self._held.append(video)
+        try:
+            is_ours = await self._one.run(video, self._records[video.key], may_send=may_send)
+            if not is_ours and may_send:
+                self._held.append(video)
+            if order.is_canary(video):
+                await self._judge(video, order, is_ours=is_ours)
+        finally:
+            if order.is_canary(video):  # an error that was not foreseen: whatever it is, no more of this
+                self._stop_model(video, order, "ended by an error that was not foreseen")
+
+    async def _judge(self, canary: PlannedVideo, order: StartOrder, *, is_ours: bool) -> None:
+        """Let the other videos of the model go if this one was downloaded; if it was not even tried, try another."""
+        state, model = self._tally.states[canary.key], canary.request.model
+        if state == State.DOWNLOADED:
+            self._tried_models.add(model)
+            order.let_go(model)
+        elif not is_ours or state == State.REFUSED:
+            order.try_another(model)
+        else:
+            record = (await self._ledger.records([canary.key]))[canary.key]
+            self._stop_model(canary, order, record.error or f"still {record.state.value}")
+
+    def _stop_model(self, canary: PlannedVideo, order: StartOrder, reason: str) -> None:
+        model = canary.request.model
+        error = CanaryFailed(model, canary.row_id, reason[:REASON_CHARACTERS])
+        self._logger.warning("%s: canary of %s: %s; nothing more of this model is sent", canary.row_id, model, reason)
+        self._one.stopped_models[model] = error
+        self._tried_models.add(model)
+        order.let_go(model)
 
     async def _run_held(self) -> None:
         """Wait for the videos that another living run has, and take over what it leaves."""
@@ -142,21 +186,23 @@ class Batch:
             held, self._held = self._held, []
             await self._clock.sleep(pause)
             pause = min(pause * 1.5, LONGEST_HELD_PAUSE_SECONDS)
-            free = self._worth_a_try(held, await self._ledger.records([video.key for video in held]))
+            records = await self._ledger.records([video.key for video in held])
+            living = await self._ledger.living({record.owner for record in records.values() if record.owner})
+            free = self._claimable(held, records, living)
             self._held = [video for video in held if video.key not in free and not self._is_over(video)]
             await self._run_all([video for video in held if video.key in free])
 
-    def _worth_a_try(self, held: list[PlannedVideo], records: Mapping[str, VideoRecord]) -> set[str]:
-        """Videos that nobody has, and one of each run that has some: if it is gone, the others follow."""
-        asked: set[str] = set()
+    def _claimable(
+        self, held: list[PlannedVideo], records: Mapping[str, VideoRecord], living: Collection[str]
+    ) -> set[str]:
+        """Videos that are not over and that no living run has."""
         free: set[str] = set()
         for video in held:
             record = records[video.key]
             self._tally.set(video.key, record.state)
             if self._is_over(video):
                 self._tally.replace_cost(video.key, record.cost_usd)
-            elif record.owner is None or record.owner not in asked:
-                asked.add(record.owner or "")
+            elif record.owner not in living:
                 free.add(video.key)
         return free
 

@@ -76,6 +76,7 @@ class VideoApi:
         self._creating = client.with_options(max_retries=0, timeout=create_timeout)
         self._looking = client.with_options(max_retries=0, timeout=retrieve_timeout)
         self._encode_image, self._longest_call_seconds = encode_image, longest_call_seconds
+        self._key = client.api_key or ""
 
     async def create(self, request: VideoRequest) -> VideoJob:
         """Send one create call, exactly once.
@@ -88,7 +89,7 @@ class VideoApi:
             async with asyncio.timeout(self._longest_call_seconds):
                 answer = await self._creating.videos.create(**kwargs)
         except _NO_ANSWER as error:
-            raise classify_submission(error) from error
+            raise classify_submission(error, secret=self._key) from error
         job = parse_job(_as_body(answer))
         if job is None:
             raise SubmissionInDoubt(f"answered without a job id: {_shortened(answer)}")
@@ -107,7 +108,7 @@ class VideoApi:
             if status == 404:
                 raise JobNotFound(job_id) from error
             if status in ACCOUNT_STATUSES:
-                raise AccountBlocked(status, *error_fields(error.body, error.message)) from error
+                raise AccountBlocked(status, *error_fields(error.body, error.message, secret=self._key)) from error
             pause = ratelimit_delay(error.response.headers)
             raise PollMissed(f"HTTP {status} on retrieve", pause, status in (429, 503)) from error
         except _NO_ANSWER as error:

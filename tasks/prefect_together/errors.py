@@ -12,6 +12,8 @@ TogetherVideoError
 │   └── ImageChanged        a local image is gone or no longer what the table was checked with
 ├── SubmissionInDoubt       no usable answer: a job may exist and be billed
 ├── ServiceStuck            too many jobs in a row were not done in time: no more are sent in this run
+├── NotApproved             a person was asked before money is spent, and did not say yes; nothing was sent
+├── CanaryFailed            the row of its model that went first was not downloaded; it was not sent
 ├── BudgetReached           sending it could pass the spending cap; it was not sent
 ├── JobFailed               the service gave the job up, with its code, message and failure class
 ├── JobTimedOut             the deadline passed; the job goes on and a later run can collect it
@@ -160,6 +162,28 @@ class ServiceStuck(TogetherVideoError):
 
     def __str__(self) -> str:
         return f"not sent: {self.jobs} jobs in a row were not done in time; run again later"
+
+
+class NotApproved(TogetherVideoError):
+    """A person was asked whether the plan may be paid for, and said no, or nothing in time. Nothing was sent."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"not approved: {self.reason}" if self.reason else "not approved"
+
+
+class CanaryFailed(TogetherVideoError):
+    """The row that was sent first of its model did not end downloaded: no more of the model is sent in this run."""
+
+    def __init__(self, model: str, row_id: str, reason: str) -> None:
+        super().__init__(model, row_id, reason)
+        self.model, self.row_id, self.reason = model, row_id, reason
+
+    def __str__(self) -> str:
+        return f"not sent: canary row {self.row_id} of {self.model}: {self.reason}"
 
 
 class BudgetReached(TogetherVideoError):

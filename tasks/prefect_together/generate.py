@@ -16,6 +16,7 @@ from uuid import UUID
 
 from together import AsyncTogether
 
+from prefect_together.approval import ask_if_above
 from prefect_together.artifacts import create_progress, publish_results, quiet_about_the_server, update_progress
 from prefect_together.batch import Batch, RunSettings
 from prefect_together.client import open_client
@@ -79,6 +80,10 @@ async def generate_table(
     await store.prepare()
     async with open_ledger(_ledger_url(places, store)) as ledger:
         here = _output_name(places)
+        if settings.approve_above_usd is not None and await ask_if_above(
+            plan, await ledger.records(list(plan.videos)), settings=settings, logger=logger
+        ):
+            tally.started_at = SYSTEM_CLOCK.time()  # what the person took is nobody's waiting time
         await ledger.remember_table(here, to_text(plan), is_sandbox=places.sandbox)
         book = DurationBook()
         models = {video.request.model for video in plan.videos.values()}

@@ -100,6 +100,11 @@ class Ledger:
             order=(0, key),
         )
 
+    async def living(self, run_ids: Collection[str]) -> frozenset[str]:
+        """Those of these other runs that still work: the claims of the rest have lapsed."""
+        others, now = set(run_ids) - {self.run.run_id}, self._clock.time()
+        return await self._engine.run(lambda connection: operations.living(connection, others, now))
+
     async def release(self, key: str) -> None:
         """Give a video back, wherever it stands: another run need not wait for the end of this one."""
         mine = update(videos).where(videos.c.video_key == key, videos.c.owner == self.run.run_id).values(owner=None)
@@ -131,12 +136,18 @@ class Ledger:
                 )
                 return
             except LedgerUnavailable as error:
-                if pause is None:
-                    reason = (
-                        f"{error.reason}; keep this id: job {job.id} was accepted, is paid, and could not be written"
-                    )
-                    raise LedgerUnavailable(error.url, reason) from error
-                await self._clock.sleep(pause)
+                if pause is not None and await self._slept(pause):
+                    continue
+                reason = f"{error.reason}; keep this id: job {job.id} was accepted, is paid, and could not be written"
+                raise LedgerUnavailable(error.url, reason) from error
+
+    async def _slept(self, seconds: float) -> bool:
+        """False if cancelled meanwhile: whoever waits has something to say before it ends."""
+        try:
+            await self._clock.sleep(seconds)
+        except asyncio.CancelledError:
+            return False
+        return True
 
     async def not_accepted(
         self, key: str, attempt: int, error: str, *, state: State, failure_class: FailureClass | None = None

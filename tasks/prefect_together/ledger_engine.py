@@ -7,6 +7,7 @@ fsyncs. SQLite is used from one thread of its own, PostgreSQL through asyncpg; t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -28,6 +29,8 @@ Operation = Callable[[Connection], T]
 BUSY_SECONDS = 60
 COMMIT_TRIES = 5
 MAX_BATCH = 500
+GATHER_SECONDS = 0.02
+"""While several callers share a commit, the next one waits so long for more: each costs an fsync and a thread hop."""
 
 
 class LedgerUnavailable(TogetherVideoError):
@@ -60,6 +63,7 @@ class LedgerEngine:
         self._runner, self.url = runner, url
         self._waiting: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
+        self._last_batch = 0
 
     async def run(self, operation: Operation[T], *, order: tuple[int, str] = (1, "")) -> T:
         """Run an operation in the next transaction and return its result after the commit.
@@ -71,22 +75,24 @@ class LedgerEngine:
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(order, operation, future))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
+        self._start_writing()
         return await asyncio.shield(future)
 
+    def _start_writing(self) -> None:
+        """Begin to write unless it goes on already; begin anew if it was cancelled before it could start."""
+        if self._waiting and (self._writer is None or self._writer.done()):
+            self._writer = asyncio.create_task(self._write())
+            self._writer.add_done_callback(lambda _writer: self._start_writing())
+
     async def _write(self) -> None:
+        """Write until nothing waits. What was handed over is carried out, even if every task is being cancelled."""
         while self._waiting:
+            if self._last_batch > 1:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(GATHER_SECONDS)
             batch = self._next_batch()
-            # Shielded: what was handed over is carried out, even if every task of the loop is being cancelled.
-            answers = asyncio.ensure_future(self._answer(batch))
-            try:
-                await asyncio.shield(answers)
-            except asyncio.CancelledError:
-                await answers
-                while self._waiting:
-                    await self._answer(self._next_batch())
-                raise
+            self._last_batch = len(batch)
+            await self._answer(batch)
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         """Commit a batch and tell each caller its result. A failing operation must not take others with it."""
@@ -133,16 +139,28 @@ class LedgerEngine:
 
         for attempt in range(1, COMMIT_TRIES + 1):
             try:
-                return await self._runner.run(work)
+                return await self._to_its_end(work)
             except DBAPIError as error:
                 if attempt == COMMIT_TRIES or not _was_rolled_back_for_others(error):
                     raise
         raise AssertionError("unreachable")
 
+    async def _to_its_end(self, work: Operation[T]) -> T:
+        """Run a transaction whoever is cancelled meanwhile; one that was itself cancelled was rolled back, and is
+        run again."""
+        running = asyncio.ensure_future(self._runner.run(work))
+        while True:
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                if running.cancelled():
+                    running = asyncio.ensure_future(self._runner.run(work))
+
     async def close(self) -> None:
         """Wait for what was handed over, then close the database."""
         while self._writer is not None and not self._writer.done():
             await asyncio.wait([self._writer])
+            await asyncio.sleep(0)  # a writer that was cancelled has a successor by then
         await self._runner.close()
 
 
@@ -160,7 +178,12 @@ class _SqliteRunner:
             with self._engine.begin() as connection:
                 return work(connection)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, transaction)
+        done = asyncio.wrap_future(self._thread.submit(transaction))
+        while True:  # a thread cannot be cancelled: its result is waited for, whatever happens to this task
+            try:
+                return await asyncio.shield(done)
+            except asyncio.CancelledError:
+                continue
 
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)

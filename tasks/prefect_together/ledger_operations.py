@@ -378,6 +378,11 @@ def database_now(connection: Connection, now: float) -> float:
     return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
 
 
+def living(connection: Connection, run_ids: Collection[str], now: float) -> frozenset[str]:
+    """See `Ledger.living`."""
+    return frozenset(run_id for run_id in run_ids if _is_alive(connection, run_id, now))
+
+
 def _is_alive(connection: Connection, run_id: str, now: float) -> bool:
     """Whether a run still works: in this process it is known, on this machine its process tells, else its heartbeat."""
     if run_id in OWN_RUNS:

@@ -26,8 +26,9 @@ def from_text(text: str, records: Mapping[str, VideoRecord]) -> Plan:
     rows = tuple(
         PlannedRow(number, dict(zip(names, cells, strict=True)), row_id, tuple(keys), shared_with)
         for number, cells, row_id, keys, shared_with in content["rows"]
+        if all(key in records for key in keys)  # a run that was killed before it had entered its rows
     )
-    videos = {key: video_of(records[key]) for row in rows for key in row.keys if key in records}
+    videos = {key: video_of(records[key]) for row in rows for key in row.keys}
     return Plan(content["source"], tuple(content["columns"]), rows, videos, ())
 
 

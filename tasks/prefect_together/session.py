@@ -24,7 +24,7 @@ from prefect_together.schedule import DurationBook
 MAX_DOWNLOADS = 16
 """Downloads at once."""
 REQUESTS_PER_SECOND = 100.0
-"""Polls of one process over all its jobs; the limit of the service is not published (November 2026)."""
+"""Polls of one process over all its jobs, fewer after a refusal; the service publishes no limit (November 2026)."""
 
 
 @dataclass(slots=True, eq=False)

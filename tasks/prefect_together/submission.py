@@ -40,13 +40,13 @@ _NEVER_SENT_BY_HTTPX = (
 )
 
 
-def classify_submission(error: Exception) -> SubmissionRefused | NeverSent | SubmissionInDoubt:
+def classify_submission(error: Exception, *, secret: str = "") -> SubmissionRefused | NeverSent | SubmissionInDoubt:
     """Say what an exception from the SDK's `videos.create` means for the job.
 
     Works for the SDK on httpx and on aiohttp. Whatever is not known to be safe is `SubmissionInDoubt`.
     """
     if isinstance(error, together.APIStatusError):
-        return _classify_status(error)
+        return _classify_status(error, secret)
     if isinstance(error, together.APIConnectionError):
         cause = error.__cause__
         told = _beneath(cause or error)
@@ -77,9 +77,9 @@ def _was_redirected(cause: BaseException, request: httpx.Request) -> bool:
         return False
 
 
-def _classify_status(error: together.APIStatusError) -> SubmissionRefused | SubmissionInDoubt:
+def _classify_status(error: together.APIStatusError, secret: str) -> SubmissionRefused | SubmissionInDoubt:
     status = error.status_code
-    code, message, param = error_fields(error.body, error.message)
+    code, message, param = error_fields(error.body, error.message, secret=secret)
     if status in ACCOUNT_STATUSES:
         return AccountBlocked(status, code, message, param)
     if status in BAD_PARAMETER_STATUSES:
@@ -94,20 +94,23 @@ def _is_refusal(body: object) -> bool:
     return isinstance(body, Mapping) and bool(cast("Mapping[str, Any]", body).get("error"))
 
 
-def error_fields(body: object, fallback: str) -> tuple[str | None, str, str | None]:
-    """Code, message and field of an error body `{"error": {"message", "type", "param", "code"}}`."""
+def error_fields(body: object, fallback: str, *, secret: str = "") -> tuple[str | None, str, str | None]:
+    """Code, message and field of an error body `{"error": {"message", "type", "param", "code"}}`.
+
+    A service that repeats the key in its message must not bring it into logs: `secret` is taken out.
+    """
+
+    def said(value: object, limit: int = 300) -> str:
+        text = " ".join(str(value).split())
+        return (text.replace(secret, "[key]") if secret else text)[:limit]
+
     if not isinstance(body, Mapping):
-        return None, " ".join(fallback.split())[:300], None
+        return None, said(fallback), None
     outer = cast("Mapping[str, Any]", body)
     inner = outer.get("error", outer)
     if not isinstance(inner, Mapping):
-        return None, str(inner)[:300], None
+        return None, said(cast("object", inner)), None
     fields = cast("Mapping[str, Any]", inner)
     code = fields.get("code") or fields.get("type")
-    message = fields.get("message")
-    param = fields.get("param")
-    return (
-        str(code) if code else None,
-        str(message)[:1000] if message else " ".join(fallback.split())[:300],
-        str(param) if param else None,
-    )
+    message, param = fields.get("message"), fields.get("param")
+    return said(code) if code else None, said(message or fallback, 1000), said(param) if param else None

@@ -16,7 +16,7 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect_together.batch import RunSettings
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.console import plain_task_lines
-from prefect_together.errors import TogetherVideoError
+from prefect_together.errors import NotApproved, TogetherVideoError
 from prefect_together.events import emit_run_events
 from prefect_together.generate import Places, generate_table, plan_line, plan_table
 from prefect_together.local_prefect import Stopped, until_stopped
@@ -42,8 +42,9 @@ async def run_plan(
     """Run the plan that `make_plan` gives and return the state that the flow ends in.
 
     Completed, with the RunOutcome as its result, if every row is downloaded; Completed named StillGenerating if rows
-    are left for a later run; Cancelled by Ctrl-C, SIGTERM or the UI; else Failed, with the error as its result
-    (RowsFailed, which holds the outcome, if only rows failed).
+    are left for a later run, CompletedWithFailures if no more rows failed than are allowed to; Cancelled by Ctrl-C,
+    SIGTERM or the UI, or because its cost was not approved; else Failed, with the error as its result (RowsFailed,
+    which holds the outcome, if only rows failed).
     """
     plain_task_lines()
     logger = get_run_logger()
@@ -59,12 +60,14 @@ async def run_plan(
             outcome = await until_stopped(work)
     except Stopped as stop:
         return Cancelled(message=f"{stop}; the same run again goes on where this one stopped", data=stop)
+    except NotApproved as error:
+        return Cancelled(message=str(error), data=error)
     except TogetherVideoError as error:
         if len(str(error)) > MESSAGE_CHARACTERS:
             logger.error("%s", error)
         return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
     emit_run_events(outcome)
-    return final_state(outcome)
+    return final_state(outcome, allowed_failures=settings.allowed_failures)
 
 
 async def run_table(
@@ -98,14 +101,16 @@ def table_defaults(model: str | None, parameters: VideoParameters | None) -> dic
     return values | ({"model": model} if model else {})
 
 
-def final_state(outcome: RunOutcome) -> State[Any]:
-    """The flow's state for an outcome; see `run_table`."""
+def final_state(outcome: RunOutcome, *, allowed_failures: int = 0) -> State[Any]:
+    """The flow's state for an outcome; see `run_plan`."""
     message = outcome.message[:MESSAGE_CHARACTERS]
-    if outcome.failed:
+    if len(outcome.failed) > allowed_failures:
         return Failed(message=message, data=RowsFailed(outcome))
     if outcome.open:
-        return Completed(name="StillGenerating", message=f"{message}. Run again to collect the rest.", data=outcome)
-    return Completed(message=message, data=outcome)
+        message = f"{message}. Run again to collect the rest."
+    if outcome.failed:
+        return Completed(name="CompletedWithFailures", message=message, data=outcome)
+    return Completed(name="StillGenerating" if outcome.open else "Completed", message=message, data=outcome)
 
 
 def _started_at() -> float:

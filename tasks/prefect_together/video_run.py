@@ -11,6 +11,7 @@ from prefect_together.errors import (
     BadParameter,
     BudgetReached,
     DownloadFailed,
+    ImageChanged,
     JobFailed,
     JobNotFound,
     JobTimedOut,
@@ -20,6 +21,7 @@ from prefect_together.errors import (
     SubmissionInDoubt,
     TogetherVideoError,
 )
+from prefect_together.events import emit_video_event
 from prefect_together.jobs import VideoJob
 from prefect_together.journal import Breaker, LedgerJournal
 from prefect_together.ledger import ClaimLost, Ledger, VideoRecord
@@ -39,7 +41,7 @@ GONE_SECONDS = 48 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How a run goes about its plan. Dollars, minutes; None means no cap."""
+    """How a run goes about its plan. Dollars, minutes; None means no cap. `allowed_failures` counts rows."""
 
     max_in_flight: int = 20
     budget_usd: float | None = None
@@ -48,12 +50,23 @@ class RunSettings:
     resubmit_in_doubt: bool = False
     retry_failed: bool = False
     collect_only: bool = False
+    allowed_failures: int = 0
+    canary: bool = False
+    approve_above_usd: float | None = None
+    approval_minutes: float = 24 * 60.0
 
     @property
     def states_to_resend(self) -> frozenset[State]:
         """States that the user said are to be sent again."""
         wanted = {State.IN_DOUBT: self.resubmit_in_doubt, State.FAILED: self.retry_failed}
         return frozenset(state for state, is_wanted in wanted.items() if is_wanted)
+
+    def sends(self, state: State) -> bool:
+        """Whether a video that the ledger has in this state is sent, and not only collected."""
+        if state == State.SUBMITTING:  # its run is gone, or it has the video
+            state = State.IN_DOUBT
+        is_new = state in (State.PLANNED, State.REFUSED)
+        return not self.collect_only and (is_new or state in self.states_to_resend)
 
 
 class VideoRun:
@@ -67,7 +80,9 @@ class VideoRun:
         self._wait_seconds = settings.max_wait_minutes * 60
         self._slots = Slots(settings.max_in_flight)
         self._late_in_a_row = 0
+        self._promised_usd: dict[str, float] = {}  # what is about to be sent and not yet reserved, by key
         self.breaker = Breaker()
+        self.stopped_models: dict[str, TogetherVideoError] = {}
 
     async def run(self, video: PlannedVideo, seen: VideoRecord, *, may_send: bool) -> bool:
         """Take the video as far as it goes; False if another living run has it.
@@ -83,6 +98,8 @@ class VideoRun:
         self._tally.replace_cost(video.key, record.cost_usd)
         if claim.held:
             return False
+        if record.state == State.IN_DOUBT and seen.state == State.SUBMITTING:
+            emit_video_event("in_doubt", video)
         try:
             await self._go_on(video, record, may_send=may_send and not self._settings.collect_only)
         except ClaimLost:
@@ -96,7 +113,7 @@ class VideoRun:
         if record.state == State.SUBMITTED or (record.state == State.PLANNED and may_send):
             job = await self._generate(video, record, may_send=may_send)
         elif record.state == State.COMPLETED and record.job_id is not None:
-            job = VideoJob(record.job_id, "completed", record.model, record.video_url)
+            job = VideoJob(record.job_id, "completed", record.model, record.video_url, cost_usd=record.cost_usd)
         if job is not None:
             await self._download(video, record.file, job)
 
@@ -126,27 +143,33 @@ class VideoRun:
         """Why this video is not sent now. Waits while jobs in flight may still cost less than is reserved for them."""
         budget = self._settings.budget_usd
         while True:
-            if self.breaker.reason is not None:
-                return self.breaker.reason
+            if (reason := self.breaker.reason or self.stopped_models.get(video.request.model)) is not None:
+                return reason
             if budget is None:
                 return None
+            # Asked before and after the look: a promise may be kept, a job settled, while it is taken.
+            others, before = self._slots.used, dict(self._promised_usd)
             committed = await self._ledger.committed_usd()
-            if video.estimate_usd is not None and committed + video.estimate_usd <= budget + 1e-9:
+            promised = sum((before | self._promised_usd).values())
+            if video.estimate_usd is not None and committed + promised + video.estimate_usd <= budget + 1e-9:
+                self._promised_usd[video.key] = video.estimate_usd
                 return None
-            if video.estimate_usd is None or self._slots.used == 0 or video.estimate_usd > budget:
+            if video.estimate_usd is None or video.estimate_usd > budget or not (others or promised):
                 return BudgetReached(budget, committed, video.estimate_usd)
-            await self._slots.until_released()
+            if self._slots.used:
+                await self._slots.until_released()
 
     async def _refuse(self, video: PlannedVideo, error: TogetherVideoError) -> None:
         await self._ledger.refused(video.key, str(error))
         self._tally.set(video.key, State.REFUSED)
+        emit_video_event("refused", video)
 
     async def _create(self, video: PlannedVideo) -> VideoJob | None:
         journal = LedgerJournal(
             self._ledger, video.key, video.estimate_usd, self._settings.budget_usd, self.breaker, self._tally
         )
         try:
-            return await create_video(
+            job = await create_video(
                 as_it_is(video.request),
                 row=video.row_id,
                 session=as_it_is(self._session),
@@ -155,8 +178,17 @@ class VideoRun:
             )
         except (AccountBlocked, BudgetReached, ServiceStuck) as error:
             await self._refuse(video, error)
-        except (BadParameter, RateLimited, NeverSent, SubmissionInDoubt):
-            pass  # the journal has written what became of it
+        except (BadParameter, RateLimited, NeverSent, SubmissionInDoubt) as error:
+            # the journal has written what became of it
+            if isinstance(error, BadParameter | ImageChanged):
+                emit_video_event("failed", video)
+            elif isinstance(error, SubmissionInDoubt):
+                emit_video_event("in_doubt", video)
+        else:
+            emit_video_event("submitted", video, job_id=job.id)
+            return job
+        finally:
+            self._promised_usd.pop(video.key, None)
         return None
 
     async def _wait(
@@ -204,6 +236,8 @@ class VideoRun:
         await self._ledger.failed(video.key, error, again=again)
         self._tally.set(video.key, State.PLANNED if again else State.FAILED)
         self._tally.add_cost(video.key, error.cost_usd)
+        if not again:
+            emit_video_event("failed", video, job_id=error.job_id, cost_usd=error.cost_usd)
 
     async def _download(self, video: PlannedVideo, file: str, job: VideoJob) -> None:
         try:
@@ -223,3 +257,4 @@ class VideoRun:
             video.key, size_bytes=clip.size_bytes, sha256=clip.sha256, clip=clip.media.as_dict()
         )
         self._tally.set(video.key, State.DOWNLOADED)
+        emit_video_event("downloaded", video, job_id=job.id, cost_usd=job.cost_usd)
