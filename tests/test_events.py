@@ -10,8 +10,11 @@ from prefect.events import Event
 from prefect.events.clients import AssertingPassthroughEventsClient
 from prefect.events.worker import EventsWorker
 
-from prefect_together.events import emit_video_event
+from prefect_together.errors import CanaryFailed
+from prefect_together.events import emit_video_event, run_events
+from prefect_together.outcome import RunOutcome
 from prefect_together.plan import make_plan
+from prefect_together.results import RowResult, TakeResult, totals
 from prefect_together.table import read_table
 from table_of_prompts import KEY, MODEL, PRICE_USD, Desk, prompts
 
@@ -81,3 +84,13 @@ def test_outside_a_flow_run_nothing_is_emitted() -> None:
     (video,) = make_plan(read_table(f"id,prompt,model\nr1,{CAT},{MODEL}\n")).videos.values()
 
     emit_video_event("downloaded", replace(video, row_id="x" * 100_000))
+
+
+def test_rows_refused_for_their_canary_are_not_taken_for_a_blocked_account() -> None:
+    error = str(CanaryFailed(MODEL, "r1", "job job-1 failed (moderation)"))
+    take = TakeResult(row_id="r2", status="refused", model=MODEL, parameters={}, error=error)
+    rows = (RowResult(number=3, cells={}, takes=(take,)),)
+
+    events = dict(run_events(RunOutcome(rows, totals(rows), "out", "out/index.html")))
+
+    assert events == {}

@@ -105,11 +105,18 @@ def test_a_nul_is_named_with_its_row_or_comes_to_no_harm(desk: Desk, column: str
         assert (desk.output_dir / ended.rows[0]["file"]).parent == desk.output_dir / "videos"
 
 
+def written(desk: Desk, text: str) -> str:
+    """A table file: Prefect takes no more than half a megabyte as pasted text."""
+    path = desk.output_dir.parent / "table.csv"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
 def test_a_megabyte_in_a_cell_comes_through_and_back(desk: Desk) -> None:
     long = "long \N{CAT} text " * 80_000
     rows = [{"id": "r1", "prompt": "A cat", "note": long}]
 
-    ended = desk.run(table_text(rows))
+    ended = desk.run(written(desk, table_text(rows)))
 
     assert len(long.encode()) > 1 << 20
     assert ended.statuses == ["downloaded"]
@@ -118,7 +125,7 @@ def test_a_megabyte_in_a_cell_comes_through_and_back(desk: Desk) -> None:
 
 
 def test_a_megabyte_of_prompt_is_named_and_nothing_is_sent(desk: Desk) -> None:
-    ended = desk.run(prompts("cat " * 300_000))
+    ended = desk.run(written(desk, prompts("cat " * 300_000)))
 
     assert ended.state.is_failed()
     assert "row 2 (id r1), column prompt" in ended.state.message

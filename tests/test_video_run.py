@@ -307,11 +307,12 @@ def test_two_overlapping_runs_told_to_send_again_send_each_doubtful_row_once(pla
     class BothHaveBegun(LocalStore):
         async def sizes(self, names: Any) -> dict[str, int]:
             begun.append(self)
-            while len(begun) < 2:
-                await asyncio.sleep(0.01)
+            if len(begun) == 2:
+                both_have.set()
+            await both_have.wait()
             return await super().sizes(names)
 
-    begun: list[LocalStore] = []
+    begun, both_have = list[LocalStore](), asyncio.Event()
     settings, store = RunSettings(resubmit_in_doubt=True), BothHaveBegun(place.folder / "out")
 
     @flow(name="two-batches", persist_result=False)

@@ -105,7 +105,7 @@ def _advice(statuses: set[str]) -> str:
     advice = {
         "submitted": "**submitted**: still generating; run again to fetch them, nothing is bought twice.",
         "in_doubt": "**in_doubt**: possibly billed; run with `resubmit_in_doubt` to send them again.",
-        "refused": "**refused**: not sent because of the budget or the account; mend that and run again.",
+        "refused": "**refused**: not sent because of the budget, the account or its canary; mend that and run again.",
         "failed": "**failed**: mend the row, or run with `retry_failed` to send it again as it is.",
         "planned": "**planned**: not sent; run again.",
     }

@@ -76,7 +76,7 @@ def run_events(outcome: RunOutcome) -> Iterator[tuple[str, dict[str, Any]]]:
         usd = _estimate(by_budget)
         message = f"budget reached: {_rows(by_budget)} not sent, {dollars(usd)} more needed"
         yield BUDGET_REACHED, _payload(message, by_budget, usd, outcome)
-    by_account = [row for row in refused if not _is_for_budget(row)]
+    by_account = [row for row in refused if not _is_for_budget(row) and not _is_for_canary(row)]
     if by_account:
         error = next((take.error for row in by_account for take in row.takes if take.error), "no reason known")
         message = f"the account is blocked: {_rows(by_account)} not sent; {error[:300]}"
@@ -97,6 +97,11 @@ def _payload(message: str, rows: list[RowResult], usd: float, outcome: RunOutcom
 def _is_for_budget(row: RowResult) -> bool:
     """BudgetReached and AccountBlocked both end `refused`; their messages begin differently."""
     return any((take.error or "").startswith("budget ") for take in row.takes)
+
+
+def _is_for_canary(row: RowResult) -> bool:
+    """CanaryFailed ends `refused` too; the canary itself is a failed row, of which the run's state tells."""
+    return any((take.error or "").startswith("not sent: canary row ") for take in row.takes)
 
 
 def _estimate(rows: list[RowResult]) -> float:

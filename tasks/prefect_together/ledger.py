@@ -12,7 +12,7 @@ import contextlib
 import json
 import socket
 import uuid
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -129,25 +129,29 @@ class Ledger:
     async def accepted(self, key: str, attempt: int, job: VideoJob) -> None:
         """Write the job's id: from now on the job can be found again. Tries for half a minute; the error has the id."""
         now = self._clock.time()
-        for pause in (*SAVE_PAUSES_SECONDS, None):
-            try:
-                await self._engine.run(
+
+        def save() -> asyncio.Future[None]:
+            return asyncio.ensure_future(
+                self._engine.run(
                     lambda connection: operations.accepted(connection, key, attempt, job.id, now), order=(1, key)
                 )
-                return
-            except LedgerUnavailable as error:
-                if pause is not None and await self._slept(pause):
+            )
+
+        for pause in (*SAVE_PAUSES_SECONDS, None):
+            saving, stopped = save(), False
+            while not saving.done() or saving.cancelled():
+                saving = save() if saving.cancelled() else saving
+                stopped |= await _stopped(asyncio.wait([saving]))
+            error = saving.exception()
+            if isinstance(error, LedgerUnavailable):
+                if pause is not None and not stopped and not await _stopped(self._clock.sleep(pause)):
                     continue
                 reason = f"{error.reason}; keep this id: job {job.id} was accepted, is paid, and could not be written"
                 raise LedgerUnavailable(error.url, reason) from error
-
-    async def _slept(self, seconds: float) -> bool:
-        """False if cancelled meanwhile: whoever waits has something to say before it ends."""
-        try:
-            await self._clock.sleep(seconds)
-        except asyncio.CancelledError:
-            return False
-        return True
+            saving.result()
+            if stopped:
+                raise asyncio.CancelledError
+            return
 
     async def not_accepted(
         self, key: str, attempt: int, error: str, *, state: State, failure_class: FailureClass | None = None
@@ -342,6 +346,15 @@ async def open_ledger(url: str, *, clock: Clock = SYSTEM_CLOCK) -> AsyncGenerato
             await asyncio.gather(heartbeat, return_exceptions=True)
             operations.OWN_RUNS.discard(ledger.run.run_id)
             await ledger._end()  # pyright: ignore[reportPrivateUsage]
+
+
+async def _stopped(work: Awaitable[object]) -> bool:
+    """Wait; True if cancelled meanwhile: the caller has something to finish or to say before it ends."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        return True
+    return False
 
 
 def _other_service(is_sandbox: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from prefect_together.events import emit_video_event
 from prefect_together.jobs import VideoJob
 from prefect_together.journal import Breaker, LedgerJournal
 from prefect_together.ledger import ClaimLost, Ledger, VideoRecord
+from prefect_together.ledger_engine import LedgerUnavailable
 from prefect_together.ledger_schema import State
 from prefect_together.plan import PlannedVideo
 from prefect_together.session import VideoSession
@@ -105,7 +107,8 @@ class VideoRun:
         except ClaimLost:
             return False
         finally:
-            await self._ledger.release(video.key)
+            with suppress(LedgerUnavailable):  # it must not hide what went wrong; the run's end gives all back
+                await self._ledger.release(video.key)
         return True
 
     async def _go_on(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> None:
