@@ -40,7 +40,7 @@ def test_a_section_replaces_its_earlier_form_and_leaves_the_others(tmp_path: Pat
     assert text.count("<!-- start -->") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("part", "words"),

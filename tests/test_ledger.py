@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from postgres_server import throw_away_database
+from prefect_together import ledger_operations as operations
 from prefect_together.errors import BudgetReached, JobFailed, SettingsInvalid
 from prefect_together.identity import video_key
 from prefect_together.jobs import VideoJob
@@ -256,3 +257,20 @@ async def test_another_kind_of_database_is_named_as_a_wrong_setting() -> None:
     with pytest.raises(SettingsInvalid, match="column ledger: mysql"):
         async with open_ledger("mysql://localhost/x"):
             pass
+
+
+async def test_paid_videos_of_a_run_that_was_killed_are_found_though_their_rows_are_gone(url: str) -> None:
+    video = a_video()
+    async with open_ledger(url) as first:
+        await planned(first, video)
+        attempt = await first.intend(video.key, estimate_usd=0.28, budget_usd=None)
+        await first.accepted(video.key, attempt, VideoJob("job-1"))
+
+        async with open_ledger(url) as beside:
+            assert await beside.paid_but_absent([], output_dir=".") == []
+        operations.OWN_RUNS.discard(first.run.run_id)  # as if its process were gone
+
+        async with open_ledger(url) as later:
+            found = await later.paid_but_absent([], output_dir=".")
+
+    assert [record.job_id for record in found] == ["job-1"]

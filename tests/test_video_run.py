@@ -118,7 +118,6 @@ class Place:
     prefect: PrefectServer
     folder: Path
     clock: Clock = SYSTEM_CLOCK
-    own_ledgers: bool = False
     opened: OpenLedger = field(default=lambda url: open_ledger(url))
 
     @property

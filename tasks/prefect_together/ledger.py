@@ -241,16 +241,18 @@ class Ledger:
         return await self._engine.run(lambda connection: connection.execute(statement).scalar_one_or_none())
 
     async def paid_but_absent(self, keys: Collection[str], *, output_dir: str) -> list[VideoRecord]:
-        """Videos of an output directory that are submitted or completed, claimed by nobody, and not among `keys`."""
+        """Videos of an output directory that are submitted or completed, worked on by nobody, and not among `keys`."""
         statement = select(videos.c.video_key).where(
-            videos.c.state.in_((State.SUBMITTED, State.COMPLETED)),
-            videos.c.owner.is_(None),
-            videos.c.output_dir == output_dir,
+            videos.c.state.in_((State.SUBMITTED, State.COMPLETED)), videos.c.output_dir == output_dir
         )
+        now = self._clock.time()
 
         def read(connection: Connection) -> list[VideoRecord]:
             absent = [str(key) for key in connection.scalars(statement) if key not in keys]
-            return list(operations.read_records(connection, absent).values())
+            records = operations.read_records(connection, absent)
+            owners = {record.owner for record in records.values() if record.owner is not None}
+            living = operations.living(connection, owners, now)
+            return [record for record in records.values() if record.owner not in living]
 
         return await self._engine.run(read)
 
