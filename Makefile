@@ -32,6 +32,7 @@ lock: .venv/ready
 # Kills runs at random moments and holds the ledger against the service's own counts: about ten minutes.
 soak: .venv/ready
 	$(BIN)/python tests/kill_harness.py --rows 100 --kills 200
+	$(BIN)/pytest -m soak --timeout 900
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -50,7 +50,7 @@ def run(folder: Path, arguments: Sequence[str]) -> tuple[int, float, dict[str, i
     return code, seconds, stats["accepted_by_prompt"], stats["faults_met"]
 
 
-@pytest.mark.parametrize("fault", ["any=0.2", "storm=0.2"])
+@pytest.mark.parametrize("fault", ["any=0.2", pytest.param("storm=0.2", marks=pytest.mark.soak)])
 def test_in_a_storm_all_that_is_known_to_be_paid_is_downloaded_and_nothing_is_bought_twice(
     tmp_path: Path, fault: str
 ) -> None:

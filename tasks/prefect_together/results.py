@@ -180,7 +180,7 @@ def totals(rows: Iterable[RowResult]) -> Totals:
     for row in rows:
         counts[row.status] += 1
         if row.shared_with is None:
-            once |= {take.job_id or object(): take for take in row.takes}
+            once |= {(take.row_id, take.take, take.job_id) if take.job_id else object(): take for take in row.takes}
     takes = list(once.values())
     by_model: dict[str, list[TakeResult]] = {}
     for take in takes:
