@@ -28,22 +28,33 @@ def find_programs() -> Path | None:
 def running_server(programs: Path) -> Generator[str]:
     """A server on a free port of 127.0.0.1; yields its URL without a database name."""
     home = Path(mkdtemp(prefix="postgres-"))
-    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
-    if as_user:
+    if is_root := os.getuid() == 0:  # PostgreSQL refuses to run as root
         shutil.chown(home, "postgres")
+    user = "postgres" if is_root else None
+    groups: list[str] | None = [] if is_root else None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     data = str(home / "data")
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/"}
-    subprocess.run([*as_user, str(programs / "initdb"), "-D", data, "-U", "tester", "-A", "trust"], **quiet)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+    def run(program: str, *arguments: str) -> None:
+        subprocess.run(
+            [programs / program, "-D", data, *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            user=user,
+            group=user,
+            extra_groups=groups,
+        )
+
+    run("initdb", "-U", "tester", "-A", "trust")
     options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=200"
-    control = [*as_user, str(programs / "pg_ctl"), "-D", data, "-w"]
-    subprocess.run([*control, "-o", options, "-l", str(home / "log"), "start"], **quiet)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    run("pg_ctl", "-w", "-o", options, "-l", str(home / "log"), "start")
     try:
         yield f"postgresql://tester@127.0.0.1:{port}"
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        run("pg_ctl", "-w", "-m", "immediate", "stop")
         shutil.rmtree(home, ignore_errors=True)
 
 
