@@ -39,6 +39,8 @@ SERVER_SETTINGS = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED": "false",
+    # Prefect's own queues drop what comes when 10,000 events wait.
+    "PREFECT_SERVER_EVENTS_MESSAGING_BROKER": "prefect_together.local_messages",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     # No deployments, schedules, workers or automations run on the server of one script.
     "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
