@@ -32,6 +32,7 @@ PURE = frozenset(
 """No I/O. They import nothing of this package but each other."""
 
 WITHOUT_PREFECT = PURE | {
+    *("clip_container", "posters"),
     *("client", "clip_request", "download", "images", "journal", "ledger", "ledger_engine", "ledger_operations"),
     *("ledger_schema", "local_prefect", "media", "outputs", "page", "part_file", "process", "remote_storage"),
     *("sandbox", "sandbox.app", "sandbox.server", "sandbox.service", "session", "single", "storage", "submit"),

@@ -1,17 +1,16 @@
-"""Whole clips are told from cut, damaged and false ones, and a picture is taken of them."""
+"""Whole clips are told from cut, damaged and false ones."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from clip_files import make_clip, padded, sound_alone
+from prefect_together.clip_container import text_excerpt
 from prefect_together.errors import ClipInvalid
-from prefect_together.media import ExpectedClip, MediaFacts, inspect_clip, poster, text_excerpt
+from prefect_together.media import ExpectedClip, MediaFacts, inspect_clip
 
 Save = Callable[[bytes], Path]
 
@@ -140,33 +139,6 @@ def test_bytes_are_not_taken_for_text(head: bytes) -> None:
 
 def test_text_that_ends_within_a_character_is_still_text() -> None:
     assert text_excerpt("grün".encode()[:3]) == "gr"
-
-
-def test_a_poster_is_a_jpeg_of_the_clips_proportions(save: Save) -> None:
-    clip = save(make_clip())
-
-    with Image.open(io.BytesIO(poster(clip, width=48))) as picture:
-        assert picture.format == "JPEG"
-        assert picture.size == (48, 32)
-
-
-def test_a_poster_is_never_larger_than_the_clip(save: Save) -> None:
-    with Image.open(io.BytesIO(poster(save(make_clip())))) as picture:
-        assert picture.size == (96, 64)
-
-
-def test_a_poster_passes_over_a_black_start(save: Save) -> None:
-    clip = save(make_clip(seconds=3, black_seconds=1.5))
-
-    with Image.open(io.BytesIO(poster(clip))) as picture:
-        darkest, brightest = picture.convert("L").getextrema()
-
-    assert int(str(brightest)) - int(str(darkest)) > 50
-
-
-def test_a_poster_of_no_video_is_refused(save: Save) -> None:
-    with pytest.raises(ClipInvalid):
-        poster(save(b"<html>"))
 
 
 def test_a_clip_as_asked_has_no_differences() -> None:

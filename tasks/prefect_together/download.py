@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import aiohttp
 
+from prefect_together.clip_container import text_excerpt
 from prefect_together.clip_request import (
     ClipAnswer,
     Interrupted,
@@ -24,7 +25,7 @@ from prefect_together.clip_request import (
 )
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import ClipInvalid, ClipTooLarge, DownloadFailed, LinkExpired
-from prefect_together.media import ExpectedClip, MediaFacts, inspect_clip, text_excerpt
+from prefect_together.media import ExpectedClip, MediaFacts, inspect_clip
 from prefect_together.part_file import PartFile
 
 MAX_CLIP_BYTES = 1 << 30

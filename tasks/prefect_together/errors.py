@@ -18,6 +18,7 @@ TogetherVideoError
 ├── JobFailed               the service gave the job up, with its code, message and failure class
 ├── JobTimedOut             the deadline passed; the job goes on and a later run can collect it
 ├── JobNotFound             the service no longer knows the job
+├── NoPoster                no picture can be had of a clip, which may play all the same
 └── DownloadFailed          the clip is not on disk; the job is paid and can be collected again
     ├── LinkExpired         403, 404, 410 on the video's URL: ask the job for a fresh one
     ├── ClipInvalid         what was served is not the video that was paid for
@@ -245,6 +246,17 @@ class JobNotFound(TogetherVideoError):
 
     def __str__(self) -> str:
         return f"job {self.job_id} is unknown to the service (HTTP 404)"
+
+
+class NoPoster(TogetherVideoError):
+    """No picture could be made of a clip. Nothing is said about the clip: it was checked when it came."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no picture of the clip: {self.reason}"
 
 
 class DownloadFailed(TogetherVideoError):

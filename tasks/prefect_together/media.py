@@ -1,14 +1,11 @@
-"""Looks into a clip on disk: is it a whole video, what is in it, a picture of it. No network, no Prefect."""
+"""Looks into a clip on disk: is it a whole video, what is in it. No network, no Prefect."""
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import cast
 
 import av
 import av.error
@@ -18,28 +15,15 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from PIL import Image, ImageStat
 
+from prefect_together.clip_container import DEMUXERS, HEAD_BYTES, check_boxes, check_segment, container_of
 from prefect_together.errors import ClipInvalid
 
-HEAD_BYTES = 512
-QUOTED_CHARACTERS = 100
-MAX_BOXES = 100_000
-POSTER_QUALITY = 80
-POSTER_FRAMES = 48
-FLAT_PICTURE_DEVIATION = 6.0
-"""Below this standard deviation of brightness (0-255) a picture is black, white or a plain fade."""
-
-_DEMUXERS = {"mp4": "mov", "mov": "mov", "webm": "matroska", "mkv": "matroska"}
-_NO_PROBING = {"skip_frame": "all", "fpsprobesize": "0", "probesize": "65536", "analyzeduration": "1"}
+QUICK_OPENING = {"skip_frame": "all", "fpsprobesize": "0", "probesize": "65536", "analyzeduration": "1"}
 """Opening decodes no picture to learn what the container's header says already: half the time of a check."""
 
 _NOT_TO_BE_SEEN = {"skip_idct": "all", "skip_loop_filter": "all"}
 """All of a picture is parsed, but not painted: nobody looks at what a check decodes."""
-
-_FIRST_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
-_EBML = b"\x1a\x45\xdf\xa3"
-_SEGMENT = b"\x18\x53\x80\x67"
 
 
 @dataclass(frozen=True)
@@ -104,115 +88,20 @@ def inspect_clip(path: Path) -> MediaFacts:
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
-        container = _container_of(head)
-        if _DEMUXERS[container] == "mov":
-            _check_boxes(file, size_bytes)
+        container = container_of(head)
+        if DEMUXERS[container] == "mov":
+            check_boxes(file, size_bytes)
         else:
-            _check_segment(head, size_bytes)
+            check_segment(head, size_bytes)
     try:
-        with av.open(path, "r", format=_DEMUXERS[container], options=_NO_PROBING, metadata_errors="replace") as opened:
+        with av.open(path, "r", format=DEMUXERS[container], options=QUICK_OPENING, metadata_errors="replace") as opened:
             return _read_through(opened, container)
     except av.error.FFmpegError as error:
-        raise ClipInvalid(f"the {container.upper()} cannot be read: {_libav_says(error)}") from error
-
-
-def text_excerpt(head: bytes) -> str | None:
-    """The first words of a file whose `head` is text (HTML, JSON, XML, a message), or None if it is not.
-
-    For naming an error page that was served as a clip: a video never begins with printable characters only.
-    """
-    head = head[:HEAD_BYTES]
-    text = head.decode("utf-8", errors="ignore")
-    lost_bytes = len(head) - len(text.encode())
-    is_binary = lost_bytes > 3 or any(ord(character) < 32 and not character.isspace() for character in text)
-    words = " ".join(text.removeprefix("\ufeff").split())
-    if is_binary or not words:
-        return None
-    return words if len(words) <= QUOTED_CHARACTERS else words[:QUOTED_CHARACTERS] + "…"
-
-
-def poster(path: Path, *, width: int = 480) -> bytes:
-    """A JPEG of a representative frame, `width` pixels wide (at most the clip's own), in its proportions.
-
-    The key frame before the first third; if that is plain (a fade from black), the next that shows something.
-    Raises `ClipInvalid` when nothing can be decoded, and `OSError` when the file cannot be read.
-    """
-    with path.open("rb") as file:
-        container = _container_of(file.read(HEAD_BYTES))
-    try:
-        with av.open(path, "r", format=_DEMUXERS[container], metadata_errors="replace") as opened:
-            stream = _video_stream(opened)
-            opened.seek(int(_duration_seconds(opened, stream, 0.0) / 3 * 1_000_000))
-            return _jpeg_of_first_shown(opened.decode(stream), width)
-    except av.error.FFmpegError as error:
-        raise ClipInvalid(f"no picture can be decoded: {_libav_says(error)}") from error
-
-
-def _container_of(head: bytes) -> str:
-    if not head:
-        raise ClipInvalid("the clip is empty (0 bytes)")
-    if head.startswith(_EBML):
-        return "webm" if b"webm" in head[:64] else "mkv"
-    if head[4:8] in _FIRST_BOXES:
-        return "mov" if head[4:12] == b"ftypqt  " or head[4:8] != b"ftyp" else "mp4"
-    words = text_excerpt(head)
-    if words is not None:
-        raise ClipInvalid(f'the clip is text, not a video: "{words}"')
-    raise ClipInvalid(f"the clip is neither MP4 nor WebM (its first bytes are {head[:12].hex(' ')})")
-
-
-def _check_boxes(file: BinaryIO, size_bytes: int) -> None:
-    """The boxes at the top of an MP4 must fill the file exactly, with an index and pictures among them."""
-    kinds: set[bytes] = set()
-    offset = 0
-    for _ in range(MAX_BOXES):
-        if offset >= size_bytes:
-            break
-        file.seek(offset)
-        header = file.read(16)
-        kind = header[4:8]
-        length = int.from_bytes(header[:4])
-        if length == 1:
-            length = int.from_bytes(header[8:16])
-        elif length == 0:
-            length = size_bytes - offset
-        if len(header) < 8 or offset + length > size_bytes:
-            name = kind.decode("ascii", errors="replace") or "next"
-            raise ClipInvalid(f"the MP4 is cut: it ends in its {name} box, at byte {size_bytes}")
-        if length < 8 or not any(kind):
-            raise ClipInvalid(f"the MP4 is damaged at byte {offset}")
-        kinds.add(kind)
-        offset += length
-    if b"moov" not in kinds:
-        raise ClipInvalid(f"the MP4 is cut or damaged: it has no index (moov) in its {size_bytes} bytes")
-    if b"mdat" not in kinds:
-        raise ClipInvalid(f"the MP4 is cut: it has no pictures (mdat) in its {size_bytes} bytes")
-
-
-def _check_segment(head: bytes, size_bytes: int) -> None:
-    """The length that a WebM gives for its one segment, if it gives any, must not pass the file's end."""
-    header_length, header_start = _ebml_length(head, 4)
-    offset = header_start + (header_length or 0)
-    if header_length is None or head[offset : offset + 4] != _SEGMENT:
-        raise ClipInvalid("the WebM is cut or damaged: it has no segment")
-    length, start = _ebml_length(head, offset + 4)
-    if length is not None and start + length > size_bytes:
-        raise ClipInvalid(f"the WebM is cut: it is {start + length} bytes long, {size_bytes} are there")
-
-
-def _ebml_length(head: bytes, offset: int) -> tuple[int | None, int]:
-    """The length at `offset`, None if it is left open, and where the content starts (RFC 8794, 4 and 6)."""
-    first = head[offset] if offset < len(head) else 0
-    width = 9 - first.bit_length()
-    if first == 0 or offset + width > len(head):
-        raise ClipInvalid("the WebM is cut or damaged: its header is not whole")
-    bits = 7 * width
-    value = int.from_bytes(head[offset : offset + width]) & ((1 << bits) - 1)
-    return (None if value == (1 << bits) - 1 else value), offset + width
+        raise ClipInvalid(f"the {container.upper()} cannot be read: {libav_says(error)}") from error
 
 
 def _read_through(opened: InputContainer, container: str) -> MediaFacts:
-    stream = _video_stream(opened)
+    stream = video_stream(opened)
     # Some encoders refresh pictures bit by bit: a key frame alone is then not complete, and still decodes.
     stream.codec_context.flags |= Flags.output_corrupt
     stream.codec_context.options = _NOT_TO_BE_SEEN
@@ -240,7 +129,7 @@ def _read_through(opened: InputContainer, container: str) -> MediaFacts:
     if container in ("webm", "mkv") and end_seconds < told_seconds - max(0.5, told_seconds / 5):
         raise ClipInvalid(f"the {name} is cut: it ends at {end_seconds:.1f} s of {told_seconds:.1f} s")
     frames = [_decode_alone(stream.codec_context, packet) for packet in keys]
-    duration_seconds = _duration_seconds(opened, stream, end_seconds)
+    duration_seconds = length_seconds(opened, stream, end_seconds)
     told_rate = float(stream.average_rate or 0)
     return MediaFacts(
         container=container,
@@ -253,7 +142,7 @@ def _read_through(opened: InputContainer, container: str) -> MediaFacts:
     )
 
 
-def _video_stream(opened: InputContainer) -> VideoStream:
+def video_stream(opened: InputContainer) -> VideoStream:
     streams = opened.streams.video
     if not streams:
         raise ClipInvalid("there is no video in it")
@@ -274,27 +163,11 @@ def _decode_alone(context: VideoCodecContext, packet: Packet[VideoStream]) -> Vi
     return frames[0]
 
 
-def _duration_seconds(opened: InputContainer, stream: VideoStream, end_seconds: float) -> float:
+def length_seconds(opened: InputContainer, stream: VideoStream, end_seconds: float) -> float:
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     return opened.duration / 1_000_000 if opened.duration is not None else end_seconds
 
 
-def _jpeg_of_first_shown(frames: Iterator[VideoFrame], width: int) -> bytes:
-    picture: Image.Image | None = None
-    for frame in islice(frames, POSTER_FRAMES):
-        shown_width = min(width, frame.width)
-        shown_height = max(1, round(frame.height * shown_width / frame.width))
-        to_image = cast(Callable[..., Image.Image], frame.to_image)  # pyright: ignore[reportUnknownMemberType]
-        picture = to_image(width=shown_width, height=shown_height)
-        if ImageStat.Stat(picture.convert("L")).stddev[0] > FLAT_PICTURE_DEVIATION:
-            break
-    if picture is None:
-        raise ClipInvalid("no picture can be decoded")
-    jpeg = io.BytesIO()
-    picture.save(jpeg, "JPEG", quality=POSTER_QUALITY, optimize=True)
-    return jpeg.getvalue()
-
-
-def _libav_says(error: av.error.FFmpegError) -> str:
+def libav_says(error: av.error.FFmpegError) -> str:
     return error.strerror or os.strerror(error.errno or 0)
