@@ -113,8 +113,8 @@ def test_a_signal_ends_all_submits_and_leaves_the_ledger_right_within_a_second(
 
 
 @contextmanager
-def served(runs: WarmRuns) -> Generator[tuple[httpx.Client, str]]:
-    """The flow under `serve`; yields Prefect's API and the deployment's id."""
+def served(runs: WarmRuns, log: Path) -> Generator[tuple[httpx.Client, str]]:
+    """The flow under `serve`, which logs to a file; yields Prefect's API and the deployment's id."""
     program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import os; os.chdir({str(FLOWS)!r})\n"
     program += f"from generate_videos import generate_videos; generate_videos.serve(name={DEPLOYMENT!r})"
     environment = runs.environment | {
@@ -124,11 +124,12 @@ def served(runs: WarmRuns) -> Generator[tuple[httpx.Client, str]]:
     }
     with (
         httpx.Client(base_url=runs.api_url, timeout=60) as api,
+        log.open("w") as output,
         subprocess.Popen(
             [sys.executable, "-c", program],
             env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
             cwd=FLOWS,
         ) as server,
     ):
@@ -146,8 +147,9 @@ def set_state(api: httpx.Client, run_id: str, kind: str, name: str) -> None:
     assert answer.json()["status"] == "ACCEPT", answer.text
 
 
-def test_cancel_and_retry_in_prefect_repeat_nothing_that_is_paid(runs: WarmRuns, table: Table) -> None:
-    with served(runs) as (api, deployment_id):
+def test_cancel_and_retry_in_prefect_repeat_nothing_that_is_paid(runs: WarmRuns, table: Table, tmp_path: Path) -> None:
+    log = tmp_path / "serve.log"
+    with served(runs, log) as (api, deployment_id):
         parameters = {"prompts": table.words[0], "output_dir": table.words[2], "max_in_flight": 8}
         asked = api.post(f"/deployments/{deployment_id}/create_flow_run", json={"parameters": parameters})
         run_id = asked.json()["id"]
@@ -159,6 +161,10 @@ def test_cancel_and_retry_in_prefect_repeat_nothing_that_is_paid(runs: WarmRuns,
         set_state(api, run_id, "CANCELLING", "Cancelling")
         assert wait_until(lambda: state() == "CANCELLED", seconds=60, every_seconds=0.1), state()
         assert wait_until(table.is_put_in_order, seconds=5)
+        # The flow says Cancelled by itself; `serve` says it again a little later, over whatever the state is by then.
+        assert wait_until(lambda: "Cancelled flow run" in log.read_text(), seconds=60, every_seconds=0.1), (
+            log.read_text()
+        )
         cancelled_at = len(table.creates_at())
         assert len(table.accepted()) < ROWS
         time.sleep(1)  # nothing is to happen: there is no event for that
