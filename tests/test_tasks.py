@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from prefect import flow
+from prefect.context import FlowRunContext
 
 from prefect_together.credentials import TogetherCredentials
 from prefect_together.download import DownloadedClip
@@ -24,7 +25,7 @@ from prefect_together.errors import (
 )
 from prefect_together.jobs import VideoJob
 from prefect_together.requests import VideoRequest
-from prefect_together.tasks import create_video, download_video, wait_for_video
+from prefect_together.tasks import create_video, download_video, forget_results, wait_for_video
 from table_of_prompts import KEY, MODEL, Desk
 
 REQUEST = VideoRequest(model=MODEL, prompt="A paper boat in the rain")
@@ -210,3 +211,18 @@ def test_many_rows_of_an_own_flow_run_side_by_side(desk: Desk, tmp_path: Path) -
 
     assert [clip.path.name for clip in clips] == ["0.mp4", "1.mp4", "2.mp4", "3.mp4"]
     assert KEY not in repr(clips)
+
+
+def test_a_flow_of_many_rows_can_let_go_of_what_prefect_keeps_of_each_result(desk: Desk) -> None:
+    async def body() -> tuple[int, int]:
+        context = FlowRunContext.get()
+        assert context is not None
+        await create_video(REQUEST)
+        kept = len(context.run_results)
+        forget_results()
+        return kept, len(context.run_results)
+
+    kept, left = in_own_flow(desk, body)
+
+    assert kept > 0
+    assert left == 0

@@ -17,6 +17,7 @@ from prefect_together.remembered import video_of
 from prefect_together.session import MAX_DOWNLOADS, VideoSession
 from prefect_together.storage import OutputStore
 from prefect_together.tally import FINISHED, Tally
+from prefect_together.tasks import forget_results
 from prefect_together.video_run import RunSettings, VideoRun
 
 HELD_PAUSE_SECONDS, LONGEST_HELD_PAUSE_SECONDS = 1.0, 15.0
@@ -155,6 +156,7 @@ class Batch:
             if order.is_canary(video):
                 await self._judge(video, order, is_ours=is_ours)
         finally:
+            forget_results()
             if order.is_canary(video):  # an error that was not foreseen: whatever it is, no more of this
                 self._stop_model(video, order, "ended by an error that was not foreseen")
 

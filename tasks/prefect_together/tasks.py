@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
 from prefect.tasks import Task
@@ -39,6 +40,17 @@ T = TypeVar("T")
 def as_it_is(value: T) -> T:
     """A task's argument that the engine does not search for futures: twice a task run, 2 ms for a large object."""
     return cast("T", quote(value))
+
+
+def forget_results() -> None:
+    """Let go of the states that Prefect keeps to tell, later in the flow, which task a value came from.
+
+    They stay until the flow ends: three task runs a row are 8 kB and 17 entries (measured on 3.8.8), 80 MB in 10,000
+    rows. For flows whose tasks take nothing that Prefect is to trace, see `as_it_is`.
+    """
+    context = FlowRunContext.get()
+    if context is not None:
+        context.run_results.clear()
 
 
 @task(name="create-video", task_run_name="create {row}", cache_policy=NO_CACHE, retries=0, persist_result=False)
