@@ -20,6 +20,7 @@ from pydantic import Field
 
 from prefect_together.batch import RunSettings
 from prefect_together.generate import Places, remembered_plan
+from prefect_together.parameters import BlockName, LedgerPlace
 from prefect_together.table_run import run_plan
 
 
@@ -28,8 +29,8 @@ async def collect_videos(
     *,
     output_dir: str = "out",
     max_wait_minutes: Annotated[float, Field(ge=0, le=10_080)] = 5.0,
-    credentials_block: str | None = None,
-    ledger: str | None = None,
+    credentials_block: BlockName = None,
+    ledger: LedgerPlace = None,
     sandbox: bool = False,
     sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
 ) -> State[Any]:
@@ -37,11 +38,11 @@ async def collect_videos(
 
     Args:
         output_dir: The output directory of the runs that submitted them.
-        max_wait_minutes: How long a job is waited for, from now; 0 looks once.
+        max_wait_minutes: How long a job is waited for, from now, up to a week (10080); 0 looks once.
         credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
         ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
         sandbox: Collect from the local imitation of the service that made them.
-        sandbox_speed: How many times faster than usual the sandbox generates.
+        sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
     """
     places = Places(output_dir, ledger, credentials_block, sandbox, sandbox_speed)
     return await run_plan(

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from prefect_together.batch import RunSettings
 from prefect_together.generate import Places
-from prefect_together.parameters import VideoParameters
+from prefect_together.parameters import BlockName, Budget, ForAllRows, Image, Images, Model
 from prefect_together.plan import Plan
 from prefect_together.single import plan_video
 from prefect_together.table_run import run_plan, table_defaults
@@ -31,19 +31,19 @@ from prefect_together.table_run import run_plan, table_defaults
 async def generate_video(
     prompt: str,
     *,
-    model: str = "minimax/video-01-director",
-    first_frame: str | None = None,
-    last_frame: str | None = None,
-    reference_images: list[str] | None = None,
-    parameters: Annotated[VideoParameters | None, Parameter(name="*")] = None,
-    count: Annotated[int, Field(ge=1, le=100)] = 1,
+    model: Annotated[Model, Parameter(show_choices=False)] = "minimax/video-01-director",
     output_dir: str = "out-single",
-    budget_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
-    max_wait_minutes: Annotated[float, Field(gt=0, le=10_080)] = 60.0,
-    credentials_block: str | None = None,
-    catalogue_checks: bool = True,
     dry_run: bool = False,
     sandbox: bool = False,
+    first_frame: Image = None,
+    last_frame: Image = None,
+    reference_images: Images = None,
+    count: Annotated[int, Field(ge=1, le=100)] = 1,
+    budget_usd: Budget = None,
+    credentials_block: BlockName = None,
+    max_wait_minutes: Annotated[float, Field(gt=0, le=10_080)] = 60.0,
+    catalogue_checks: bool = True,
+    parameters: ForAllRows = None,
     sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
 ) -> State[Any]:
     """Make one video from a prompt. The same prompt and parameters again are the same video, and not bought again.
@@ -51,19 +51,19 @@ async def generate_video(
     Args:
         prompt: What to show.
         model: The model, for example minimax/video-01-director.
+        output_dir: Directory or fsspec URL (s3://...) for videos/, results.csv, index.html and ledger.db.
+        dry_run: Check the parameters and say what it costs; send nothing.
+        sandbox: Use a local imitation of the service: no key, no cost, a clip that shows its prompt.
         first_frame: Image to begin with: a URL, or a file below the working directory.
         last_frame: Image to end with, on models that take one.
         reference_images: Images for the look of the whole clip, on models that take them.
-        parameters: The API's other parameters.
-        count: How many takes.
-        output_dir: Directory or fsspec URL (s3://...) for videos/, results.csv, index.html and ledger.db.
-        budget_usd: Cap in dollars over all runs into this output directory.
-        max_wait_minutes: How long the job is waited for; after that a later run collects it.
+        count: How many takes, 1 to 100.
+        budget_usd: Cap in dollars over all runs into this output directory, 0 or more.
         credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
+        max_wait_minutes: How long the job is waited for, up to a week (10080); after that a later run collects it.
         catalogue_checks: Check against the known limits of the model before anything is sent.
-        dry_run: Check the parameters and say what it costs; send nothing.
-        sandbox: Use a local imitation of the service: no key, no cost, a clip that shows its prompt.
-        sandbox_speed: How many times faster than usual the sandbox generates.
+        parameters: The API's other parameters. Empty: the model's own default holds.
+        sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
     """
 
     async def plan() -> Plan:

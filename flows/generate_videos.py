@@ -21,7 +21,15 @@ from pydantic import Field
 
 from prefect_together.batch import RunSettings
 from prefect_together.generate import Places
-from prefect_together.parameters import VideoParameters
+from prefect_together.parameters import (
+    ApprovalLimit,
+    BlockName,
+    Budget,
+    ForAllRows,
+    ImageDirectory,
+    LedgerPlace,
+    ModelOrTable,
+)
 from prefect_together.table_run import run_table
 
 
@@ -29,23 +37,23 @@ from prefect_together.table_run import run_table
 async def generate_videos(
     prompts: str,
     *,
+    model: Annotated[ModelOrTable, Parameter(show_choices=False)] = None,
     output_dir: str = "out",
-    model: str | None = None,
-    parameters: Annotated[VideoParameters | None, Parameter(name="*")] = None,
-    max_in_flight: Annotated[int, Field(ge=1, le=2000)] = 20,
-    budget_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
-    approve_above_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
-    max_wait_minutes: Annotated[float, Field(gt=0, le=10_080)] = 60.0,
-    canary: bool = False,
-    credentials_block: str | None = None,
-    ledger: str | None = None,
-    resubmit_in_doubt: bool = False,
-    retry_failed: bool = False,
-    allowed_failures: Annotated[int, Field(ge=0)] = 0,
-    catalogue_checks: bool = True,
-    image_directory: str | None = None,
     dry_run: bool = False,
     sandbox: bool = False,
+    budget_usd: Budget = None,
+    approve_above_usd: ApprovalLimit = None,
+    canary: bool = False,
+    credentials_block: BlockName = None,
+    retry_failed: bool = False,
+    resubmit_in_doubt: bool = False,
+    allowed_failures: Annotated[int, Field(ge=0)] = 0,
+    max_in_flight: Annotated[int, Field(ge=1, le=2000)] = 20,
+    max_wait_minutes: Annotated[float, Field(gt=0, le=10_080)] = 60.0,
+    catalogue_checks: bool = True,
+    parameters: ForAllRows = None,
+    image_directory: ImageDirectory = None,
+    ledger: LedgerPlace = None,
     sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
 ) -> State[Any]:
     """Turn a table of prompts into a folder of videos; each is paid once, whatever happens.
@@ -53,25 +61,28 @@ async def generate_videos(
     Run it again with the same output directory to go on: what is finished is left alone, what is paid is collected.
 
     Args:
-        prompts: Path or URL of a table (CSV, TSV, JSONL, Parquet, Excel) with a column prompt, or the CSV text itself.
-        output_dir: Directory or fsspec URL (s3://...) for videos/, results.csv, index.html and ledger.db.
+        prompts: The table: its CSV text, pasted, with a header line that has a column prompt; or the path or URL of a
+            table (CSV, TSV, JSONL, Parquet, Excel). Prefect takes a pasted table of up to 0.5 MB; larger ones by path.
         model: Model for the rows that name none, for example minimax/video-01-director.
-        parameters: Parameters for the rows that do not set them.
-        max_in_flight: Jobs at the provider at once.
-        budget_usd: Cap in dollars over all runs into this ledger; what would pass it is not sent.
-        approve_above_usd: If what is newly sent may cost more dollars, the run pauses until approved in the UI.
-        max_wait_minutes: How long a job is waited for; what is not done by then is collected by a later run.
-        canary: Send one video of each model first; if it is not downloaded, nothing more of that model is sent.
-        credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
-        ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
-        resubmit_in_doubt: Send rows again whose create call got no answer. They may be paid twice.
-        retry_failed: Send failed rows again.
-        allowed_failures: How many rows may be failed, in doubt or refused before the run's state is Failed.
-        catalogue_checks: Check rows against the known limits of their models before anything is sent.
-        image_directory: Where relative image paths start. Default: the directory of the table.
+        output_dir: Directory or fsspec URL (s3://...) for videos/, results.csv, index.html and ledger.db. The same one
+            again goes on where the last run stopped.
         dry_run: Check the table and say what it costs; send nothing.
         sandbox: Use a local imitation of the service: no key, no cost, clips that show their prompt.
-        sandbox_speed: How many times faster than usual the sandbox generates.
+        budget_usd: Cap in dollars over all runs into this ledger, 0 or more; what would pass it is not sent.
+        approve_above_usd: If what is newly sent may cost more dollars, the run pauses until approved in the UI.
+        canary: Send one video of each model first; if it is not downloaded, nothing more of that model is sent.
+        credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
+        retry_failed: Send failed rows again.
+        resubmit_in_doubt: Send rows again whose create call got no answer. They may be paid twice.
+        allowed_failures: How many rows may be failed, in doubt or refused before the run's state is Failed; 0 or more.
+        max_in_flight: Jobs at the provider at once, 1 to 2000.
+        max_wait_minutes: How long a job is waited for, up to a week (10080); what is not done by then is collected by a
+            later run.
+        catalogue_checks: Check rows against the known limits of their models before anything is sent.
+        parameters: For the rows that do not set them. Empty: the model's own default holds.
+        image_directory: Where relative image paths start. Default: the directory of the table.
+        ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
+        sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
     """
     return await run_table(
         prompts,

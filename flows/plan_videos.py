@@ -18,7 +18,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from prefect_together.parameters import VideoParameters
+from prefect_together.parameters import Budget, ForAllRows, ImageDirectory, LedgerPlace, ModelOrTable, PlannedDirectory
 from prefect_together.plan_run import run_planning
 from prefect_together.table_run import table_defaults
 
@@ -27,27 +27,28 @@ from prefect_together.table_run import table_defaults
 async def plan_videos(
     prompts: str,
     *,
-    model: str | None = None,
-    parameters: Annotated[VideoParameters | None, Parameter(name="*")] = None,
-    output_dir: str | None = None,
-    ledger: str | None = None,
+    model: Annotated[ModelOrTable, Parameter(show_choices=False)] = None,
+    output_dir: PlannedDirectory = None,
+    budget_usd: Budget = None,
     max_in_flight: Annotated[int, Field(ge=1, le=2000)] = 20,
-    budget_usd: Annotated[float, Field(ge=0)] | None = None,
     catalogue_checks: bool = True,
-    image_directory: str | None = None,
+    parameters: ForAllRows = None,
+    image_directory: ImageDirectory = None,
+    ledger: LedgerPlace = None,
 ) -> State[Any]:
     """Check every row of a table: what it would make, what that costs, how long it takes. Sends nothing.
 
     Args:
-        prompts: Path or URL of a table (CSV, TSV, JSONL, Parquet, Excel) with a column prompt, or the CSV text itself.
+        prompts: The table: its CSV text, pasted, with a header line that has a column prompt; or the path or URL of a
+            table (CSV, TSV, JSONL, Parquet, Excel). Prefect takes a pasted table of up to 0.5 MB; larger ones by path.
         model: Model for the rows that name none, for example minimax/video-01-director.
-        parameters: Parameters for the rows that do not set them.
         output_dir: Output directory of the run: what is there is not counted again, and times are learned from it.
-        ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
-        max_in_flight: Jobs at the provider at once, for the time.
-        budget_usd: Say whether this cap is enough.
+        budget_usd: Say whether this cap is enough, in dollars.
+        max_in_flight: Jobs at the provider at once, 1 to 2000, for the time.
         catalogue_checks: Check rows against the known limits of their models.
+        parameters: For the rows that do not set them. Empty: the model's own default holds.
         image_directory: Where relative image paths start. Default: the directory of the table.
+        ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
     """
     return await run_planning(
         prompts,
