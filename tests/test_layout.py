@@ -33,7 +33,17 @@ PURE = frozenset(
 
 WITHOUT_PREFECT = PURE | {
     *("clip_container", "posters"),
-    *("client", "clip_request", "download", "images", "journal", "ledger", "ledger_engine", "ledger_operations"),
+    *(
+        "client",
+        "clip_request",
+        "collector",
+        "download",
+        "images",
+        "journal",
+        "ledger",
+        "ledger_engine",
+        "ledger_operations",
+    ),
     *("ledger_schema", "local_prefect", "media", "outputs", "page", "part_file", "process", "remote_storage"),
     *("sandbox", "sandbox.app", "sandbox.server", "sandbox.service", "session", "single", "storage", "submit"),
     *("table", "table_columns", "table_media", "table_reading", "table_rows", "table_source", "typed_cells", "wait"),

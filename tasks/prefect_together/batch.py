@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 
 from prefect_together.canary import StartOrder
+from prefect_together.collector import seldom_collected
 from prefect_together.errors import CanaryFailed
 from prefect_together.ledger import HERE, Ledger, VideoRecord
 from prefect_together.ledger_engine import LedgerUnavailable
@@ -65,8 +66,9 @@ class Batch:
         todo += await self._paid_but_absent()
         there = (State.SUBMITTED, State.COMPLETED, State.SUBMITTING)
         todo.sort(key=lambda video: self._records[video.key].state not in there)
-        await self._run_all(todo)
-        await self._run_held()
+        with seldom_collected():
+            await self._run_all(todo)
+            await self._run_held()
         if self._unexpected:
             raise BaseExceptionGroup("rows ended by an error that was not foreseen", self._unexpected)
 
