@@ -63,11 +63,11 @@ videos = Table(
     Column("video_url", Text),
     Column("failure_class", String(16)),
     Column("error", Text),
-    Column("planned_at", Float, nullable=False),
-    Column("submitted_at", Float),
-    Column("completed_at", Float),
-    Column("downloaded_at", Float),
-    Column("generation_seconds", Float),
+    Column("planned_at", Float(), nullable=False),
+    Column("submitted_at", Float()),
+    Column("completed_at", Float()),
+    Column("downloaded_at", Float()),
+    Column("generation_seconds", Float()),
     Column("polls", Integer, nullable=False),
     Column("size_bytes", BigInteger),
     Column("sha256", String(64)),
@@ -87,8 +87,8 @@ attempts = Table(
     Column("reserved_micro_usd", BigInteger, nullable=False),
     Column("cost_micro_usd", BigInteger),
     Column("error", Text),
-    Column("intent_at", Float, nullable=False),
-    Column("answered_at", Float),
+    Column("intent_at", Float(), nullable=False),
+    Column("answered_at", Float()),
 )
 
 runs = Table(
@@ -99,9 +99,9 @@ runs = Table(
     Column("machine", Text, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("process_start", Text, nullable=False),
-    Column("started_at", Float, nullable=False),
-    Column("heartbeat_at", Float, nullable=False),
-    Column("ended_at", Float),
+    Column("started_at", Float(), nullable=False),
+    Column("heartbeat_at", Float(), nullable=False),
+    Column("ended_at", Float()),
 )
 
 tables = Table(
@@ -110,7 +110,7 @@ tables = Table(
     Column("output_dir", Text, primary_key=True),
     Column("content", Text, nullable=False),
     Column("is_sandbox", Boolean, nullable=False),
-    Column("written_at", Float, nullable=False),
+    Column("written_at", Float(), nullable=False),
 )
 
 money = Table(
