@@ -24,7 +24,7 @@ ENTRYPOINT_FILE = ROOT / "deployments" / "prefect.yaml"
 
 PURE = frozenset(
     {
-        *("catalogue", "catalogue_checks", "clock", "errors", "field_types", "identity", "inputs", "jobs"),
+        *("catalogue", "catalogue_checks", "clock", "durations", "errors", "field_types", "identity", "inputs", "jobs"),
         *("media_checks", "model_spec", "names", "outcome", "pacing", "parameters", "plan", "poll_budget"),
         *("pricing", "requests", "results", "schedule", "slots", "submission", "tally", "wording"),
     }

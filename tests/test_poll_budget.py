@@ -21,7 +21,7 @@ async def run_jobs(
 ) -> tuple[list[float], list[float]]:
     """Wait for so many jobs; return the times of all polls and each job's lateness, in seconds."""
     rng, book = random.Random(1), DurationBook()
-    book.load(MODEL, [rng.lognormvariate(math.log(median_seconds), 0.35) for _ in range(40)])
+    book.load(MODEL, [rng.lognormvariate(math.log(median_seconds), 0.35) for _ in range(96)])
     polled_at: list[float] = []
     late_seconds: list[float] = []
     slots = asyncio.Semaphore(in_flight)

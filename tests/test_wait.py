@@ -13,6 +13,7 @@ from together import AsyncTogether
 from fake_clock import START_UNIX_SECONDS, FakeClock
 from prefect_together.client import PollMissed, VideoApi
 from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.durations import Bell
 from prefect_together.errors import AccountBlocked, FailureClass, JobFailed, JobNotFound, JobTimedOut
 from prefect_together.images import encode_image
 from prefect_together.jobs import VideoJob
@@ -21,7 +22,7 @@ from prefect_together.requests import VideoRequest
 from prefect_together.sandbox import Sandbox
 from prefect_together.sandbox.faults import STORM
 from prefect_together.sandbox.jobs import MISSING
-from prefect_together.schedule import Bell, DurationBook
+from prefect_together.schedule import DurationBook
 from prefect_together.wait import BLOCKED_POLLS, NOT_VISIBLE_SECONDS, wait
 from scripted_api import Answer, ScriptedApi
 

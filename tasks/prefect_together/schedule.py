@@ -1,16 +1,11 @@
 """When to look at a job: the optimal inspection schedule over learned durations. No clock, no I/O, no Prefect.
 
-Keller ("Optimum checking schedules for systems subject to random failure", 1974): where a job that is still going ends
-with hazard rate h(t), and a look is worth w seconds of lateness, looks are best made with density sqrt(h / 2w). So
-look k comes where the integral of sqrt(h / 2) has reached k sqrt(w). That integral does not depend on w: it is made
-once for a model's durations, and the next look is one search in it. In the integral form the first look is right too
-(h is nearly 0 at the start): the cost, w per look plus the lateness, is within 3 % of the exact optimum of Barlow,
-Hunter and Proschan (1963) for lognormal durations (computed for spreads of 0.05-0.6 and w of 0.1-10 s).
-
-What is known of a model's durations is a mixture of lognormals: a wide prior, the last 12 durations as one lognormal
-(it follows drift), the last 96 as one, and the last 96 as kernels (two humps, shifts, long tails). Each weighs as much
-as it has lately foretold, and the prior always keeps a part: beyond everything seen the hazard falls like 1/t, so that
-the interval neither collapses nor explodes.
+Barlow, Hunter and Proschan ("Optimum checking procedures", 1963): where a look is worth w seconds of lateness, the best
+looks are those of the least cost, w per look plus the lateness. Here dynamic programming finds them over the ages at
+which a job can be looked at, once for each state of knowledge and each w; the next look is then one search. (Keller's
+rule of 1974, to look every sqrt(2 w / h) where the hazard rate is h, is the limit of many looks: it looks too often
+where a job is hardly ever done.) Beyond everything seen, a wide prior makes the hazard fall like 1/t, so that the
+interval neither collapses nor explodes.
 """
 
 from __future__ import annotations
@@ -20,43 +15,23 @@ import random
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
-MIN_SECONDS, MAX_SECONDS = 0.25, 120.0
+from prefect_together.durations import LEAST_SECONDS, MEMORY, PRIOR, Bell, Durations, still_going
+
+MIN_SECONDS, MAX_SECONDS = 0.25, 240.0
 """Bounds of the wait between two looks."""
 JITTER = 0.1
-"""A wait is shorter or longer by up to this part of a look, so that jobs sent together are not looked at together."""
-
-RECENT, MEMORY, KERNELS = 12, 96, 16
-"""Durations in the quick lognormal; in the slow one and the kernels; about how many kernels stand for them."""
-FIT_EVERY = 8
-"""Durations between two fits once 2 x RECENT are known; one that the prior foretold better is learned at once."""
-FORGET = 0.96
-"""Of an expert's past score, what is left after one more duration."""
-PRIOR_SHARE = 0.003
-"""What the prior keeps of the mixture when much is known; 0.3 / (n + 2) when n durations are."""
-USUAL_SPREAD, NOISE_SECONDS = 0.3, 0.3
-"""Spread in log seconds that counts as one duration seen; error of one duration (the service stamps whole seconds)."""
-LEAST_SECONDS = 0.05
+"""A look is earlier or later by up to this part of the shorter of the waits before and after it, so that jobs sent
+together are not looked at together."""
+WORTH_STEP = math.log(1.1)
+"""The schedules of a plan are made for worths this far apart in logarithm."""
 LAST_SECONDS = 7 * 86400.0
-
-
-class Bell(NamedTuple):
-    """A lognormal with its share of a mixture; `center` and `spread` are mean and deviation of the log seconds."""
-
-    share: float
-    center: float
-    spread: float
-
-
-PRIOR = (
-    Bell(0.55, math.log(105.0), 0.5),  # 60-180 s is usual
-    Bell(0.35, math.log(8.0), 1.3),  # a sandbox, a draft model, a quick failure: makes the first looks early
-    Bell(0.10, math.log(150.0), 1.3),  # stuck jobs: sparse looks, but looks
-)
-"""Durations of a model of which none is known (reference: 0.5-6 minutes a job seen, median 105 s)."""
+COARSE, FINE = 0.2, 8.0
+"""Distance of the ages of a curve in log seconds where nothing happens; ages for each look where many jobs end."""
+LEAST_SHARE = 1e-4
+"""A lognormal with a smaller part of the mixture is not worth its time."""
 
 
 class Dice(Protocol):
@@ -69,15 +44,14 @@ class Dice(Protocol):
 class PollPlan:
     """When to look at jobs of one model, by what was known of its durations when the plan was made.
 
-    `seconds`, `looks` and `done` are one curve: at so many seconds after acceptance, the integral of sqrt(h / 2) and
-    the part of the jobs that is done.
+    `seconds` and `going` are one curve: the part of the jobs that takes longer than so many seconds.
     """
 
     seconds: Sequence[float]
-    looks: Sequence[float]
-    done: Sequence[float]
+    going: Sequence[float]
     min_seconds: float = MIN_SECONDS
     max_seconds: float = MAX_SECONDS
+    _schedules: dict[int, list[int]] = field(default_factory=dict[int, list[int]], repr=False, compare=False)
 
     def next_look(
         self,
@@ -92,25 +66,46 @@ class PollPlan:
 
         `poll_worth_seconds` is w: the seconds of lateness that one look is worth. Takes some microseconds.
         """
-        jitter = 1.0 + JITTER * (2.0 * rng.random() - 1.0)
         start = elapsed_seconds if looked_seconds is None else looked_seconds
-        wanted = self._looks_at(start) + math.sqrt(poll_worth_seconds) * jitter
-        wait = min(self._seconds_at(wanted) - start, self.max_seconds * jitter)
+        wait, following = self._waits(start, self._schedule(poll_worth_seconds))
+        wait = max(min(wait, self.max_seconds), self.min_seconds)
+        wait += JITTER * (2.0 * rng.random() - 1.0) * min(wait, max(following, self.min_seconds))
         if looked_seconds is None:
             return max(wait, self.min_seconds)
         return max(start + max(wait, self.min_seconds) - elapsed_seconds, 0.0)
 
     def quantile(self, q: float, *, elapsed_seconds: float = 0.0) -> float:
         """The duration in seconds that a part `q` of the jobs stays below, of those still going at an age."""
-        going = min(max(elapsed_seconds, 0.0), self.seconds[-1])
-        done = _line(self.seconds, self.done, going)
-        return max(_line(self.done, self.seconds, done + q * (1.0 - done)), elapsed_seconds)
+        place, part = self._place(min(max(elapsed_seconds, 0.0), self.seconds[-1]))
+        going = self.going[place] + part * (self.going[place + 1] - self.going[place])
+        wanted = (1.0 - q) * going
+        end = bisect_right(self.going, -wanted, key=float.__neg__)
+        if end >= len(self.going):
+            return max(self.seconds[-1], elapsed_seconds)
+        fall = self.going[end - 1] - self.going[end]
+        part = (self.going[end - 1] - wanted) / fall if fall > 0.0 else 1.0
+        return max(self.seconds[end - 1] + part * (self.seconds[end] - self.seconds[end - 1]), elapsed_seconds)
 
-    def _looks_at(self, seconds: float) -> float:
-        return _line(self.seconds, self.looks, max(seconds, 0.0))
+    def _place(self, age_seconds: float) -> tuple[int, float]:
+        """The piece of the curve that an age lies in, and which part of the piece is before it."""
+        place = min(bisect_right(self.seconds, age_seconds), len(self.seconds) - 1) - 1
+        start, end = self.seconds[place], self.seconds[place + 1]
+        return place, (age_seconds - start) / (end - start)
 
-    def _seconds_at(self, looks: float) -> float:
-        return _line(self.looks, self.seconds, looks)
+    def _waits(self, age_seconds: float, schedule: Sequence[int]) -> tuple[float, float]:
+        """Seconds from an age to the best next look, and from there to the one after it."""
+        if age_seconds >= self.seconds[-1]:
+            return self.max_seconds, self.max_seconds
+        place, part = self._place(max(age_seconds, 0.0))
+        first, second = schedule[place], schedule[place + 1]
+        look = self.seconds[first] + part * (self.seconds[second] - self.seconds[first])
+        return look - age_seconds, self.seconds[schedule[first]] - self.seconds[first]
+
+    def _schedule(self, poll_worth_seconds: float) -> list[int]:
+        step = round(math.log(poll_worth_seconds) / WORTH_STEP)
+        if (schedule := self._schedules.get(step)) is None:
+            schedule = self._schedules[step] = best_looks(self.seconds, self.going, math.exp(step * WORTH_STEP))
+        return schedule
 
 
 class DurationBook:
@@ -121,7 +116,8 @@ class DurationBook:
     ) -> None:
         self._prior = tuple(prior)
         self._bounds = (min_seconds, max_seconds)
-        self._models: dict[str, _Durations] = {}
+        self._models: dict[str, Durations] = {}
+        self._plans: dict[str, tuple[int, PollPlan]] = {}  # with the number of fits before it
         self._unknown = _make_plan(self._prior, *self._bounds)
 
     def observe(self, model: str, seconds: float, *, earliest_seconds: float | None = None) -> None:
@@ -134,7 +130,7 @@ class DurationBook:
             return
         durations = self._models.get(model)
         if durations is None:
-            durations = self._models[model] = _Durations(self._prior)
+            durations = self._models[model] = Durations(self._prior)
         early = seconds - 0.5 if earliest_seconds is None else earliest_seconds
         late = seconds + 0.5 if earliest_seconds is None else seconds
         durations.learn(max(min(early, late), 0.0), late)
@@ -154,9 +150,11 @@ class DurationBook:
         durations = self._models.get(model)
         if durations is None:
             return self._unknown
-        if durations.plan is None:
-            durations.plan = _make_plan(durations.mixture(), *self._bounds)
-        return durations.plan
+        fits, plan = self._plans.get(model, (0, self._unknown))
+        if fits != durations.fits:
+            plan = _make_plan(durations.mixture(), *self._bounds)
+            self._plans[model] = (durations.fits, plan)
+        return plan
 
     def median_seconds(self, model: str) -> float:
         return self.quantile(model, 0.5)
@@ -166,121 +164,59 @@ class DurationBook:
         return self.plan(model).quantile(q, elapsed_seconds=elapsed_seconds)
 
 
-class _Durations:
-    """One model's last durations, and how well each expert has foretold them."""
+def best_looks(seconds: Sequence[float], going: Sequence[float], worth_seconds: float) -> list[int]:
+    """For each age of the curve the place of the best next look, found from the last age back.
 
-    def __init__(self, prior: tuple[Bell, ...]) -> None:
-        self.count = 0
-        self.plan: PollPlan | None = None
-        self._logs: deque[float] = deque(maxlen=MEMORY)
-        # The prior first. An expert without durations speaks as the prior does.
-        self._experts: list[tuple[Bell, ...]] = [prior, prior, prior, prior]
-        self._scores = [0.0, 0.0, 0.0, 0.0]
-
-    def learn(self, early_seconds: float, late_seconds: float) -> None:
-        """Score the experts on a duration between the two ages, then teach it to them, later some at once."""
-        early, late = math.log(max(early_seconds, LEAST_SECONDS / 2)), math.log(max(late_seconds, LEAST_SECONDS))
-        chances = [_still_going(bells, early) - _still_going(bells, late) for bells in self._experts]
-        share = self._prior_share()
-        for number, chance in enumerate(chances):
-            foretold = (1.0 - share) * chance + share * chances[0]
-            self._scores[number] = FORGET * self._scores[number] + math.log(max(foretold, 1e-12))
-        self._logs.append(math.log(max((early_seconds + late_seconds) / 2.0, LEAST_SECONDS)))
-        self.count += 1
-        is_surprise = max(chances[1:]) < chances[0]
-        if is_surprise or self.count <= 2 * RECENT or self.count % FIT_EVERY == 0:
-            self._fit()
-
-    def mixture(self) -> list[Bell]:
-        """All experts' bells, each with the share its expert has earned."""
-        best = max(self._scores)
-        weights = [math.exp(score - best) for score in self._scores]
-        share = self._prior_share()
-        shares = [(1.0 - share) * weight / sum(weights) for weight in weights]
-        shares[0] += share
-        return [
-            Bell(part * bell.share, bell.center, bell.spread)
-            for part, bells in zip(shares, self._experts, strict=True)
-            for bell in bells
-        ]
-
-    def _fit(self) -> None:
-        logs = list(self._logs)
-        self._experts[1:] = [_one_bell(logs[-RECENT:]), _one_bell(logs), _kernels(logs) or self._experts[0]]
-        self.plan = None
-
-    def _prior_share(self) -> float:
-        return max(PRIOR_SHARE, 0.3 / (self.count + 2))
+    A part S(a) of the jobs is still going after a look at age a. With the next look at age b each of them costs
+    w + b - a: a look, and the time to it. The sum over all looks, less the mean duration, is the cost of the schedule.
+    As a function of S(a), the cost to come is for each b a line of slope b. The lines come in order of slope and are
+    asked for in order of S(a), so that the lowest is found in linear time for all ages together.
+    """
+    last = len(seconds) - 1
+    schedule = [last] * (last + 1)
+    lines: deque[tuple[float, float, int]] = deque([(seconds[last], 0.0, last)])  # slope, height at 0, place
+    for place in range(last - 1, -1, -1):
+        age, part = seconds[place], going[place]
+        while len(lines) > 1 and lines[1][0] * part + lines[1][1] <= lines[0][0] * part + lines[0][1]:
+            lines.popleft()
+        slope, height, schedule[place] = lines[0]
+        # The cost after a look here, and with it the line of looking here.
+        line = (age, part * (worth_seconds - age) + slope * part + height, place)
+        while len(lines) > 1 and _is_never_least(lines[-2], lines[-1], line):
+            lines.pop()
+        lines.append(line)
+    return schedule
 
 
-def _one_bell(logs: Sequence[float]) -> tuple[Bell, ...]:
-    """The lognormal that foretells the next duration, its own uncertainty included."""
-    count = len(logs)
-    center = sum(logs) / count
-    squares = sum((log - center) ** 2 for log in logs)
-    variance = (USUAL_SPREAD**2 + squares) / count * (1.0 + 1.0 / count)
-    return (Bell(1.0, center, _with_noise(math.sqrt(variance), center)),)
-
-
-def _kernels(logs: Sequence[float]) -> tuple[Bell, ...]:
-    """Some bells over the sorted durations, each as wide as its neighbours are far; none for fewer than four."""
-    ordered, count = sorted(logs), len(logs)
-    if count < 4:
-        return ()
-    reach, step = max(2, round(math.sqrt(count))), max(1, count // KERNELS)
-    bells: list[tuple[float, float]] = []
-    for place in range(step // 2, count, step):
-        low, high = max(place - reach, 0), min(place + reach, count - 1)
-        spread = 0.7 * reach * (ordered[high] - ordered[low]) / (high - low)
-        bells.append((ordered[place], _with_noise(spread, ordered[place])))
-    return tuple(Bell(1.0 / len(bells), center, spread) for center, spread in bells)
-
-
-def _with_noise(spread: float, center: float) -> float:
-    return math.hypot(spread, NOISE_SECONDS / math.exp(center))
-
-
-def _still_going(bells: Iterable[Bell], log_seconds: float) -> float:
-    """The part of the jobs that takes longer."""
-    root = math.sqrt(0.5)
-    erfc = math.erfc
-    return sum(
-        [0.5 * share * erfc((log_seconds - center) / spread * root) for share, center, spread in bells], start=0.0
-    )
+def _is_never_least(
+    before: tuple[float, float, int], line: tuple[float, float, int], after: tuple[float, float, int]
+) -> bool:
+    """Of three lines of falling slope: whether one of the others is below the middle one everywhere."""
+    return (after[1] - line[1]) * (before[0] - line[0]) <= (line[1] - before[1]) * (line[0] - after[0])
 
 
 def _make_plan(bells: Sequence[Bell], min_seconds: float, max_seconds: float) -> PollPlan:
-    """Sum up sqrt(h / 2) from age to age."""
-    bells = [bell for bell in bells if bell.share > 1e-6]
-    ages = _ages(bells)
+    """Draw the curve of a mixture, with ages close together where many jobs end."""
+    heard = [bell for bell in bells if bell.share > LEAST_SHARE]
+    whole = sum(bell.share for bell in heard)
+    bells = [Bell(bell.share / whole, bell.center, bell.spread) for bell in heard]
+    before, going = math.log(LEAST_SECONDS), [1.0, still_going(bells, math.log(LEAST_SECONDS))]
+    ages = [before]
+    while before < math.log(LAST_SECONDS):
+        after = before + COARSE
+        pieces = _pieces(going[-1], still_going(bells, after), math.exp(after) - math.exp(before))
+        for piece in range(1, pieces + 1):
+            ages.append(before + COARSE * piece / pieces)
+            going.append(min(still_going(bells, ages[-1]), going[-1]))
+        before = after
     seconds = [0.0, *(math.exp(age) for age in ages)]
-    going = [1.0, *(_still_going(bells, age) for age in ages)]
-    looks = [0.0]
-    for (start, end), (before, after) in zip(pairwise(seconds), pairwise(going), strict=True):
-        hazard = math.log(before / after) if before > after > 0.0 else 0.0
-        looks.append(looks[-1] + math.sqrt(hazard * (end - start) / 2.0))
-    done = [1.0 - part for part in going]
-    return PollPlan(seconds=seconds, looks=looks, done=done, min_seconds=min_seconds, max_seconds=max_seconds)
+    return PollPlan(seconds=seconds, going=going, min_seconds=min_seconds, max_seconds=max_seconds)
 
 
-def _ages(bells: Sequence[Bell]) -> list[float]:
-    """Log seconds at which to sample a mixture: close together where it has narrow bells, up to a week."""
-    ages = {place / 4.0 for place in range(-12, round(4.0 * math.log(LAST_SECONDS)) + 1)}
-    for bell in bells:
-        is_kernel = bell.share < 0.05 and len(bells) > KERNELS
-        places = range(-4, 5) if is_kernel else range(-16, 17)
-        ages.update(bell.center + bell.spread * place / (2.0 if is_kernel else 4.0) for place in places)
-    kept: list[float] = []
-    for age in sorted(ages):
-        if age > math.log(LEAST_SECONDS) and (not kept or age - kept[-1] > 0.002):
-            kept.append(age)
-    return kept
-
-
-def _line(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
-    """The curve through the points at `x`; its last piece goes on beyond the end. `xs` never falls."""
-    place = min(bisect_right(xs, x), len(xs) - 1)
-    while place > 1 and xs[place] == xs[place - 1]:
-        place -= 1
-    width = xs[place] - xs[place - 1]
-    return ys[place] if width <= 0.0 else ys[place - 1] + (ys[place] - ys[place - 1]) * (x - xs[place - 1]) / width
+def _pieces(before: float, after: float, seconds: float) -> int:
+    """Into how many pieces to cut a span of ages: some for each look that Keller's rule takes there, fewer where few
+    jobs still go."""
+    if not before > after > 0.0:
+        return 1
+    looks = math.sqrt(math.log(before / after) * seconds)  # for a look that is worth half a second
+    return math.ceil(FINE * looks * before ** (1.0 / 3.0))

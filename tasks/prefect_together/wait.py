@@ -15,7 +15,7 @@ from prefect_together.schedule import MAX_SECONDS, Dice, DurationBook
 
 NOT_VISIBLE_SECONDS = 60.0
 """How long a job may answer 404: right after create it can be not visible yet."""
-WATCHED_SECONDS = 4 * MAX_SECONDS
+WATCHED_SECONDS = 2 * MAX_SECONDS
 """Between two looks further apart than this nobody watched: when the job ended is not known, and nothing is learned."""
 BLOCKED_POLLS = 3
 """Polls in a row answered 401, 402 or 403 before the wait is given up; the job stays submitted."""
