@@ -32,18 +32,8 @@ PURE = frozenset(
 """No I/O. They import nothing of this package but each other."""
 
 WITHOUT_PREFECT = PURE | {
-    *("clip_container", "posters"),
-    *(
-        "client",
-        "clip_request",
-        "collector",
-        "download",
-        "images",
-        "journal",
-        "ledger",
-        "ledger_engine",
-        "ledger_operations",
-    ),
+    *("clip_container", "collector", "excel_cells", "image_content", "parquet_cells", "posters"),
+    *("client", "clip_request", "download", "images", "journal", "ledger", "ledger_engine", "ledger_operations"),
     *("ledger_schema", "local_prefect", "media", "outputs", "page", "part_file", "process", "remote_storage"),
     *("sandbox", "sandbox.app", "sandbox.server", "sandbox.service", "session", "single", "storage", "submit"),
     *("table", "table_columns", "table_media", "table_reading", "table_rows", "table_source", "typed_cells", "wait"),

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prefect_together.catalogue import catalogue, check_request, estimate_usd
+    from prefect_together.catalogue import catalogue as known_models
+    from prefect_together.catalogue import check_request, estimate_usd
     from prefect_together.credentials import TogetherCredentials
     from prefect_together.download import DownloadedClip
     from prefect_together.jobs import VideoJob
@@ -35,11 +36,11 @@ _HOMES = {
     "VideoJob": "jobs",
     "VideoRequest": "requests",
     "VideoSession": "session",
-    "catalogue": "catalogue",
     "check_request": "catalogue",
     "create_video": "tasks",
     "download_video": "tasks",
     "estimate_usd": "catalogue",
+    "known_models": "catalogue.catalogue",  # a name of its own: `catalogue` is the module once that is imported
     "open_ledger": "ledger",
     "open_session": "session",
     "read_table": "table",
@@ -60,11 +61,11 @@ __all__ = [
     "VideoJob",
     "VideoRequest",
     "VideoSession",
-    "catalogue",
     "check_request",
     "create_video",
     "download_video",
     "estimate_usd",
+    "known_models",
     "open_ledger",
     "open_session",
     "read_table",
@@ -76,7 +77,8 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    module, _, attribute = home.partition(".")
+    return getattr(import_module(f"{__name__}.{module}"), attribute or name)
 
 
 def __dir__() -> list[str]:

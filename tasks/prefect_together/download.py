@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import aiohttp
 
@@ -25,8 +25,10 @@ from prefect_together.clip_request import (
 )
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import ClipInvalid, ClipTooLarge, DownloadFailed, LinkExpired
-from prefect_together.media import ExpectedClip, MediaFacts, inspect_clip
 from prefect_together.part_file import PartFile
+
+if TYPE_CHECKING:
+    from prefect_together.media import ExpectedClip, MediaFacts
 
 MAX_CLIP_BYTES = 1 << 30
 MAX_CONNECTIONS = 64
@@ -181,7 +183,7 @@ class _Download:
 
     async def _publish(self) -> MediaFacts:
         try:
-            return await _in(_FINISHERS, self._part.publish, inspect_clip)
+            return await _in(_FINISHERS, self._part.publish, _inspected)
         except ClipInvalid:
             self.is_bad = True
             raise
@@ -340,6 +342,12 @@ class _Spool:
             self._writing = _in(_WRITERS, self._part.append, self._chunks)
             self._writing_bytes = self._size_bytes
             self._chunks, self._size_bytes = [], 0
+
+
+def _inspected(path: Path) -> MediaFacts:
+    from prefect_together.media import inspect_clip  # libav is loaded with the first clip, in a thread
+
+    return inspect_clip(path)
 
 
 def _in(pool: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object) -> asyncio.Future[Result]:

@@ -29,7 +29,6 @@ from prefect_together.page import PageSummary
 from prefect_together.plan import Plan, make_plan
 from prefect_together.remembered import from_text, to_text
 from prefect_together.results import totals
-from prefect_together.sandbox import SandboxProcess
 from prefect_together.schedule import DurationBook
 from prefect_together.session import open_session
 from prefect_together.storage import OutputStore, open_store, redacted
@@ -163,6 +162,8 @@ async def _client(places: Places, store: OutputStore) -> AsyncGenerator[Abstract
     if not places.sandbox:
         yield await client_of(places.credentials_block)
         return
+    from prefect_together.sandbox.process import SandboxProcess
+
     state = Path(store.scratch) / SANDBOX_DIRECTORY
     async with SandboxProcess(state_dir=state, speed=places.sandbox_speed) as sandbox:
         yield open_client(api_key="sandbox", base_url=sandbox.base_url)

@@ -8,15 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import re
-import struct
-import warnings
-import zlib
 from pathlib import Path
 from urllib.parse import quote, urljoin
-
-from PIL import Image
 
 from prefect_together.errors import ImageChanged
 from prefect_together.field_types import shown
@@ -25,31 +19,8 @@ from prefect_together.inputs import LocalImage, image_kind, is_web_address
 MAX_IMAGE_BYTES = 20_000_000
 """Far above what the service takes inside a request (near 60 KB by one report); keeps a wrong file from memory."""
 
-MEDIA_TYPES = {
-    "PNG": "image/png",
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",  # a JPEG with further pictures behind it, as some cameras write
-    "WEBP": "image/webp",
-    "GIF": "image/gif",
-}
-
 _OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _LONGEST_PATH = 1024
-
-# What Pillow raises on files that are damaged or made to harm; seen by feeding it broken ones.
-_BROKEN_IMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    TypeError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 
 
 def load_image(value: str, *, base: str) -> str | LocalImage:
@@ -126,26 +97,11 @@ def _local_image(text: str, directory: Path) -> LocalImage:
     except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself, before Python 3.13
         reason = error.strerror if isinstance(error, OSError) else "it is a link that leads to itself"
         raise ValueError(f"{shown(text)} cannot be read: {reason}") from error
+    from prefect_together.image_content import media_type  # brings Pillow: for who names local files alone
+
     return LocalImage(
         path=str(path),
         sha256=hashlib.sha256(content).hexdigest(),
         size_bytes=len(content),
-        media_type=_media_type(content, text),
+        media_type=media_type(content, text),
     )
-
-
-def _media_type(content: bytes, name: str) -> str:
-    """The kind of a picture, after decoding it whole."""
-    formats = ("PNG", "JPEG", "WEBP", "GIF")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=formats) as picture:
-                picture.verify()
-            with Image.open(io.BytesIO(content), formats=formats) as picture:
-                picture.load()
-                return MEDIA_TYPES[picture.format or ""]
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{shown(name)} has more pixels than a video frame could need: make it smaller") from error
-    except (KeyError, *_BROKEN_IMAGE) as error:
-        raise ValueError(f"{shown(name)} is not an image: a whole PNG, JPEG, WebP or GIF file is right") from error

@@ -18,7 +18,6 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from prefect_together.errors import Problem, SettingsInvalid, TogetherVideoError
 from prefect_together.ledger_schema import metadata
@@ -192,6 +191,8 @@ class _SqliteRunner:
 
 class _PostgresRunner:
     def __init__(self, url: URL) -> None:
+        from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine  # brings the whole ORM with it
+
         self._engine: AsyncEngine = create_async_engine(
             url,
             pool_size=1,

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, create_engine, or_, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from prefect_together import ledger_operations as operations
 from prefect_together.clock import SYSTEM_CLOCK
@@ -117,6 +116,8 @@ def _read_sqlite(url: URL, work: Operation[T]) -> T:
 
 
 async def _read_postgres(url: URL, work: Operation[T]) -> T:
+    from sqlalchemy.ext.asyncio import create_async_engine  # brings the whole ORM with it
+
     engine = create_async_engine(url, pool_size=1, max_overflow=0, execution_options={"postgresql_readonly": True})
     try:
         async with engine.connect() as connection:

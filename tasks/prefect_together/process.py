@@ -7,8 +7,6 @@ import socket
 from functools import cache
 from pathlib import Path
 
-import psutil
-
 ZOMBIE = "Z"
 
 
@@ -19,6 +17,8 @@ def this_machine() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - a name, not a path
     except OSError:
+        import psutil  # here and below: for systems without /proc alone
+
         return f"{socket.gethostname()}/{psutil.boot_time():.0f}"
     return f"{boot}/{namespace}"
 
@@ -33,7 +33,8 @@ def process_start(pid: int) -> str | None:
 
 
 def _start_by_clock(pid: int) -> str | None:
-    """For systems without /proc."""
+    import psutil
+
     try:
         process = psutil.Process(pid)
         return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.0f}"

@@ -19,7 +19,7 @@ import pandas
 from prefect_together.errors import Problem, TableInvalid
 from prefect_together.results import RESULT_COLUMNS, is_results_table, unescape_cell
 from prefect_together.table_source import DELIMITERS, TableSource
-from prefect_together.typed_cells import Record, excel_records, json_records, parquet_records
+from prefect_together.typed_cells import Record, json_records
 
 MAX_COLUMNS = 2_000
 
@@ -66,8 +66,12 @@ def read_grid(source: TableSource, *, known_columns: Collection[str]) -> Grid:
     problems: list[Problem] = []
     content = source.content
     if isinstance(content, bytes) and content[:4] == b"PK\x03\x04":
+        from prefect_together.excel_cells import excel_records  # here and below: imported for who needs it
+
         records = excel_records(content, source.label, problems=problems, warnings=warnings)
     elif isinstance(content, bytes) and content[:4] == b"PAR1":
+        from prefect_together.parquet_cells import parquet_records
+
         records = parquet_records(content, source.label, problems=problems)
     else:
         text = content if isinstance(content, str) else _decoded(content, source)
