@@ -24,6 +24,8 @@ HOUR = 3600.0
 PEERS_UP_TO = 2000
 """Creates above which the peers are left out: the SDK's way takes millions of calls there."""
 
+NO_WORD = -1.0
+"""A refusal that does not say how long to wait (503)."""
 Refuses = Callable[[float], float | None]
 """What a service says to a create call at a time: seconds to wait, or None: taken."""
 Pacer = Callable[[Clock], "Submitting"]
@@ -44,7 +46,7 @@ class Ours:
             await self._pacer.admit()
             if (pause := await send()) is None:
                 return self._pacer.accepted()
-            self._pacer.refused(pause)
+            self._pacer.refused(None if pause == NO_WORD else pause)
 
 
 class LikeTheSdk:
@@ -76,7 +78,7 @@ class Aimd:
                 return
             if self._clock.monotonic() > self._cut_at + ROUND_TRIP_SECONDS:
                 self._pace, self._cut_at = max(self._pace / 2.0, 0.1), self._clock.monotonic()
-            await self._clock.sleep(pause)
+            await self._clock.sleep(max(pause, 0.0))
 
 
 def dynamic(per_second: float) -> Callable[[], Refuses]:
@@ -112,7 +114,7 @@ def overloaded(part: float, inner: Callable[[], Refuses]) -> Callable[[], Refuse
 
     def make() -> Refuses:
         refuses, rng = inner(), random.Random(5)
-        return lambda now: 1.0 if rng.random() < part else refuses(now)
+        return lambda now: NO_WORD if rng.random() < part else refuses(now)
 
     return make
 
@@ -158,7 +160,7 @@ def best_seconds(count: int, refuses: Refuses) -> float:
     now = 0.0
     for _ in range(count):
         while (pause := refuses(now)) is not None:
-            now += max(pause, 1e-6)
+            now += ROUND_TRIP_SECONDS if pause == NO_WORD else max(pause, 1e-6)
     return now + ROUND_TRIP_SECONDS
 
 

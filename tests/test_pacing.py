@@ -130,7 +130,7 @@ async def test_a_limit_that_rises_is_found() -> None:
 async def test_a_limit_without_a_hint_is_kept_too() -> None:
     submits = await submit_all(600, limit(1.0), tells=False)
 
-    assert submits.seconds < 1.2 * 600
+    assert submits.seconds < 1.25 * 600
     assert submits.refused < 60
 
 
@@ -140,6 +140,33 @@ async def test_a_service_that_refuses_a_fifth_at_random_is_not_given_up() -> Non
     submits = await submit_all(100, lambda _now: 1.0 if rng.random() < 0.2 else None)
 
     assert submits.seconds < 240
+
+
+async def test_a_fifth_refused_without_a_word_on_waiting_is_no_limit() -> None:
+    rng = random.Random(3)
+
+    submits = await submit_all(100, lambda _now: 1.0 if rng.random() < 0.2 else None, tells=False)
+
+    assert submits.seconds < 10
+
+
+async def test_a_lone_503_leaves_the_pace_as_it_is() -> None:
+    clock = FakeClock()
+    pacer = SubmitPacer(clock, rng=random.Random(1))
+    await submit_all(200, limit(5.0), pacer=pacer, clock=clock)
+    for _ in range(4):
+        await pacer.admit()
+        pacer.accepted()
+    await pacer.admit()
+    before = pacer.per_second
+
+    pacer.refused(None)
+    after_one = pacer.per_second
+    await pacer.admit()
+    pacer.refused(None)
+
+    assert after_one == before
+    assert pacer.per_second < 0.6 * before
 
 
 async def test_a_service_that_is_down_for_a_while_is_tried_rarely_and_then_used_again() -> None:

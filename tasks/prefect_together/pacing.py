@@ -2,9 +2,10 @@
 
 Until a first refusal (429, 503) only the calls under way are bounded, and the bound grows with each answer: a service
 without a limit is never felt. A refusal makes everybody wait as long as the service says. Then the pace is halved, once
-for all calls that were refused together, comes back within some calls to what the service took, stays near
-that for long, and only then feels its way up, ever faster (the curve of TCP's CUBIC: Ha, Rhee and Xu, 2008): the limit
-may have risen, but each look above it costs a refusal.
+for all calls that were refused together, comes back within two calls to what the service took, stays near that for
+long, and only then feels its way up, ever faster (the curve of TCP's CUBIC: Ha, Rhee and Xu, 2008): the limit may have
+risen, but each look above it costs a refusal. A lone refusal that names no wait (503) is noise and says nothing of a
+limit.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LEAST_PER_SECOND, LEAST_TAKEN = 0.8, 0.25
 service's word on how long to wait to hold calls back. 60 a minute was Together's limit in late 2025."""
 CUT = 0.5
 """What is left of the pace right after a refusal."""
-RETURN_CALLS, PROBE_CALLS = 8.0, 50.0
+RETURN_CALLS, PROBE_CALLS = 2.0, 50.0
 """Calls in which the pace comes back to its aim, and in which it then grows by half."""
 MEASURED_CALLS = 16
 """Accepted calls over which the pace that the service takes is measured."""
@@ -37,6 +38,10 @@ LATE_SECONDS = 0.05
 """How much of a late wake-up is made good by a shorter next wait."""
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0
 """The wait after a refusal that names none; it doubles with each further one in a row."""
+MOST_APART_SECONDS = 1.0
+"""How much later than asked for calls go on at most: a tenth of the wait, by each process's own measure."""
+NOISE_CALLS = 3
+"""A refusal that names no wait is noise if so many calls before it were taken; before any cut, two thirds of all."""
 MAX_RATELIMIT_SECONDS = 300.0
 """The longest wait that a header can ask for."""
 
@@ -102,17 +107,27 @@ class SubmitPacer:
         self._accepted_at.append(self._clock.monotonic())
 
     def refused(self, retry_after_seconds: float | None = None) -> None:
-        """The service answered 429 or 503: all wait for as long as it says, and the pace is cut, once a round."""
+        """The service answered 429 or 503: all wait for as long as it says, and the pace is cut, once a round.
+
+        A refusal that names no wait is taken for noise while few calls are refused: it halves the calls under way only.
+        """
         is_new = self._answer() == self._cuts
         self._refusals_in_row += is_new
+        is_noise = retry_after_seconds is None and self._is_seldom_refused()
+        if is_new or retry_after_seconds is None:
+            self._taken.append(False)
+        if is_noise:
+            if is_new:
+                self._window = max(self._window / 2.0, LEAST_UNDER_WAY)
+                self._cuts += 1
+            return
         pause = retry_after_seconds
         if pause is None:
             pause = min(PAUSE_SECONDS * 2.0 ** max(self._refusals_in_row - 1, 0), MAX_PAUSE_SECONDS)
-        # A little later than asked for, each process by its own measure: others may wait for the same moment.
+        apart = min(0.1 * pause, MOST_APART_SECONDS) * self._rng.random()  # others may wait for the same moment
         now = self._clock.monotonic()
-        self._paused_until = max(self._paused_until, now + pause * (1.0 + 0.1 * self._rng.random()))
+        self._paused_until = max(self._paused_until, now + pause + apart)
         if is_new:
-            self._taken.append(False)
             self._cut(now)
 
     def released(self) -> None:
@@ -137,6 +152,12 @@ class SubmitPacer:
         self._admitted = 0
         self._accepted_at.clear()
         self._window = max((len(self._under_way) + 1) // 2 if self._refusals_in_row == 1 else 0, LEAST_UNDER_WAY)
+
+    def _is_seldom_refused(self) -> bool:
+        """Whether the next refusal can be noise, by the calls before it."""
+        if self._aim is None:
+            return self._accepted > 0 and self._taken.count(False) < len(self._taken) / 3
+        return all(list(self._taken)[-NOISE_CALLS:])
 
     def _least_pace(self) -> float:
         return LEAST_PER_SECOND * max(sum(self._taken) / len(self._taken), LEAST_TAKEN)
