@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +49,8 @@ class Server:
 
 
 @contextmanager
-def prefect_server(home: Path) -> Generator[Server]:
-    """The server that a local run starts for itself, on SQLite in `home`, here for many runs."""
+def prefect_server(home: Path, *, settings: Mapping[str, str] = SERVER_SETTINGS) -> Generator[Server]:
+    """The server that a local run starts for itself, on SQLite in `home`, for many runs; or with others."""
     home.mkdir(parents=True, exist_ok=True)
     log_path = home / "server.log"
     with socket.socket() as listener, log_path.open("wb") as log:
@@ -59,7 +59,7 @@ def prefect_server(home: Path) -> Generator[Server]:
         port = int(listener.getsockname()[1])
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "prefect_together.local_server", str(listener.fileno())],
-            env={**os.environ, **SERVER_SETTINGS, **NO_ANALYTICS, "PREFECT_HOME": str(home)},
+            env={**os.environ, **settings, **NO_ANALYTICS, "PREFECT_HOME": str(home)},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

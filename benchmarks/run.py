@@ -1,7 +1,8 @@
 """Runs the benchmarks and writes what they print into RESULTS.md: `python benchmarks/run.py [PART ...] [--rows N]`.
 
-Parts: overhead, floors, durations, resume, start, waiting, pace; without one, all. A part that is run alone replaces
-its own section of RESULTS.md and leaves the others. `--smoke` runs each part at a tiny size and writes nothing.
+Parts: overhead, floors, durations, resume, start, server, waiting, pace; without one, all. A part that is run alone
+replaces its own section of RESULTS.md and leaves the others. `--smoke` runs each part at a tiny size and writes
+nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import overhead
 import resume
+import server
 import start
 
 HERE = Path(__file__).parent
@@ -66,6 +68,7 @@ PARTS = {
     ),
     "resume": Part("Resume", lambda rows, rounds: resume.measure(rows=rows, rounds=rounds), 1000, 3),
     "start": Part("Start", lambda rows, rounds: start.measure(rows=rows, rounds=rounds), 10, 3),
+    "server": Part("The engine's server", lambda rows, rounds: server.measure(rows=rows, rounds=rounds), 300, 1),
     "waiting": Part("Waiting (simulated time)", program("waiting")),
     "pace": Part("Pace (simulated time)", program("pace")),
 }
