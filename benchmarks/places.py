@@ -57,9 +57,10 @@ def prefect_server(home: Path, *, settings: Mapping[str, str] = SERVER_SETTINGS)
         listener.bind(("127.0.0.1", 0))
         listener.listen(2048)
         port = int(listener.getsockname()[1])
+        ui_api_url = f"http://127.0.0.1:{port}/api"
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "prefect_together.local_server", str(listener.fileno())],
-            env={**os.environ, **settings, **NO_ANALYTICS, "PREFECT_HOME": str(home)},
+            env={**os.environ, **settings, **NO_ANALYTICS, "PREFECT_HOME": str(home), "PREFECT_UI_API_URL": ui_api_url},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

@@ -25,10 +25,11 @@ ISOLATED = {**NO_ANALYTICS, "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.1"}
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """A running server: its API's URL, and its PREFECT_HOME with the database."""
+    """A running server: its API's URL, its PREFECT_HOME with the database, its process."""
 
     api_url: str
     home: Path
+    pid: int
 
     @contextmanager
     def used(self) -> Generator[None]:
@@ -145,7 +146,7 @@ def running_prefect(home: Path, listener: socket.socket) -> Generator[PrefectSer
     server = LocalPrefect(port=port, process=process, log_path=log_path)
     try:
         server.wait_until_ready()
-        yield PrefectServer(f"{server.ui_url}/api", home)
+        yield PrefectServer(f"{server.ui_url}/api", home, process.pid)
     finally:
         send_the_rest()
         server.close(wait_seconds=0.5)

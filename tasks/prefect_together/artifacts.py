@@ -20,8 +20,9 @@ from prefect_together.results import RowResult, Totals
 from prefect_together.tally import Tally
 from prefect_together.wording import dollars, duration, markdown_cell, state_counts
 
-TABLE_ROWS = 1000
-"""Rows in the results artifact: what went wrong first. The whole table is in results.csv."""
+TABLE_ROWS = 200
+"""Rows in the results artifact, what went wrong first: Prefect's page draws all of them, seconds for a thousand. The
+whole table is in results.csv."""
 
 
 @contextmanager

@@ -1,0 +1,81 @@
+"""Thousands of rows on the server of a local run: every record is complete, and a row costs little memory."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from batch_run import FLOWS, write_table
+from prefect_together.sandbox import SandboxProcess
+
+pytestmark = [pytest.mark.scale, pytest.mark.timeout(900)]
+
+FEW, MANY = 100, 2000
+MAX_BYTES_A_ROW = 30_000
+"""What keeps 10,000 rows under 600 MB, with the 300 MB that the imports and 200 rows in flight take."""
+MAX_BYTES = 600_000_000
+KILO = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run of the command, without a configured server, and the largest memory of its process."""
+
+    exit_code: int
+    peak_bytes: int
+    home: Path
+
+
+@pytest.fixture(scope="module")
+def api() -> Generator[SandboxProcess]:
+    with SandboxProcess(arguments=["--clip", "tiny", "--generation-seconds", "0.5"]) as running:
+        yield running
+
+
+def run(api: SandboxProcess, place: Path, *, rows: int) -> Ended:
+    place.mkdir()
+    table, home = place / "table.csv", place / "prefect"
+    write_table(table, rows=rows, prompt="A lighthouse in the storm")
+    words = [str(table), "--output-dir", str(place / "out"), "--max-in-flight", "200"]
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "TOGETHER_"))}
+    variables = {"PREFECT_HOME": str(home), "TOGETHER_API_KEY": "key", "TOGETHER_BASE_URL": api.base_url}
+    with (place / "said.txt").open("w") as said:
+        process = subprocess.Popen(
+            [sys.executable, str(FLOWS / "generate_videos.py"), *words],
+            env=own | variables,
+            cwd=place,
+            stdout=said,
+            stderr=said,
+        )
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return Ended(process.returncode, used.ru_maxrss * KILO, home)
+
+
+def recorded(home: Path, question: str) -> list[tuple[object, ...]]:
+    connection = sqlite3.connect(home / "prefect.db")
+    try:
+        return connection.execute(question).fetchall()
+    finally:
+        connection.close()
+
+
+def test_of_thousands_of_rows_every_task_run_is_recorded_and_memory_hardly_grows(
+    api: SandboxProcess, tmp_path: Path
+) -> None:
+    few = run(api, tmp_path / "few", rows=FEW)
+    many = run(api, tmp_path / "many", rows=MANY)
+
+    assert (few.exit_code, many.exit_code) == (0, 0)
+    assert recorded(many.home, "select state_type, count(*) from task_run group by 1") == [("COMPLETED", 3 * MANY)]
+    assert recorded(many.home, "select count(*) from task_run_state") == [(9 * MANY,)]
+    assert recorded(many.home, "select state_type from flow_run") == [("COMPLETED",)]
+    assert many.peak_bytes < MAX_BYTES
+    assert (many.peak_bytes - few.peak_bytes) / (MANY - FEW) < MAX_BYTES_A_ROW
