@@ -29,7 +29,7 @@ STATE_BODY = """\
 
 {{ flow_run.state.message|truncate(700) }}
 
-{{ flow_run|ui_url }}
+{{ flow_run|ui_url or '' }}
 """
 EVENT_BODY = """\
 {{ flow.name }} / {{ flow_run.name }}: {{ event.payload.message }}.
@@ -37,7 +37,7 @@ EVENT_BODY = """\
 Rows: {{ event.payload.row_ids|join(", ") }}
 Output: {{ event.payload.output_dir }}
 
-{{ flow_run|ui_url }}
+{{ flow_run|ui_url or '' }}
 """
 
 

@@ -9,7 +9,16 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from prefect_together.console import EngineChatter, FinishedTaskLines, plain_task_lines, progress
+from prefect_together.console import (
+    RAISED,
+    EngineChatter,
+    FinishedTaskLines,
+    ForeseenErrors,
+    plain_task_lines,
+    progress,
+)
+from prefect_together.errors import SubmissionInDoubt
+from prefect_together.telemetry import row_at_work
 
 
 def record(name: str, level: int, message: str) -> logging.LogRecord:
@@ -60,12 +69,24 @@ def test_lines_of_task_runs_stay_off_the_shell_unless_they_warn() -> None:
     assert chatter.filter(record("prefect.engine", logging.INFO, "View at http://127.0.0.1:1/runs"))
 
 
-def test_only_the_engines_own_line_of_success_is_dropped() -> None:
+def test_the_engines_lines_that_repeat_what_is_known_are_dropped() -> None:
     lines = FinishedTaskLines()
 
     assert not lines.filter(record("prefect.task_runs", logging.INFO, "Finished in state Completed()"))
+    assert not lines.filter(record("prefect.task_runs", logging.ERROR, f"Finished in state Failed('{RAISED} X')"))
     assert lines.filter(record("prefect.task_runs", logging.ERROR, "Finished in state Failed('x')"))
     assert lines.filter(record("prefect.task_runs", logging.INFO, "row 7: downloaded"))
+
+
+def test_an_error_of_ours_is_one_line_with_its_row_first() -> None:
+    line = record("prefect.task_runs", logging.ERROR, "Task run failed with exception: SubmissionInDoubt()")
+    error = SubmissionInDoubt("no answer", 0.28)
+    line.exc_info = (type(error), error, None)
+    row_at_work.set("cat-on-drum")
+
+    ForeseenErrors().filter(line)
+
+    assert logging.Formatter().format(line) == "cat-on-drum: in doubt (no answer): possibly billed, $0.28"
 
 
 def test_dropping_those_lines_twice_adds_one_filter() -> None:

@@ -36,7 +36,8 @@ WITHOUT_PREFECT = PURE | {
     *("client", "clip_request", "download", "images", "journal", "ledger", "ledger_engine", "ledger_operations"),
     *("ledger_schema", "local_prefect", "media", "outputs", "page", "part_file", "process", "remote_storage"),
     *("sandbox", "sandbox.app", "sandbox.server", "sandbox.service", "session", "single", "storage", "submit"),
-    *("table", "table_columns", "table_media", "table_reading", "table_rows", "table_source", "typed_cells", "wait"),
+    *("table", "table_columns", "table_media", "table_reading", "table_rows", "table_source", "telemetry"),
+    *("typed_cells", "wait"),
 }
 """The two lower layers: they work where Prefect is not even imported."""
 

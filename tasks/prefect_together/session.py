@@ -20,6 +20,7 @@ from prefect_together.jobs import VideoJob
 from prefect_together.pacing import SubmitPacer
 from prefect_together.poll_budget import PollBudget
 from prefect_together.schedule import DurationBook
+from prefect_together.telemetry import TracedApi, add_to_span, call_span, is_traced
 
 MAX_DOWNLOADS = 16
 """Downloads at once."""
@@ -51,15 +52,18 @@ class VideoSession:
 
     async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
         """Fetch and check the clip of a completed job; see `download_clip`. Asks for a fresh link if there is none."""
-        url = job.video_url or await self.fresh_link(job.id)
-        return await download_clip(
-            self.downloads,
-            url,
-            target,
-            refresh_link=lambda: self.fresh_link(job.id),
-            max_bytes=max_bytes,
-            clock=self.clock,
-        )
+        with call_span("download_video", job_id=job.id, model=job.model, cost_usd=job.cost_usd) as span:
+            url = job.video_url or await self.fresh_link(job.id)
+            clip = await download_clip(
+                self.downloads,
+                url,
+                target,
+                refresh_link=lambda: self.fresh_link(job.id),
+                max_bytes=max_bytes,
+                clock=self.clock,
+            )
+            add_to_span(span, size_bytes=clip.size_bytes)
+            return clip
 
 
 @asynccontextmanager
@@ -71,9 +75,10 @@ async def open_session(
     clock: Clock = SYSTEM_CLOCK,
 ) -> AsyncGenerator[VideoSession]:
     """Open the client and all that goes with it; everything is closed on leaving."""
+    api_class = TracedApi if is_traced() else VideoApi
     async with client as together_client, open_download_session() as downloads:
         yield VideoSession(
-            api=VideoApi(together_client, encode_image=encode_image),
+            api=api_class(together_client, encode_image=encode_image),
             downloads=downloads,
             pacer=SubmitPacer(clock),
             poll_budget=PollBudget(requests_per_second=requests_per_second, clock=clock),

@@ -30,6 +30,7 @@ from prefect_together.jobs import VideoJob
 from prefect_together.requests import VideoRequest
 from prefect_together.session import VideoSession, open_session
 from prefect_together.submit import Journal, NoJournal, submit
+from prefect_together.telemetry import row_at_work
 from prefect_together.wait import wait
 
 RATE_LIMIT_MINUTES = 30.0
@@ -82,6 +83,7 @@ async def create_video(
         SubmissionInDoubt: no usable answer; a job may exist and be billed. Never send it again unasked.
     """
     logger = _logger()  # first: nothing may fail between the payment and the return of the job's id
+    row_at_work.set(row)
     async with _session(session, credentials_block) as parts:
         job = await submit(
             parts.api,
@@ -133,6 +135,7 @@ async def wait_for_video(
     """
     job_id = job if isinstance(job, str) else job.id
     logger = _logger()
+    row_at_work.set(row)
     async with _session(session, credentials_block) as parts:
         now = parts.clock.time()
         done = await wait(
@@ -194,6 +197,7 @@ async def download_video(
         DownloadFailed: LinkExpired, ClipInvalid, ClipTooLarge or OutputUnwritable; nothing is left under the name.
     """
     known = VideoJob(id=job) if isinstance(job, str) else job
+    row_at_work.set(row)
     async with _session(session, credentials_block) as parts:
         clip = await parts.download(known, Path(target), max_bytes=max_bytes)
     _logger().info("%s: job %s downloaded to %s, %d bytes", row, known.id, clip.path, clip.size_bytes)
