@@ -1,7 +1,8 @@
 """What waiting costs, in simulated time: this project's looks against fixed, exponential and optimal ones.
 
 `python benchmarks/waiting.py` prints Markdown tables; nothing is sent, no time passes. One job follows the other, each
-teaching the next its duration in whole seconds, as the service stamps it. A look costs `WORTH` seconds of lateness.
+teaching the next its duration in whole seconds, as the service stamps it. The cost of a wait is what the schedule
+minimises: `WORTH` seconds a look, plus the lateness. The optimum knows the distribution: dynamic programming over it.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prefect_together.durations import Bell
 from prefect_together.poll_budget import POLL_WORTH_SECONDS
-from prefect_together.schedule import DurationBook
+from prefect_together.schedule import DurationBook, PollPlan
 
 WORTH = POLL_WORTH_SECONDS
 RUNS, JOBS, LEARNED = 24, 200, 20
 """Cold starts, jobs of each, and the number of jobs after which a run counts as learned."""
-WORTHS = (0.05, 0.12, 0.3, 0.7, 1.6, 4.0, 10.0, 25.0)
+WORTHS = (0.08, 0.2, 0.4, 1.0, 4.0, 10.0, 25.0)
 
 Draw = Callable[[random.Random, int], float]
 """The duration in seconds of job number so-and-so."""
@@ -45,11 +47,12 @@ SHAPES: dict[str, Draw] = {
     "uniform 60-180 s": lambda rng, _number: rng.uniform(60, 180),
     "memoryless 90 s": lambda rng, _number: rng.expovariate(1 / 90),
     "drift 60 to 180 s": lambda rng, number: lognormal(60 * 3 ** (number / JOBS), 0.2)(rng, number),
-    "jumps 60 / 180 s": lambda rng, number: lognormal((60, 180)[number // 50 % 2], 0.2)(rng, number),
+    "jumps 60 / 180 s": lambda rng, number: lognormal((60, 180)[number // JUMP_EVERY % 2], 0.2)(rng, number),
     "sandbox 2-3 s": lambda rng, _number: rng.uniform(2, 3),
 }
-MOVING = {"drift 60 to 180 s": range(5, JOBS, 20), "jumps 60 / 180 s": (0, 50)}
-"""Shapes that change from job to job, and the jobs whose optimum stands for all."""
+MOVING = {"drift 60 to 180 s": range(5, JOBS, 10), "jumps 60 / 180 s": (0, 50, 100, 150)}
+"""Shapes that change from job to job, and jobs whose optimum holds up to the next of them."""
+JUMP_EVERY = 50
 
 
 @dataclass(frozen=True)
@@ -78,19 +81,52 @@ class Waits:
         return f"{self.polls_a_job:.1f} / {self.mean_late:.1f} / {self.p95_late:.0f}"
 
 
-def ours(draw: Draw, *, worth_seconds: float = WORTH, runs: int = RUNS, jobs: int = JOBS) -> list[Waits]:
-    """One `Waits` per job number, over all runs: the first is that of a model of which nothing is known."""
+def ours(
+    draw: Draw, *, worth_seconds: float = WORTH, runs: int = RUNS, jobs: int = JOBS, is_exact: bool = False
+) -> list[Waits]:
+    """One `Waits` per job number, over all runs: the first is that of a model of which nothing is known.
+
+    `is_exact`: durations are learned to the millisecond, not in whole seconds.
+    """
     polls, late_seconds = np.zeros((jobs, runs)), np.zeros((jobs, runs))
     for run in range(runs):
         rng, book = random.Random(run), DurationBook()
         for number in range(jobs):
-            duration, plan, elapsed, looks = draw(rng, number), book.plan("m"), 0.0, 0
-            while elapsed < duration:
-                elapsed += plan.next_look(elapsed, poll_worth_seconds=worth_seconds, rng=rng)
-                looks += 1
-            polls[number, run], late_seconds[number, run] = looks, elapsed - duration
-            book.observe("m", round(duration) or 0.5)
+            duration = draw(rng, number)
+            polls[number, run], late_seconds[number, run] = wait_for(duration, book.plan("m"), worth_seconds, rng)
+            if is_exact:
+                book.observe("m", duration, earliest_seconds=duration - 0.001)
+            else:
+                book.observe("m", round(duration) or 0.5)
     return [Waits(polls[number], late_seconds[number]) for number in range(jobs)]
+
+
+def wait_for(duration: float, plan: PollPlan, worth_seconds: float, rng: random.Random) -> tuple[int, float]:
+    elapsed, looks = 0.0, 0
+    while elapsed < duration:
+        elapsed += plan.next_look(elapsed, poll_worth_seconds=worth_seconds, rng=rng)
+        looks += 1
+    return looks, elapsed - duration
+
+
+def told_of_both(name: str = "jumps 60 / 180 s") -> Waits:
+    """Of the jumps, what is to be had by who knows both kinds of jobs and how often they change, but not when."""
+    kinds, polls, late_seconds = (math.log(60), math.log(180)), list[int](), list[float]()
+    plans = [
+        DurationBook(prior=(Bell(p / 100, kinds[0], 0.2), Bell(1 - p / 100, kinds[1], 0.2))) for p in range(1, 100)
+    ]
+    for run in range(RUNS):
+        rng, first = random.Random(run), 0.5
+        for number in range(JOBS):
+            duration = SHAPES[name](rng, number)
+            looks, late = wait_for(duration, plans[min(max(round(100 * first), 1), 99) - 1].plan("m"), WORTH, rng)
+            if number >= LEARNED:
+                polls.append(looks)
+                late_seconds.append(late)
+            chances = [math.exp(-0.5 * ((math.log(duration) - kind) / 0.2) ** 2) for kind in kinds]
+            first = first * chances[0] / (first * chances[0] + (1 - first) * chances[1] + 1e-300)
+            first += (1 - 2 * first) / JUMP_EVERY
+    return Waits(np.array(polls), np.array(late_seconds))
 
 
 def together(waits: list[Waits]) -> Waits:
@@ -139,14 +175,27 @@ def peer(draw: Draw, rule: Callable[[random.Random, float], Iterator[float]], jo
     return Waits(polls, late_seconds)
 
 
-def optimum(name: str, worth_seconds: float = WORTH) -> tuple[float, float, float]:
-    """Cost, looks and lateness of the best schedule there is, with the distribution known (dynamic programming)."""
+def optimum(name: str, worth_seconds: float = WORTH) -> Optimum:
+    """The best schedule there is, with the distribution known."""
+    numbers = MOVING.get(name, (0,))
     results: list[tuple[float, float, float]] = []
-    for number in MOVING.get(name, (0,)):
+    for number in numbers:
         rng = random.Random(9)
-        results.append(_optimum(np.sort([SHAPES[name](rng, number) for _ in range(20_000)]), worth_seconds))
-    cost, polls, late_seconds = (sum(figures) / len(results) for figures in zip(*results, strict=True))
-    return cost, polls, late_seconds
+        size = 20_000 if len(numbers) < 5 else 4_000
+        results.append(_optimum(np.sort([SHAPES[name](rng, number) for _ in range(size)]), worth_seconds))
+    spans = np.diff([*numbers, JOBS] if numbers[0] == 0 else [0, *numbers[1:], JOBS])
+    return Optimum(np.repeat(results, spans, axis=0))
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """Cost in seconds, looks and lateness of the best schedule for each job."""
+
+    of_jobs: np.ndarray
+
+    def of(self, start: int = 0, end: int = JOBS) -> tuple[float, float, float]:
+        cost, polls, late_seconds = self.of_jobs[start:end].mean(axis=0)
+        return float(cost), float(polls), float(late_seconds)
 
 
 def _optimum(durations: np.ndarray, worth_seconds: float) -> tuple[float, float, float]:
@@ -183,49 +232,96 @@ def print_table(title: str, head: list[str], rows: list[list[str]]) -> None:
         print("| " + " | ".join(row) + " |")
 
 
-def print_waits(learned: dict[str, Waits], optima: dict[str, tuple[float, float, float]]) -> None:
+def print_waits(learned: dict[str, Waits], optima: dict[str, Optimum]) -> None:
     rules = {"fixed 5 s": fixed(5), "fixed 60 s": fixed(60), "exponential": exponential, "genblaze": genblaze}
     plain: list[list[str]] = []
     costs: list[list[str]] = []
     for name, draw in SHAPES.items():
-        cost, polls, late_seconds = optima[name]
+        cost, polls, late_seconds = optima[name].of(LEARNED)
         peers = [peer(draw, rule) for rule in rules.values()]
         plain.append([name, f"{polls:.1f} / {late_seconds:.1f}", str(learned[name]), *(str(each) for each in peers)])
-        costs.append([name, f"{cost:.2f} s", *(f"{each.cost() / cost:.2f}" for each in (learned[name], *peers))])
-    head = ["durations", "optimum, known", f"ours, after {LEARNED} jobs", *rules]
+        ratios = (learned[name].cost() / cost, *(each.cost() / optima[name].of()[0] for each in peers))
+        costs.append([name, f"{cost:.2f} s", *(f"{ratio:.2f}" for ratio in ratios)])
+    head = ["durations", "optimum, known", f"ours, jobs {LEARNED + 1}-{JOBS}", *rules]
     print_table("Looks a job / mean / 95 % lateness in seconds", head, plain)
     print_table(f"Cost ({WORTH:g} s a look + lateness): the optimum's, and the others as multiples of it", head, costs)
 
 
-def print_learning(cold: dict[str, list[Waits]], optima: dict[str, tuple[float, float, float]]) -> None:
-    spans = ((0, 1), (1, 5), (5, 20), (20, 60), (60, JOBS))
+def print_learning(cold: dict[str, list[Waits]], optima: dict[str, Optimum]) -> None:
+    spans = ((0, 1), (1, 5), (5, 20), (20, 60), (60, JOBS), (0, LEARNED))
     rows: list[list[str]] = []
-    for name in SHAPES:
-        parts = [together(cold[name][start:end]).cost() / optima[name][0] for start, end in spans]
-        rows.append([name, *(f"{part:.2f}" for part in parts)])
-    head = ["durations", "first job", *(f"jobs {start + 1}-{end}" for start, end in spans[1:])]
+    for name, draw in SHAPES.items():
+        parts = [together(cold[name][start:end]).cost() / optima[name].of(start, end)[0] for start, end in spans]
+        other = peer(draw, exponential).cost() / optima[name].of()[0]
+        rows.append([name, *(f"{part:.2f}" for part in (*parts, other))])
+    head = ["durations", "first job", *(f"jobs {start + 1}-{end}" for start, end in spans[1:]), "exponential, any job"]
     print_table("Learning from nothing: cost as a multiple of the optimum's", head, rows)
 
 
-def print_equal_lateness() -> None:
+def print_equal_lateness() -> dict[str, list[float]]:
+    """Print looks at equal mean lateness; return for each shape our part of those of fixed 5 s and of exponential."""
     rows: list[list[str]] = []
+    parts: dict[str, list[float]] = {}
     for name, draw in SHAPES.items():
-        runs = [(worth, together(ours(draw, worth_seconds=worth, runs=6)[LEARNED:])) for worth in WORTHS]
+        runs = [(worth, together(ours(draw, worth_seconds=worth, runs=3)[LEARNED:])) for worth in WORTHS]
         points = [(waits.mean_late, waits.polls_a_job) for _, waits in runs]
-        row = [name]
+        row, parts[name] = [name], []
         for rule in (fixed(5), exponential):
             other = peer(draw, rule)
             polls = polls_when_as_late(points, other.mean_late)
-            row += [
-                f"{other.mean_late:.1f} s",
-                f"{other.polls_a_job:.1f}",
-                f"{polls:.1f}",
-                f"{polls / other.polls_a_job:.2f}",
-            ]
+            part = polls / other.polls_a_job
+            row += [f"{other.mean_late:.1f} s", f"{other.polls_a_job:.1f}", f"{polls:.1f}", f"{part:.2f}"]
+            parts[name].append(part)
         rows.append(row)
     head = ["durations"]
     head += ["late like fixed 5 s", "its looks", "ours", "ratio", "late like exponential", "its looks", "ours", "ratio"]
     print_table("Looks a job at equal mean lateness", head, rows)
+    return parts
+
+
+def print_goals(
+    cold: dict[str, list[Waits]], learned: dict[str, Waits], optima: dict[str, Optimum], parts: dict[str, list[float]]
+) -> None:
+    of_optimum = {name: waits.cost() / optima[name].of(LEARNED)[0] for name, waits in learned.items()}
+    over = {name: ratio for name, ratio in of_optimum.items() if ratio > 1.10}
+    of_exponential = {
+        name: max(together(cold[name][:LEARNED]).cost(), together(cold[name]).cost()) / peer(draw, exponential).cost()
+        for name, draw in SHAPES.items()
+    }
+    worst, worst_part = max(of_exponential.values()), max(part for _, part in parts.values())
+    two, three = parts["lognormal 90 s, 0.2"][0], parts["lognormal 90 s, 0.35"][0]
+    missed = "; ".join(f"{name} {ratio:.2f}" for name, ratio in over.items()) or "none above"
+    inside = max(ratio for name, ratio in of_optimum.items() if name not in over)
+    rows = [
+        ["looks of fixed 5 s at its mean lateness, spread 0.2", "0.50", f"{two:.2f}", met(two <= 0.5)],
+        ["the same, spread 0.35", "0.60", f"{three:.2f}", met(three <= 0.6)],
+        [
+            f"cost of the optimum's, jobs {LEARNED + 1}-{JOBS}, each shape",
+            "1.10",
+            f"{len(of_optimum) - len(over)} of {len(of_optimum)} shapes at most {inside:.2f}; {missed}",
+            met(not over),
+        ],
+        ["cost of exponential's, each shape, jobs 1-20 and 1-200", "1.00", f"at most {worst:.2f}", met(worst <= 1)],
+        [
+            "looks of exponential at its mean lateness, each shape",
+            "1.00",
+            f"at most {worst_part:.2f}",
+            met(worst_part <= 1),
+        ],
+    ]
+    print_table("Goals", ["ratio", "goal", "seen", ""], rows)
+    sandbox, jumps = "sandbox 2-3 s", "jumps 60 / 180 s"
+    exact = together(ours(SHAPES[sandbox], is_exact=True)[LEARNED:]).cost() / optima[sandbox].of(LEARNED)[0]
+    told = told_of_both().cost() / optima[jumps].of(LEARNED)[0]
+    print(
+        f"\nOf {sandbox}: {of_optimum[sandbox]:.2f}, as the durations are learned in whole seconds; {exact:.2f} when"
+        f" learned exactly. Of {jumps}: {of_optimum[jumps]:.2f}; the optimum knows when they come. Whoever knows both"
+        f" kinds of jobs and how often they change, but not when, has {told:.2f}."
+    )
+
+
+def met(is_met: bool) -> str:
+    return "met" if is_met else "not met"
 
 
 def main() -> None:
@@ -235,7 +331,7 @@ def main() -> None:
     learned = {name: together(waits[LEARNED:]) for name, waits in cold.items()}
     print_waits(learned, optima)
     print_learning(cold, optima)
-    print_equal_lateness()
+    print_goals(cold, learned, optima, print_equal_lateness())
 
 
 if __name__ == "__main__":

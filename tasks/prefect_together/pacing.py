@@ -25,7 +25,7 @@ FIRST_UNDER_WAY, MOST_UNDER_WAY, LEAST_UNDER_WAY = 8, 100, 4
 """Create calls without an answer: at first, at most, and what refusals leave (one may hang for minutes)."""
 GROWTH = 0.5
 """By how much an accepted call raises that bound while it is reached: by half with each round of answers."""
-LEAST_PER_SECOND, LEAST_TAKEN = 0.8, 0.25
+LEAST_PER_SECOND, LEAST_TAKEN = 0.85, 0.25
 """The pace that refusals leave, times the part of the last calls that was taken (or a quarter): below it, it is for the
 service's word on how long to wait to hold calls back. 60 a minute was Together's limit in late 2025."""
 CUT = 0.5
