@@ -1,8 +1,8 @@
 """Runs the benchmarks and writes what they print into RESULTS.md: `python benchmarks/run.py [PART ...] [--rows N]`.
 
-Parts: overhead, floors, durations, resume, start, server, waiting, pace; without one, all. A part that is run alone
-replaces its own section of RESULTS.md and leaves the others. `--smoke` runs each part at a tiny size and writes
-nothing.
+Parts: overhead, floors, durations, downloads, resume, start, server, waiting, pace; without one, all. A part that is
+run alone replaces its own section of RESULTS.md and leaves the others. `--smoke` runs each part at a tiny size and
+writes nothing.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import downloads
 import overhead
 import resume
 import server
@@ -66,6 +67,7 @@ PARTS = {
     "durations": Part(
         "Overhead at real durations", lambda rows, rounds: overhead.measure_durations(rows=rows, rounds=rounds), 600, 1
     ),
+    "downloads": Part("Downloads", lambda rows, rounds: downloads.measure(rows=rows, rounds=rounds), 200, 3),
     "resume": Part("Resume", lambda rows, rounds: resume.measure(rows=rows, rounds=rounds), 1000, 3),
     "start": Part("Start", lambda rows, rounds: start.measure(rows=rows, rounds=rounds), 10, 3),
     "server": Part("The engine's server", lambda rows, rounds: server.measure(rows=rows, rounds=rounds), 300, 1),

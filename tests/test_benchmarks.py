@@ -48,6 +48,7 @@ def test_a_section_replaces_its_earlier_form_and_leaves_the_others(tmp_path: Pat
         ("overhead", ["| ours |", "the engine's floor", "goal"]),
         ("floors", ["| ours |"]),
         ("durations", ["bare aiohttp", "this project"]),
+        ("downloads", ["curl --parallel", "this project", "memory flat"]),
         ("resume", ["a finished table again", "0 creates"]),
         ("start", ["a server running", "| prefect "]),
         ("waiting", ["optimum"]),
