@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MAX_CLIP_BYTES = 1 << 30
 MAX_CONNECTIONS = 64
-FLUSH_BYTES = 1 << 19
+FLUSH_BYTES = 1 << 20
 READ_BUFFER_BYTES = 1 << 18
 OVERLAP_BYTES = 1 << 12
 """What is asked for again on resuming, to see that it is still the same clip where the server sends no ETag."""
@@ -118,7 +118,8 @@ async def download_clip(
         media = await download.run()
     finally:
         # A thread may still be writing when this task is cancelled: the file is let go after it.
-        await asyncio.shield(_in(_WRITERS, part.close, download.is_bad))
+        if not part.is_published:
+            await asyncio.shield(_in(_WRITERS, part.close, download.is_bad))
     return DownloadedClip(
         path=target,
         size_bytes=part.size_bytes,
