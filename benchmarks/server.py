@@ -20,15 +20,15 @@ from typing import cast
 from children import Run, run_peer
 from databases import Database, PostgresServer, postgres_server, sqlite_database
 from markdown_tables import markdown
-from places import Server, environment, prefect_server, sandbox, scratch, write_prompts
+from places import IDLE_SHARE, Server, environment, prefect_server, sandbox, scratch, write_prompts
 
 from prefect_together.local_prefect import SERVER_SETTINGS
 
 IN_FLIGHT = "200"
 TASK_RUNS_A_ROW = 3
 LOOK_SECONDS = 0.5
-GIVE_UP_SECONDS = 10.0
-"""How long the count of recorded task runs may stand still before the rest counts as lost."""
+IDLE_SECONDS = 15.0
+"""How long the server must have next to nothing to do before what is not recorded counts as lost."""
 BATCHES = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
@@ -67,6 +67,14 @@ class Recorded:
     lost: int
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A run to be recorded, and its rows of three task runs each."""
+
+    run: Callable[[], Run]
+    rows: int
+
+
 def measure(*, rows: int, rounds: int) -> str:
     """Both loads on every kind of server; the table as Markdown."""
     lines: list[list[str]] = []
@@ -81,9 +89,9 @@ def measure(*, rows: int, rounds: int) -> str:
                 output = directory / f"out-{number}"
                 _run("ours", write_prompts(directory / "few.csv", 3), output / "few", variables)()
                 runs = [_run("empty_tasks", table, output / "empty", variables) for _ in range(rounds)]
-                empty = [_record(run, server, database, rows) for run in runs]
+                empty = [record(Load(run, rows), server, database)[0] for run in runs]
                 runs = [_run("ours", table, output / f"{one}", variables) for one in range(rounds)]
-                ours = [_record(run, server, database, rows) for run in runs]
+                ours = [record(Load(run, rows), server, database)[0] for run in runs]
             lines.append(_line(kind, empty, ours))
     head = [
         "server",
@@ -120,29 +128,32 @@ def _server(kind: Kind, home: Path, postgres: PostgresServer | None) -> Generato
         yield server, database
 
 
-def _record(run: Callable[[], Run], server: Server, database: Database, rows: int) -> Recorded:
+def record(load: Load, server: Server, database: Database) -> tuple[Recorded, Run]:
     """Run a load and wait until the server has recorded all of it, or nothing more comes."""
     server.await_idle()
-    expected = task_runs_recorded(server) + TASK_RUNS_A_ROW * rows
+    expected = task_runs_recorded(server) + TASK_RUNS_A_ROW * load.rows
     cpu, cpu_of_database, size = server.cpu_seconds(), database.cpu_seconds(), database.size_bytes()
-    run()
+    run = load.run()
     backlog_seconds, lost = _await_records(server, expected)
     server.await_idle()
-    return Recorded(
-        server_ms_a_row=1000 * (server.cpu_seconds() - cpu) / rows,
-        database_ms_a_row=1000 * (database.cpu_seconds() - cpu_of_database) / rows,
+    recorded = Recorded(
+        server_ms_a_row=1000 * (server.cpu_seconds() - cpu) / load.rows,
+        database_ms_a_row=1000 * (database.cpu_seconds() - cpu_of_database) / load.rows,
         backlog_seconds=backlog_seconds,
-        bytes_a_row=(database.size_bytes() - size) / rows,
+        bytes_a_row=(database.size_bytes() - size) / load.rows,
         lost=lost,
     )
+    return recorded, run
 
 
 def _await_records(server: Server, expected: int) -> tuple[float, int]:
-    """Seconds until so many task runs are recorded as ended, and how many never were."""
-    started = changed = time.monotonic()
-    count = task_runs_recorded(server)
-    while count < expected and time.monotonic() - changed < GIVE_UP_SECONDS:
+    """Seconds until so many task runs are recorded as ended, and how many were not when the server was idle again."""
+    started = changed = busy = time.monotonic()
+    count, cpu = task_runs_recorded(server), server.cpu_seconds()
+    while count < expected and time.monotonic() - busy < IDLE_SECONDS:
         time.sleep(LOOK_SECONDS)
+        if (cpu_now := server.cpu_seconds()) - cpu > IDLE_SHARE * IDLE_SECONDS:
+            cpu, busy = cpu_now, time.monotonic()
         if (now := task_runs_recorded(server)) != count:
             count, changed = now, time.monotonic()
     return changed - started, expected - count

@@ -51,6 +51,8 @@ def test_a_section_replaces_its_earlier_form_and_leaves_the_others(tmp_path: Pat
         ("downloads", ["curl --parallel", "this project", "memory flat"]),
         ("resume", ["a finished table again", "0 creates"]),
         ("start", ["a server running", "| prefect "]),
+        ("server", ["| SQLite, as a local run starts it", "PostgreSQL"]),
+        ("scale", ["peak under", "first card"]),
         ("waiting", ["optimum"]),
         ("pace", ["refused"]),
     ],

@@ -17,7 +17,7 @@ from prefect_together.sandbox import SandboxProcess
 
 pytestmark = [pytest.mark.scale, pytest.mark.timeout(900)]
 
-FEW, MANY = 100, 2000
+FEW, MANY = 400, 2000
 MAX_BYTES_A_ROW = 30_000
 """What keeps 10,000 rows under 600 MB, with the 300 MB that the imports and 200 rows in flight take."""
 MAX_BYTES = 600_000_000
