@@ -34,10 +34,10 @@ PURE = frozenset(
 WITHOUT_PREFECT = PURE | {
     *("clip_container", "collector", "excel_cells", "image_content", "parquet_cells", "posters"),
     *("client", "clip_request", "download", "images", "journal", "ledger", "ledger_engine", "ledger_operations"),
-    *("ledger_schema", "local_prefect", "media", "outputs", "page", "part_file", "process", "remote_storage"),
-    *("sandbox", "sandbox.app", "sandbox.server", "sandbox.service", "session", "single", "storage", "submit"),
-    *("table", "table_columns", "table_media", "table_reading", "table_rows", "table_source", "telemetry"),
-    *("typed_cells", "wait"),
+    *("ledger_records", "ledger_runs", "ledger_schema", "local_prefect", "media", "outputs", "page", "part_file"),
+    *("process", "remote_storage", "sandbox", "sandbox.app", "sandbox.server", "sandbox.service", "session"),
+    *("single", "storage", "submit", "table", "table_columns", "table_media", "table_reading", "table_rows"),
+    *("table_source", "telemetry", "typed_cells", "wait"),
 }
 """The two lower layers: they work where Prefect is not even imported."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from postgres_server import throw_away_database
-from prefect_together import ledger_operations as operations
+from prefect_together import ledger_runs
 from prefect_together.errors import BudgetReached, JobFailed, SettingsInvalid
 from prefect_together.identity import video_key
 from prefect_together.jobs import VideoJob
@@ -268,7 +268,7 @@ async def test_paid_videos_of_a_run_that_was_killed_are_found_though_their_rows_
 
         async with open_ledger(url) as beside:
             assert await beside.paid_but_absent([], output_dir=".") == []
-        operations.OWN_RUNS.discard(first.run.run_id)  # as if its process were gone
+        ledger_runs.OWN_RUNS.discard(first.run.run_id)  # as if its process were gone
 
         async with open_ledger(url) as later:
             found = await later.paid_but_absent([], output_dir=".")

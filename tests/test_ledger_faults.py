@@ -26,7 +26,7 @@ from prefect_together.jobs import VideoJob
 from prefect_together.journal import Breaker, LedgerJournal
 from prefect_together.ledger import HEARTBEAT_SECONDS, SAVE_PAUSES_SECONDS, Ledger, open_ledger
 from prefect_together.ledger_engine import COMMIT_TRIES, LedgerEngine, LedgerUnavailable, Operation, open_engine
-from prefect_together.ledger_operations import CLAIM_SECONDS, this_process
+from prefect_together.ledger_runs import CLAIM_SECONDS, this_process
 from prefect_together.ledger_schema import State
 from prefect_together.pacing import SubmitPacer
 from prefect_together.process import process_start, this_machine

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from prefect_together import ledger_operations as operations
+from prefect_together import ledger_runs
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import BudgetReached, JobFailed
 from prefect_together.jobs import VideoJob
@@ -93,10 +93,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def open_run_that_will_break_off(self) -> None:
         """It is not closed by `open_ledger`, which would give its claims back."""
         stack = AsyncExitStack()
-        run = operations.this_process(str(uuid.uuid4()))
+        run = ledger_runs.this_process(str(uuid.uuid4()))
         engine = self.do(stack.enter_async_context(open_engine(self.path)))
-        operations.OWN_RUNS.add(run.run_id)
-        stack.callback(operations.OWN_RUNS.discard, run.run_id)
+        ledger_runs.OWN_RUNS.add(run.run_id)
+        stack.callback(ledger_runs.OWN_RUNS.discard, run.run_id)
         self.runs.append(Opening(Ledger(engine, run, SYSTEM_CLOCK), stack))
 
     @precondition(lambda self: len(self.runs) > 1)

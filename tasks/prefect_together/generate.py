@@ -22,7 +22,7 @@ from prefect_together.batch import Batch, RunSettings
 from prefect_together.client import open_client
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import Problem, SettingsInvalid
-from prefect_together.ledger import HERE, Ledger, open_ledger
+from prefect_together.ledger import HERE, LEDGER_FILE, Ledger, open_ledger
 from prefect_together.outcome import RunOutcome
 from prefect_together.outputs import PAGE_FILE, row_results, write_outputs
 from prefect_together.page import PageSummary
@@ -38,7 +38,6 @@ from prefect_together.tasks import client_of
 from prefect_together.wording import dollars
 
 PROGRESS_SECONDS = 10.0
-LEDGER_FILE = "ledger.db"
 SANDBOX_DIRECTORY = ".sandbox"
 
 RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]

@@ -9,45 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import socket
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from functools import partial
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from prefect_together import ledger_operations as operations
+from prefect_together import ledger_records, ledger_runs
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import FailureClass, JobFailed, Problem, SettingsInvalid
 from prefect_together.jobs import VideoJob
 from prefect_together.ledger_engine import LedgerEngine, LedgerUnavailable, open_engine
-from prefect_together.ledger_operations import Claim, ClaimLost, Run, VideoRecord, this_process
-from prefect_together.ledger_schema import State, money, runs, tables, to_micro, to_usd, videos
+from prefect_together.ledger_operations import Claim, ClaimLost
+from prefect_together.ledger_records import LedgerTotals, VideoRecord
+from prefect_together.ledger_runs import Run
+from prefect_together.ledger_schema import State, money, tables, to_micro, to_usd
 from prefect_together.plan import PlannedVideo
 
 __all__ = ["Claim", "ClaimLost", "Ledger", "LedgerTotals", "State", "VideoRecord", "open_ledger"]
 
+LEDGER_FILE = "ledger.db"
+"""The ledger of an output directory that has its own."""
 HERE = "."
 """The output directory of a ledger that lies in it: the directory may be moved."""
 HEARTBEAT_SECONDS = 15.0
-LEARNED_DURATIONS = 300
 SAVE_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Pauses between tries to write down the id of an accepted job: it is paid, and is known nowhere else."""
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerTotals:
-    """Sums over the whole ledger. `committed_usd` is what a budget is held against: paid, or reserved and unsettled."""
-
-    by_state: Mapping[str, int]
-    committed_usd: float
-    paid_usd: float
-    in_doubt_usd: float
-    unsettled_failed_usd: float
 
 
 class Ledger:
@@ -64,26 +55,13 @@ class Ledger:
     async def plan(self, wanted: Sequence[PlannedVideo], *, output_dir: str = HERE) -> dict[str, VideoRecord]:
         """Enter what is not there yet with a file name of its own; return the records of all by key."""
         now = self._clock.time()
-
-        def enter(connection: Connection) -> dict[str, VideoRecord]:
-            if connection.dialect.name == "postgresql":  # two runs must not give one file name to two videos
-                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7364002)")
-            known = operations.read_records(connection, [want.key for want in wanted])
-            new = {want.key: want for want in wanted if want.key not in known}
-            if new:
-                files = select(videos.c.file).where(videos.c.output_dir == output_dir)
-                taken = {str(file).casefold() for file in connection.scalars(files)}
-                rows = [_as_row(want, output_dir, taken, now) for want in new.values()]
-                insert = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
-                connection.execute(insert(videos).on_conflict_do_nothing(), rows)
-                known |= operations.read_records(connection, list(new))
-            return known
-
-        return await self._engine.run(enter)
+        return await self._engine.run(
+            lambda connection: ledger_records.enter(connection, wanted, output_dir=output_dir, now=now)
+        )
 
     async def records(self, keys: Sequence[str] | None = None) -> dict[str, VideoRecord]:
         """The records of these keys, or of the whole ledger, by key."""
-        return await self._engine.run(lambda connection: operations.read_records(connection, keys))
+        return await self._engine.run(lambda connection: ledger_records.read_records(connection, keys))
 
     async def claim(self, key: str, *, resend_attempt: int | None = None, states: Collection[State] = ()) -> Claim:
         """Take a video for this run, unless a living run has it (`held`).
@@ -103,16 +81,12 @@ class Ledger:
     async def living(self, run_ids: Collection[str]) -> frozenset[str]:
         """Those of these other runs that still work: the claims of the rest have lapsed."""
         others, now = set(run_ids) - {self.run.run_id}, self._clock.time()
-        return await self._engine.run(lambda connection: operations.living(connection, others, now))
+        return await self._engine.run(lambda connection: ledger_runs.living(connection, others, now))
 
     async def release(self, key: str) -> None:
         """Give a video back, wherever it stands: another run need not wait for the end of this one."""
-        mine = update(videos).where(videos.c.video_key == key, videos.c.owner == self.run.run_id).values(owner=None)
-
-        def write(connection: Connection) -> None:
-            connection.execute(mine)
-
-        await self._engine.run(write, order=(1, key))
+        run_id = self.run.run_id
+        await self._engine.run(lambda connection: operations.release(connection, key, run_id), order=(1, key))
 
     async def intend(self, key: str, *, estimate_usd: float | None, budget_usd: float | None) -> int:
         """Write the intent to send and reserve its money; return the number of the attempt.
@@ -193,18 +167,14 @@ class Ledger:
         )
 
     async def downloaded(self, key: str, *, size_bytes: int, sha256: str, clip: Mapping[str, object]) -> None:
-        """The checked clip lies under its final name."""
-        now = self._clock.time()
-        values = {
-            "state": State.DOWNLOADED,
-            "downloaded_at": now,
-            "size_bytes": size_bytes,
-            "sha256": sha256,
-            "clip": json.dumps(dict(clip)),
-            "error": None,
-            "failure_class": None,
-        }
-        await self._update([key], State.COMPLETED, values)
+        """The checked clip lies under its final name; the video is given back."""
+        now, run_id = self._clock.time(), self.run.run_id
+        await self._engine.run(
+            lambda connection: operations.downloaded(
+                connection, key, run_id, size_bytes=size_bytes, sha256=sha256, clip=clip, now=now
+            ),
+            order=(1, key),
+        )
 
     async def files_are_gone(self, keys: Sequence[str], *, output_dir: str) -> None:
         """Downloaded clips are not under their names here: they are `completed` and fetched again, unpaid."""
@@ -213,7 +183,7 @@ class Ledger:
 
     async def note(self, key: str, error: str, *, state: State, failure_class: FailureClass | None = None) -> None:
         """Say what stands in the way of a video in this state, without changing the state."""
-        await self._update([key], state, {"error": operations.plain(error), "failure_class": failure_class})
+        await self._update([key], state, {"error": ledger_records.plain(error), "failure_class": failure_class})
 
     async def remember_table(self, output_dir: str, content: str, *, is_sandbox: bool) -> None:
         """Keep the table of an output directory; see `remembered`.
@@ -221,7 +191,7 @@ class Ledger:
         Raises SettingsInvalid if the directory's videos are the sandbox's and this run's are not, or the reverse.
         """
         now = self._clock.time()
-        values = {"content": operations.plain(content), "is_sandbox": is_sandbox, "written_at": now}
+        values = {"content": ledger_records.plain(content), "is_sandbox": is_sandbox, "written_at": now}
 
         def write(connection: Connection) -> None:
             before = connection.execute(
@@ -242,19 +212,10 @@ class Ledger:
 
     async def paid_but_absent(self, keys: Collection[str], *, output_dir: str) -> list[VideoRecord]:
         """Videos of an output directory that are submitted or completed, worked on by nobody, and not among `keys`."""
-        statement = select(videos.c.video_key).where(
-            videos.c.state.in_((State.SUBMITTED, State.COMPLETED)), videos.c.output_dir == output_dir
-        )
         now = self._clock.time()
-
-        def read(connection: Connection) -> list[VideoRecord]:
-            absent = [str(key) for key in connection.scalars(statement) if key not in keys]
-            records = operations.read_records(connection, absent)
-            owners = {record.owner for record in records.values() if record.owner is not None}
-            living = operations.living(connection, owners, now)
-            return [record for record in records.values() if record.owner not in living]
-
-        return await self._engine.run(read)
+        return await self._engine.run(
+            lambda connection: ledger_records.paid_but_absent(connection, keys, output_dir=output_dir, now=now)
+        )
 
     async def committed_usd(self) -> float:
         """What is paid or reserved over the whole ledger."""
@@ -264,70 +225,27 @@ class Ledger:
 
     async def totals(self) -> LedgerTotals:
         """Counts and dollars over the whole ledger."""
-
-        def read(connection: Connection) -> LedgerTotals:
-            return LedgerTotals(*operations.totals(connection))
-
-        return await self._engine.run(read)
+        return await self._engine.run(ledger_records.totals)
 
     async def durations(self, models: Iterable[str]) -> dict[str, list[float]]:
         """The newest generation times of each model in seconds, oldest first."""
 
         def read(connection: Connection) -> dict[str, list[float]]:
-            return {model: operations.durations(connection, model, LEARNED_DURATIONS) for model in models}
+            return {model: ledger_records.durations(connection, model) for model in models}
 
         return await self._engine.run(read)
 
     async def _update(self, keys: Sequence[str], state: State, values: Mapping[str, object]) -> None:
-        """Write values to those of these videos that are in this state."""
-
-        def write(connection: Connection) -> None:
-            for key in sorted(keys):
-                where = (videos.c.video_key == key, videos.c.state == state)
-                connection.execute(update(videos).where(*where).values(**values))
-
-        await self._engine.run(write, order=(1, min(keys, default="")))
+        await self._engine.run(
+            lambda connection: operations.rewrite(connection, keys, state, values), order=(1, min(keys, default=""))
+        )
 
     async def _keep_alive(self) -> None:
         while True:
             await self._clock.sleep(HEARTBEAT_SECONDS)
-            now = self._clock.time()
-
-            def write(connection: Connection, now: float = now) -> None:
-                beat = operations.database_now(connection, now)
-                connection.execute(update(runs).where(runs.c.run_id == self.run.run_id).values(heartbeat_at=beat))
-
+            beat = partial(ledger_runs.beat, run=self.run, now=self._clock.time())
             with contextlib.suppress(LedgerUnavailable):  # the next beat may get through
-                await self._engine.run(write, order=(2, ""))
-
-    async def _begin(self) -> None:
-        now = self._clock.time()
-
-        def write(connection: Connection) -> None:
-            insert = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
-            connection.execute(insert(money).on_conflict_do_nothing(), [{"id": 1, "committed_micro_usd": 0}])
-            connection.execute(
-                runs.insert().values(
-                    run_id=self.run.run_id,
-                    host=socket.gethostname(),
-                    machine=self.run.machine,
-                    pid=self.run.pid,
-                    process_start=self.run.process_start,
-                    started_at=now,
-                    heartbeat_at=operations.database_now(connection, now),
-                )
-            )
-
-        await self._engine.run(write)
-
-    async def _end(self) -> None:
-        now, run_id = self._clock.time(), self.run.run_id
-
-        def write(connection: Connection) -> None:
-            connection.execute(update(videos).where(videos.c.owner == run_id).values(owner=None))
-            connection.execute(update(runs).where(runs.c.run_id == run_id).values(ended_at=now))
-
-        await self._engine.run(write, order=(3, ""))
+                await self._engine.run(beat, order=(2, ""))
 
 
 @asynccontextmanager
@@ -337,17 +255,18 @@ async def open_ledger(url: str, *, clock: Clock = SYSTEM_CLOCK) -> AsyncGenerato
     Raises SettingsInvalid for another kind of URL, LedgerUnavailable if the database does not answer.
     """
     async with open_engine(url) as engine:
-        ledger = Ledger(engine, this_process(str(uuid.uuid4())), clock)
-        await ledger._begin()  # pyright: ignore[reportPrivateUsage]
-        operations.OWN_RUNS.add(ledger.run.run_id)
+        run = ledger_runs.this_process(str(uuid.uuid4()))
+        ledger = Ledger(engine, run, clock)
+        await engine.run(partial(ledger_runs.begin, run=run, now=clock.time()))
+        ledger_runs.OWN_RUNS.add(run.run_id)
         heartbeat = asyncio.create_task(ledger._keep_alive())  # pyright: ignore[reportPrivateUsage]
         try:
             yield ledger
         finally:
             heartbeat.cancel()
             await asyncio.gather(heartbeat, return_exceptions=True)
-            operations.OWN_RUNS.discard(ledger.run.run_id)
-            await ledger._end()  # pyright: ignore[reportPrivateUsage]
+            ledger_runs.OWN_RUNS.discard(run.run_id)
+            await engine.run(partial(ledger_runs.end, run=run, now=clock.time()), order=(3, ""))
 
 
 async def _stopped(work: Awaitable[object]) -> bool:
@@ -363,24 +282,3 @@ def _other_service(is_sandbox: bool) -> str:
     if is_sandbox:
         return "holds the sandbox's imitations: choose another output directory for real videos"
     return "holds real videos: choose another output directory for the sandbox"
-
-
-def _as_row(want: PlannedVideo, output_dir: str, taken: set[str], now: float) -> dict[str, object]:
-    file = want.free_file(taken)
-    taken.add(file.casefold())
-    return {
-        "video_key": want.key,
-        "row_id": operations.plain(want.row_id),
-        "take": want.take,
-        "fingerprint": want.fingerprint,
-        "model": want.request.model,
-        "prompt": want.request.prompt and operations.plain(want.request.prompt),
-        "parameters": json.dumps(want.request.parameters(with_prompt=False)),
-        "output_dir": output_dir,
-        "file": file,
-        "state": State.PLANNED,
-        "attempts": 0,
-        "jobs": 0,
-        "polls": 0,
-        "planned_at": now,
-    }

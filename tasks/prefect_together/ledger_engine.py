@@ -75,7 +75,7 @@ class LedgerEngine:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(order, operation, future))
         self._start_writing()
-        return await asyncio.shield(future)
+        return await future  # cancelled with the caller: nobody is told then, and the operation is carried out
 
     def _start_writing(self) -> None:
         """Begin to write unless it goes on already; begin anew if it was cancelled before it could start."""

@@ -1,28 +1,23 @@
 """The ledger's transitions as functions over an open transaction. They decide; when to commit is the engine's matter.
 
-Each raises before it has written anything, or not at all: many of them share one transaction.
+Each raises before it has written anything, or not at all: many of them share one transaction. The statements that
+every row needs are made once, at import, and compiled once: to make one anew costs more than to run it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, case, func, insert, select, update
+from sqlalchemy import BindParameter, Column, Connection, Table, bindparam, case, insert, select, update
 
 from prefect_together.errors import BudgetReached, FailureClass, TogetherVideoError
 from prefect_together.jobs import VideoJob
-from prefect_together.ledger_schema import Outcome, State, attempts, money, runs, to_usd, videos
-from prefect_together.process import process_start, this_machine
-
-READ_CHUNK = 500
-CLAIM_SECONDS = 120.0
-"""A run of another machine without a heartbeat for so long is gone. On the same machine its process tells at once."""
-
-OWN_RUNS: set[str] = set()
-"""The runs that are open in this process."""
+from prefect_together.ledger_records import RECORD_COLUMNS, VideoRecord, plain, record_of
+from prefect_together.ledger_runs import Run, is_alive
+from prefect_together.ledger_schema import Outcome, State, attempts, money, to_usd, videos
 
 
 class ClaimLost(TogetherVideoError):
@@ -37,58 +32,6 @@ class ClaimLost(TogetherVideoError):
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Who works: one opening of the ledger by one process."""
-
-    run_id: str
-    machine: str
-    pid: int
-    process_start: str
-
-
-@dataclass(frozen=True, slots=True)
-class VideoRecord:
-    """One video as the ledger knows it; the columns are those of `ledger_schema.videos`."""
-
-    video_key: str
-    row_id: str
-    take: int
-    fingerprint: str
-    model: str
-    prompt: str | None
-    parameters: str
-    output_dir: str
-    file: str
-    state: State
-    attempts: int
-    jobs: int
-    estimate_micro_usd: int | None
-    cost_micro_usd: int | None
-    job_id: str | None
-    video_url: str | None
-    failure_class: FailureClass | None
-    error: str | None
-    planned_at: float
-    submitted_at: float | None
-    completed_at: float | None
-    downloaded_at: float | None
-    generation_seconds: float | None
-    polls: int
-    size_bytes: int | None
-    sha256: str | None
-    clip: str | None
-    owner: str | None
-
-    @property
-    def estimate_usd(self) -> float | None:
-        return to_usd(self.estimate_micro_usd)
-
-    @property
-    def cost_usd(self) -> float | None:
-        return to_usd(self.cost_micro_usd)
-
-
-@dataclass(frozen=True, slots=True)
 class Claim:
     """A video's record after the claim; `held` if another living run works on it."""
 
@@ -96,107 +39,134 @@ class Claim:
     held: bool
 
 
-_RECORD_COLUMNS = [videos.c[field.name] for field in fields(VideoRecord)]
+def _new(table: Table, columns: Iterable[str]) -> dict[Column[Any], BindParameter[Any]]:
+    """What a statement made once sets: the parameter of a column is `new_` and its name."""
+    return {table.c[column]: bindparam(f"new_{column}") for column in columns}
 
 
-def this_process(run_id: str) -> Run:
-    """The run of this process."""
-    pid = os.getpid()
-    return Run(run_id, this_machine(), pid, process_start(pid) or "")
+_KEY: BindParameter[str] = bindparam("key")
+_ATTEMPT: BindParameter[int] = bindparam("number")
+_VIDEO = videos.c.video_key == _KEY
+_CALL = (attempts.c.video_key == _KEY) & (attempts.c.attempt == _ATTEMPT)
 
-
-def plain(text: str) -> str:
-    """Text from outside as every database can hold it: no NUL, no half of a character."""
-    return text.encode("utf-8", "replace").decode().replace("\x00", "")
-
-
-def read_records(connection: Connection, keys: Sequence[str] | None) -> dict[str, VideoRecord]:
-    """Records by key; of all videos if `keys` is None."""
-    if keys is None:
-        rows = connection.execute(select(*_RECORD_COLUMNS)).mappings().all()
-        return {row["video_key"]: _record(row) for row in rows}
-    found: dict[str, VideoRecord] = {}
-    for start in range(0, len(keys), READ_CHUNK):
-        chunk = keys[start : start + READ_CHUNK]
-        statement = select(*_RECORD_COLUMNS).where(videos.c.video_key.in_(chunk))
-        found |= {row["video_key"]: _record(row) for row in connection.execute(statement).mappings()}
-    return found
+_READ = select(*RECORD_COLUMNS).where(_VIDEO).with_for_update()
+_OWN = update(videos).where(_VIDEO).values(_new(videos, ["owner"]))
+_GIVE_BACK = update(videos).where(_VIDEO, videos.c.owner == bindparam("mine")).values(owner=None)
+_READ_OWNER = select(videos.c.state, videos.c.owner, videos.c.attempts).where(_VIDEO).with_for_update()
+_INTEND = insert(attempts).values(_new(attempts, ["video_key", "attempt", "reserved_micro_usd", "intent_at"]))
+_SUBMITTING = (
+    update(videos)
+    .where(_VIDEO)
+    .values(_new(videos, ["attempts", "estimate_micro_usd"]))
+    .values(state=State.SUBMITTING, error=None, failure_class=None)
+)
+_COMMIT_MONEY = (
+    update(money)
+    .where(money.c.id == 1)
+    .values(committed_micro_usd=money.c.committed_micro_usd + bindparam("change_micro_usd"))
+)
+_COMMIT_BELOW = _COMMIT_MONEY.where(
+    money.c.committed_micro_usd + bindparam("change_micro_usd") <= bindparam("budget_micro_usd")
+)
+_ACCEPT_CALL = update(attempts).where(_CALL).values(_new(attempts, ["outcome", "job_id", "answered_at"]))
+_ACCEPT = (
+    update(videos)
+    .where(
+        _VIDEO,
+        videos.c.attempts == _ATTEMPT,
+        videos.c.state.in_((State.SUBMITTING, State.IN_DOUBT, State.PLANNED)),
+    )
+    .values(_new(videos, ["job_id", "submitted_at"]))
+    .values(
+        state=State.SUBMITTED,
+        error=None,
+        jobs=videos.c.jobs + case((videos.c.state == State.SUBMITTING, 1), else_=0),  # one in doubt was counted then
+    )
+)
+_READ_SUBMITTED = (
+    select(videos.c.attempts, videos.c.polls, videos.c.cost_micro_usd)
+    .where(_VIDEO, videos.c.state == State.SUBMITTED, videos.c.job_id == bindparam("job"))
+    .with_for_update()
+)
+_READ_MONEY = select(attempts.c.reserved_micro_usd, attempts.c.cost_micro_usd).where(_CALL).with_for_update()
+_SETTLE = update(attempts).where(_CALL).values(_new(attempts, ["cost_micro_usd"]))
+_COMPLETE = (
+    update(videos)
+    .where(_VIDEO)
+    .values(_new(videos, ["video_url", "cost_micro_usd", "completed_at", "generation_seconds", "polls"]))
+    .values(state=State.COMPLETED, error=None)
+)
+_DOWNLOADED = (
+    update(videos)
+    .where(_VIDEO, videos.c.state == State.COMPLETED)
+    .values(_new(videos, ["downloaded_at", "size_bytes", "sha256", "clip"]))
+    .values(
+        state=State.DOWNLOADED,
+        error=None,
+        failure_class=None,
+        owner=case((videos.c.owner == bindparam("mine"), None), else_=videos.c.owner),
+    )
+)
 
 
 def claim(
     connection: Connection, key: str, run: Run, *, now: float, resend_attempt: int | None, states: Collection[State]
 ) -> Claim:
     """See `Ledger.claim`."""
-    statement = select(*_RECORD_COLUMNS).where(videos.c.video_key == key).with_for_update()
-    row = dict(connection.execute(statement).mappings().one())
+    row = dict(connection.execute(_READ, {"key": key}).mappings().one())
     owner = row["owner"]
-    if owner not in (None, run.run_id) and _is_alive(connection, owner, now):
-        return Claim(_record(row), held=True)
-    changes: dict[str, object] = {"owner": run.run_id}
+    if owner not in (None, run.run_id) and is_alive(connection, owner, now):
+        return Claim(record_of(row), held=True)
+    changes: dict[str, object] = {}
     state = row["state"]
     if state == State.SUBMITTING and owner != run.run_id:
         reason = "the run that sent it ended before the answer came"
         state = State.IN_DOUBT
-        changes |= {"state": state, "error": reason, "jobs": row["jobs"] + 1}
+        changes = {"state": state, "error": reason, "jobs": row["jobs"] + 1}
         _end_attempt(connection, key, row["attempts"], Outcome.IN_DOUBT, error=reason)
     if state == State.REFUSED or (state in states and row["attempts"] == resend_attempt):
         changes |= {"state": State.PLANNED, "error": None, "failure_class": None}
-    connection.execute(update(videos).where(videos.c.video_key == key).values(**changes))
-    return Claim(_record(row | changes), held=False)
+    if changes:
+        connection.execute(update(videos).where(videos.c.video_key == key).values(**changes))
+    connection.execute(_OWN, {"key": key, "new_owner": run.run_id})
+    return Claim(record_of(row | changes | {"owner": run.run_id}), held=False)
+
+
+def release(connection: Connection, key: str, run_id: str) -> None:
+    """See `Ledger.release`."""
+    connection.execute(_GIVE_BACK, {"key": key, "mine": run_id})
 
 
 def intend(connection: Connection, key: str, run_id: str, estimate: int | None, budget: int | None, now: float) -> int:
     """See `Ledger.intend`."""
-    columns = (videos.c.state, videos.c.owner, videos.c.attempts)
-    row = connection.execute(select(*columns).where(videos.c.video_key == key).with_for_update()).one()
+    row = connection.execute(_READ_OWNER, {"key": key}).one()
     if row.owner != run_id or row.state != State.PLANNED:
         raise ClaimLost(key, row.state)
     _reserve(connection, estimate, budget)
-    attempt = row.attempts + 1
-    connection.execute(
-        insert(attempts).values(video_key=key, attempt=attempt, reserved_micro_usd=estimate or 0, intent_at=now)
-    )
-    connection.execute(
-        update(videos)
-        .where(videos.c.video_key == key)
-        .values(
-            state=State.SUBMITTING,
-            attempts=attempt,
-            estimate_micro_usd=estimate,
-            error=None,
-            failure_class=None,
-        )
-    )
+    attempt = int(row.attempts) + 1
+    intent = {"new_attempt": attempt, "new_reserved_micro_usd": estimate or 0, "new_intent_at": now}
+    connection.execute(_INTEND, {"new_video_key": key, **intent})
+    connection.execute(_SUBMITTING, {"key": key, "new_attempts": attempt, "new_estimate_micro_usd": estimate})
     return attempt
 
 
 def _reserve(connection: Connection, estimate: int | None, budget: int | None) -> None:
     """Count the estimate as committed, in one guarded update. Raises BudgetReached."""
-    wanted = money.c.committed_micro_usd + (estimate or 0)
-    statement = update(money).where(money.c.id == 1).values(committed_micro_usd=wanted)
-    if budget is not None:
-        if estimate is not None:
-            statement = statement.where(wanted <= budget)
-        if estimate is None or connection.execute(statement).rowcount == 0:
-            committed = connection.execute(select(money.c.committed_micro_usd)).scalar_one()
-            raise BudgetReached(budget / 1e6, committed / 1e6, to_usd(estimate))
-    elif estimate:
-        connection.execute(statement)
+    if budget is None:
+        if estimate:
+            connection.execute(_COMMIT_MONEY, {"change_micro_usd": estimate})
+        return
+    wanted = {"change_micro_usd": estimate, "budget_micro_usd": budget}
+    if estimate is None or connection.execute(_COMMIT_BELOW, wanted).rowcount == 0:
+        committed = connection.execute(select(money.c.committed_micro_usd)).scalar_one()
+        raise BudgetReached(budget / 1e6, committed / 1e6, to_usd(estimate))
 
 
 def accepted(connection: Connection, key: str, attempt: int, job_id: str, now: float) -> None:
     """See `Ledger.accepted`. The attempt is written whoever has the claim: an id is never thrown away."""
-    _end_attempt(connection, key, attempt, Outcome.ACCEPTED, job_id=plain(job_id), answered_at=now)
-    newly = case((videos.c.state == State.SUBMITTING, 1), else_=0)  # one in doubt was counted then
-    connection.execute(
-        update(videos)
-        .where(
-            videos.c.video_key == key,
-            videos.c.attempts == attempt,
-            videos.c.state.in_((State.SUBMITTING, State.IN_DOUBT, State.PLANNED)),
-        )
-        .values(state=State.SUBMITTED, job_id=plain(job_id), submitted_at=now, error=None, jobs=videos.c.jobs + newly)
-    )
+    job = {"key": key, "number": attempt, "new_job_id": plain(job_id)}
+    connection.execute(_ACCEPT_CALL, {**job, "new_outcome": Outcome.ACCEPTED, "new_answered_at": now})
+    connection.execute(_ACCEPT, {**job, "new_submitted_at": now})
 
 
 def not_accepted(
@@ -259,17 +229,15 @@ def completed(
     if cost is not None:
         _settle(connection, key, row.attempts, cost=cost)
     connection.execute(
-        update(videos)
-        .where(videos.c.video_key == key)
-        .values(
-            state=State.COMPLETED,
-            video_url=job.video_url and plain(job.video_url),
-            cost_micro_usd=_added(row.cost_micro_usd, cost),
-            completed_at=now,
-            generation_seconds=generation_seconds,
-            polls=row.polls + polls,
-            error=None,
-        )
+        _COMPLETE,
+        {
+            "key": key,
+            "new_video_url": job.video_url and plain(job.video_url),
+            "new_cost_micro_usd": _added(row.cost_micro_usd, cost),
+            "new_completed_at": now,
+            "new_generation_seconds": generation_seconds,
+            "new_polls": row.polls + polls,
+        },
     )
 
 
@@ -292,12 +260,11 @@ def failed(
         _settle(connection, key, row.attempts, cost=cost)
     where = (attempts.c.video_key == key, attempts.c.attempt == row.attempts)
     connection.execute(update(attempts).where(*where).values(error=error))
-    state = State.PLANNED if again else State.FAILED
     connection.execute(
         update(videos)
         .where(videos.c.video_key == key)
         .values(
-            state=state,
+            state=State.PLANNED if again else State.FAILED,
             failure_class=failure_class,
             error=error,
             cost_micro_usd=_added(row.cost_micro_usd, cost),
@@ -305,42 +272,30 @@ def failed(
     )
 
 
-def durations(connection: Connection, model: str, limit: int) -> list[float]:
-    """The newest `limit` generation times of a model, oldest first, in seconds."""
-    newest = (
-        select(videos.c.generation_seconds)
-        .where(videos.c.model == model, videos.c.generation_seconds.is_not(None))
-        .order_by(videos.c.completed_at.desc())
-        .limit(limit)
-    )
-    return [float(seconds) for seconds in connection.scalars(newest)][::-1]
+def downloaded(
+    connection: Connection,
+    key: str,
+    run_id: str,
+    *,
+    size_bytes: int,
+    sha256: str,
+    clip: Mapping[str, object],
+    now: float,
+) -> None:
+    """See `Ledger.downloaded`."""
+    file = {"new_size_bytes": size_bytes, "new_sha256": sha256, "new_clip": json.dumps(dict(clip))}
+    connection.execute(_DOWNLOADED, {"key": key, "mine": run_id, "new_downloaded_at": now, **file})
 
 
-def totals(connection: Connection) -> tuple[Mapping[str, int], float, float, float, float]:
-    """Counts by state; committed, paid, in doubt, and failed without a named cost, each in dollars."""
-    counted = connection.execute(select(videos.c.state, func.count()).group_by(videos.c.state)).all()
-    committed = connection.execute(select(money.c.committed_micro_usd)).scalar_one_or_none() or 0
-    paid = connection.execute(select(func.sum(attempts.c.cost_micro_usd))).scalar() or 0
-    doubtful = connection.execute(
-        select(func.sum(attempts.c.reserved_micro_usd)).where(attempts.c.outcome == Outcome.IN_DOUBT)
-    ).scalar()
-    unsettled = connection.execute(
-        select(func.sum(attempts.c.reserved_micro_usd)).where(
-            attempts.c.outcome == Outcome.ACCEPTED,
-            attempts.c.cost_micro_usd.is_(None),
-            attempts.c.error.is_not(None),
-        )
-    ).scalar()
-    by_state = {str(state): int(count) for state, count in counted}
-    return by_state, committed / 1e6, int(paid) / 1e6, int(doubtful or 0) / 1e6, int(unsettled or 0) / 1e6
+def rewrite(connection: Connection, keys: Iterable[str], state: State, values: Mapping[str, object]) -> None:
+    """Write values to those of these videos that are in this state."""
+    for key in sorted(keys):
+        connection.execute(update(videos).where(videos.c.video_key == key, videos.c.state == state).values(**values))
 
 
 def _lock_submitted(connection: Connection, key: str, job_id: str) -> Any:
     """Lock a video whose job is this one and not yet ended; None if it is not: an end is written once, for its job."""
-    statement = select(videos.c.attempts, videos.c.polls, videos.c.cost_micro_usd).where(
-        videos.c.video_key == key, videos.c.state == State.SUBMITTED, videos.c.job_id == plain(job_id)
-    )
-    return connection.execute(statement.with_for_update()).one_or_none()
+    return connection.execute(_READ_SUBMITTED, {"key": key, "job": plain(job_id)}).one_or_none()
 
 
 def _added(before: int | None, cost: int | None) -> int | None:
@@ -350,17 +305,14 @@ def _added(before: int | None, cost: int | None) -> int | None:
 
 def _settle(connection: Connection, key: str, attempt: int, *, cost: int) -> None:
     """Replace what an attempt has reserved by what it cost, once."""
-    where = (attempts.c.video_key == key, attempts.c.attempt == attempt)
-    row = connection.execute(
-        select(attempts.c.reserved_micro_usd, attempts.c.cost_micro_usd).where(*where).with_for_update()
-    ).one()
+    call = {"key": key, "number": attempt}
+    row = connection.execute(_READ_MONEY, call).one()
     if row.cost_micro_usd is not None:
         return
-    connection.execute(update(attempts).where(*where).values(cost_micro_usd=cost))
+    connection.execute(_SETTLE, {**call, "new_cost_micro_usd": cost})
     change = cost - row.reserved_micro_usd
     if change:
-        committed = money.c.committed_micro_usd + change
-        connection.execute(update(money).where(money.c.id == 1).values(committed_micro_usd=committed))
+        connection.execute(_COMMIT_MONEY, {"change_micro_usd": change})
 
 
 def _end_attempt(connection: Connection, key: str, attempt: int, outcome: Outcome, **values: object) -> None:
@@ -369,32 +321,3 @@ def _end_attempt(connection: Connection, key: str, attempt: int, outcome: Outcom
         .where(attempts.c.video_key == key, attempts.c.attempt == attempt)
         .values(outcome=outcome, **values)
     )
-
-
-def database_now(connection: Connection, now: float) -> float:
-    """The time by one clock for all who share the database: PostgreSQL's own; for SQLite this machine's, `now`."""
-    if connection.dialect.name != "postgresql":
-        return now
-    return float(connection.execute(select(func.extract("epoch", func.clock_timestamp()))).scalar_one())
-
-
-def living(connection: Connection, run_ids: Collection[str], now: float) -> frozenset[str]:
-    """See `Ledger.living`."""
-    return frozenset(run_id for run_id in run_ids if _is_alive(connection, run_id, now))
-
-
-def _is_alive(connection: Connection, run_id: str, now: float) -> bool:
-    """Whether a run still works: in this process it is known, on this machine its process tells, else its heartbeat."""
-    if run_id in OWN_RUNS:
-        return True
-    row = connection.execute(select(runs).where(runs.c.run_id == run_id)).one_or_none()
-    if row is None or row.ended_at is not None:
-        return False
-    if row.machine == this_machine():
-        return row.pid != os.getpid() and process_start(row.pid) == row.process_start
-    return bool(row.heartbeat_at >= database_now(connection, now) - CLAIM_SECONDS)
-
-
-def _record(row: RowMapping | Mapping[str, Any]) -> VideoRecord:
-    fields_of_row: dict[str, Any] = {**row, "state": State(row["state"])}
-    return VideoRecord(**fields_of_row)

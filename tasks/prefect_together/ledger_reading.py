@@ -13,17 +13,16 @@ from sqlalchemy import Connection, create_engine, or_, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from prefect_together import ledger_operations as operations
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import Problem, SettingsInvalid
-from prefect_together.ledger import LEARNED_DURATIONS, LedgerTotals, VideoRecord
+from prefect_together.ledger import LEDGER_FILE
 from prefect_together.ledger_engine import LedgerUnavailable, Operation, parse_ledger_url
+from prefect_together.ledger_records import LedgerTotals, VideoRecord, durations, read_records, totals
+from prefect_together.ledger_runs import CLAIM_SECONDS
 from prefect_together.ledger_schema import Outcome, State, attempts, runs, tables, videos
 from prefect_together.process import process_start, this_machine
 from prefect_together.schedule import DurationBook
 from prefect_together.storage import open_store, redacted
-
-LEDGER_FILE = "ledger.db"
 
 T = TypeVar("T")
 
@@ -127,16 +126,16 @@ async def _read_postgres(url: URL, work: Operation[T]) -> T:
 
 
 def _view(connection: Connection) -> dict[str, Any]:
-    records = operations.read_records(connection, None)
+    records = read_records(connection, None)
     models = {record.model for record in records.values()}
     remembered = connection.execute(select(tables.c.output_dir, tables.c.content)).all()
     return {
-        "totals": LedgerTotals(*operations.totals(connection)),
+        "totals": totals(connection),
         "records": records,
         "doubts": _doubts(connection, records),
         "runs": _runs_at_work(connection),
         "tables": {str(row.output_dir): str(row.content) for row in remembered},
-        "durations": {model: operations.durations(connection, model, LEARNED_DURATIONS) for model in sorted(models)},
+        "durations": {model: durations(connection, model) for model in sorted(models)},
     }
 
 
@@ -160,7 +159,7 @@ def _runs_at_work(connection: Connection) -> tuple[RunAtWork, ...]:
     found: list[RunAtWork] = []
     for row in connection.execute(select(runs).where(runs.c.ended_at.is_(None)).order_by(runs.c.started_at)):
         is_here = row.machine == this_machine()
-        is_recent = row.heartbeat_at >= SYSTEM_CLOCK.time() - operations.CLAIM_SECONDS
+        is_recent = row.heartbeat_at >= SYSTEM_CLOCK.time() - CLAIM_SECONDS
         if process_start(row.pid) == row.process_start if is_here else is_recent:
             found.append(RunAtWork(row.pid, is_here, row.started_at, row.heartbeat_at))
     return tuple(found)
