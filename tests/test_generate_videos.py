@@ -70,9 +70,8 @@ def test_log_lines_bear_row_and_job(shown: Shown) -> None:
     of_the_row = [line for line in shown.logs if line.startswith("r1: ")]
 
     assert of_the_row[0] == f"r1: job {job_id} created"
-    assert of_the_row[1] == f"r1: job {job_id}: created -> completed"
-    assert of_the_row[2].startswith(f"r1: job {job_id} completed after ")
-    assert of_the_row[3].startswith(f"r1: job {job_id} downloaded to ")
+    assert of_the_row[1].startswith(f"r1: job {job_id} completed after ")
+    assert of_the_row[2].startswith(f"r1: job {job_id} downloaded to ")
     assert "3 rows, 3 videos: estimated $0.84" in shown.logs
 
 

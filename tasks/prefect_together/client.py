@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import together
-from together import AsyncTogether, DefaultAioHttpClient
+from together import AsyncAPIResponse, AsyncTogether, DefaultAioHttpClient
 
 from prefect_together.errors import (
     AccountBlocked,
@@ -73,8 +73,9 @@ class VideoApi:
         longest_call_seconds: float = LONGEST_CALL_SECONDS,
     ) -> None:
         """`client` should be one of `open_client`: it follows no redirects."""
-        self._creating = client.with_options(max_retries=0, timeout=create_timeout)
-        self._looking = client.with_options(max_retries=0, timeout=retrieve_timeout)
+        # Raw: the SDK's model of the answer would be made only to be taken apart again.
+        self._creating = client.with_options(max_retries=0, timeout=create_timeout).videos.with_raw_response
+        self._looking = client.with_options(max_retries=0, timeout=retrieve_timeout).videos.with_raw_response
         self._encode_image, self._longest_call_seconds = encode_image, longest_call_seconds
         self._key = client.api_key or ""
 
@@ -87,10 +88,10 @@ class VideoApi:
         kwargs = request.create_kwargs(encode_image=self._encode_image)
         try:
             async with asyncio.timeout(self._longest_call_seconds):
-                answer = await self._creating.videos.create(**kwargs)
+                answer = await _body_of(await self._creating.create(**kwargs))
         except _NO_ANSWER as error:
             raise classify_submission(error, secret=self._key) from error
-        job = parse_job(_as_body(answer))
+        job = parse_job(answer)
         if job is None:
             raise SubmissionInDoubt(f"answered without a job id: {_shortened(answer)}")
         return job
@@ -102,7 +103,7 @@ class VideoApi:
         """
         try:
             async with asyncio.timeout(self._longest_call_seconds):
-                answer = await self._looking.videos.retrieve(job_id)
+                answer = await _body_of(await self._looking.retrieve(job_id))
         except together.APIStatusError as error:
             status = error.status_code
             if status == 404:
@@ -113,7 +114,7 @@ class VideoApi:
             raise PollMissed(f"HTTP {status} on retrieve", pause, status in (429, 503)) from error
         except _NO_ANSWER as error:
             raise PollMissed(f"{type(error).__name__} on retrieve: {error.__cause__ or error}") from error
-        job = parse_job(_as_body(answer))
+        job = parse_job(answer)
         if job is None:
             raise PollMissed(f"retrieve answered without a job: {_shortened(answer)}")
         return job
@@ -151,10 +152,12 @@ async def open_client(
         yield client
 
 
-def _as_body(answer: object) -> object:
-    """The answer as decoded JSON again: the SDK's lenient model keeps unknown fields and unchanged types."""
-    to_dict: Callable[..., dict[str, Any]] | None = getattr(answer, "to_dict", None)
-    return answer if to_dict is None else to_dict(mode="python", exclude_unset=True, warnings=False)
+async def _body_of(answer: AsyncAPIResponse[Any]) -> object:
+    """The answer as decoded JSON; as text if it is none (a page, half a JSON)."""
+    try:
+        return await answer.json()
+    except ValueError:
+        return await answer.text()
 
 
 def _shortened(answer: object) -> str:

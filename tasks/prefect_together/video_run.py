@@ -33,7 +33,7 @@ from prefect_together.session import VideoSession
 from prefect_together.slots import Slots
 from prefect_together.storage import OutputStore
 from prefect_together.tally import Tally
-from prefect_together.tasks import as_it_is, create_video, download_video, wait_for_video
+from prefect_together.tasks import as_it_is, create_video, download_video, of_a_task, wait_for_video
 
 UPSTREAM_JOBS = 2
 """Jobs that one video may use up: one, and one more after an upstream failure."""
@@ -102,23 +102,25 @@ class VideoRun:
             return False
         if record.state == State.IN_DOUBT and seen.state == State.SUBMITTING:
             emit_video_event("in_doubt", video)
+        is_given_back = False
         try:
-            await self._go_on(video, record, may_send=may_send and not self._settings.collect_only)
+            is_given_back = await self._go_on(video, record, may_send=may_send and not self._settings.collect_only)
         except ClaimLost:
             return False
         finally:
-            with suppress(LedgerUnavailable):  # it must not hide what went wrong; the run's end gives all back
-                await self._ledger.release(video.key)
+            if not is_given_back:
+                with suppress(LedgerUnavailable):  # it must not hide what went wrong; the run's end gives all back
+                    await self._ledger.release(video.key)
         return True
 
-    async def _go_on(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> None:
+    async def _go_on(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
+        """Whether the video was downloaded, with which its claim ends."""
         job: VideoJob | None = None
         if record.state == State.SUBMITTED or (record.state == State.PLANNED and may_send):
             job = await self._generate(video, record, may_send=may_send)
         elif record.state == State.COMPLETED and record.job_id is not None:
             job = VideoJob(record.job_id, "completed", record.model, record.video_url, cost_usd=record.cost_usd)
-        if job is not None:
-            await self._download(video, record.file, job)
+        return job is not None and await self._download(video, record.file, job)
 
     async def _generate(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> VideoJob | None:
         """Create the job unless there is one, wait for it; one more job after an upstream failure."""
@@ -200,7 +202,7 @@ class VideoRun:
         """The completed job, or None; and whether the video is planned anew."""
         try:
             done = await wait_for_video(
-                job,
+                of_a_task(job),
                 row=video.row_id,
                 model=video.request.model,
                 submitted_at=submitted_at,
@@ -242,11 +244,11 @@ class VideoRun:
         if not again:
             emit_video_event("failed", video, job_id=error.job_id, cost_usd=error.cost_usd)
 
-    async def _download(self, video: PlannedVideo, file: str, job: VideoJob) -> None:
+    async def _download(self, video: PlannedVideo, file: str, job: VideoJob) -> bool:
         try:
             async with self._session.download_slots:
                 clip = await download_video(
-                    job,
+                    of_a_task(job),
                     Path(self._store.scratch) / file,
                     row=video.row_id,
                     session=as_it_is(self._session),
@@ -255,9 +257,10 @@ class VideoRun:
                 await self._store.publish(clip.path, file)
         except DownloadFailed as error:
             await self._ledger.note(video.key, str(error), state=State.COMPLETED, failure_class="download")
-            return
+            return False
         await self._ledger.downloaded(
             video.key, size_bytes=clip.size_bytes, sha256=clip.sha256, clip=clip.media.as_dict()
         )
         self._tally.set(video.key, State.DOWNLOADED)
         emit_video_event("downloaded", video, job_id=job.id, cost_usd=job.cost_usd)
+        return True
