@@ -404,6 +404,29 @@ class TestPaidIds:
         async with open_ledger(file) as later:
             assert (await later.claim(key)).record.state == State.IN_DOUBT
 
+    async def test_an_accepted_id_that_cannot_be_written_is_kept_though_its_row_is_cancelled(self, file: str) -> None:
+        breaker, raised = Breaker(), asyncio.Event()
+        async with unreliable_ledger(file, FakeClock()) as (ledger, database):
+            key, attempt = await sent(ledger)
+            journal = LedgerJournal(ledger, key, 0.28, None, breaker, Tally(0.0))
+            database.failures = 10_000
+
+            async def row() -> None:
+                try:
+                    await journal.accepted(attempt, VideoJob("job-paid"))
+                finally:
+                    raised.set()
+                    await asyncio.sleep(60)  # the engine has more to do: here another row's failure cancels this one
+
+            cancelled = asyncio.create_task(row())
+            await raised.wait()
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            database.failures = 0
+
+        assert "job job-paid was accepted, is paid" in str(breaker.unsaved[0])
+
     async def submit(self, ledger: Ledger, key: str, answer: Answer) -> VideoJob:
         clock = FakeClock()
         api: VideoApi = ScriptedApi(answer, clock=clock)

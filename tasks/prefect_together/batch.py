@@ -135,7 +135,8 @@ class Batch:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        gone = [error for error in self._unexpected if isinstance(error, LedgerUnavailable)]
+        errors = (*self._one.breaker.unsaved, *self._unexpected)
+        gone = [error for error in errors if isinstance(error, LedgerUnavailable)]
         if gone:  # one error with what each row has to say: the id of a paid job may be in it
             raise LedgerUnavailable(gone[0].url, "; ".join(dict.fromkeys(error.reason for error in gone))) from gone[0]
 

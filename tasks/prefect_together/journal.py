@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefect_together.errors import (
     AccountBlocked,
@@ -14,15 +14,20 @@ from prefect_together.errors import (
 )
 from prefect_together.jobs import VideoJob
 from prefect_together.ledger import Ledger
+from prefect_together.ledger_engine import LedgerUnavailable
 from prefect_together.ledger_schema import State
 from prefect_together.tally import Tally
 
 
 @dataclass(slots=True, eq=False)
 class Breaker:
-    """Open while sending makes sense. The first 401, 402 or 403, or a stuck service, closes it for the whole run."""
+    """Open while sending makes sense. The first 401, 402 or 403, or a stuck service, closes it for the whole run.
+
+    `unsaved` are errors that hold the ids of paid jobs which could not be written.
+    """
 
     reason: TogetherVideoError | None = None
+    unsaved: list[LedgerUnavailable] = field(default_factory=list[LedgerUnavailable])
 
 
 @dataclass(slots=True, eq=False)
@@ -44,7 +49,11 @@ class LedgerJournal:
         return attempt
 
     async def accepted(self, attempt: int, job: VideoJob) -> None:
-        await self.ledger.accepted(self.key, attempt, job)
+        try:
+            await self.ledger.accepted(self.key, attempt, job)
+        except LedgerUnavailable as error:
+            self.breaker.unsaved.append(error)  # at once: a cancellation may overtake the error on its way up
+            raise
         self.tally.set(self.key, State.SUBMITTED)
 
     async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent, *, again: bool) -> None:
