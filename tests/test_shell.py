@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from prefect_together.shell import shell_run
+from prefect_together.parameters import VideoParameters
+from prefect_together.shell import serialized, shell_run
 from table_of_prompts import FLOWS, KEY, MODEL, Desk, load_script, prompts, table_text
 
 DATA = Path(__file__).parent / "data"
@@ -126,6 +127,13 @@ def test_options_are_the_flows_own_parameters_and_the_apis(desk: Desk) -> None:
     (body,) = [request.body for request in desk.api.requests if request.endpoint == "create"]
     assert code == 0
     assert body == {"model": MODEL, "prompt": CAT, "seed": 7}
+
+
+def test_the_server_gets_the_same_parameters_as_from_prefects_own_way() -> None:
+    flow = load_script(FLOWS / "generate_videos.py").generate_videos
+    given = {"prompts": "x.csv", "budget_usd": 1.5, "ledger": None, "parameters": VideoParameters(seconds="8", seed=3)}
+
+    assert serialized(given) == flow.serialize_parameters(given)
 
 
 def test_help_names_every_option_without_starting_anything(tmp_path: Path) -> None:

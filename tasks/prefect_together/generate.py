@@ -23,7 +23,7 @@ from prefect_together.client import open_client
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger import HERE, LEDGER_FILE, Ledger, open_ledger
-from prefect_together.outcome import RunOutcome
+from prefect_together.outcome import Rows, RunOutcome
 from prefect_together.outputs import PAGE_FILE, row_results, write_outputs
 from prefect_together.page import PageSummary
 from prefect_together.plan import Plan, make_plan
@@ -152,7 +152,7 @@ async def _write(store: OutputStore, ledger: Ledger, plan: Plan, summary: PageSu
     rows = row_results(plan, records, store)
     await write_outputs(store, plan, rows, summary)
     page = store.uri(PAGE_FILE)
-    return RunOutcome(rows, totals(rows), page.removesuffix(PAGE_FILE).rstrip("/"), page)
+    return RunOutcome(Rows(rows), totals(rows), page.removesuffix(PAGE_FILE).rstrip("/"), page)
 
 
 @asynccontextmanager
@@ -170,13 +170,15 @@ async def _client(places: Places, store: OutputStore) -> AsyncGenerator[Abstract
 
 @asynccontextmanager
 async def _progress_artifact(tally: Tally, logger: RunLogger) -> AsyncGenerator[None]:
-    created: list[UUID] = []
-    with quiet_about_the_server(logger):
-        created.append(await create_progress(tally))
+    async def create() -> UUID | None:
+        with quiet_about_the_server(logger):
+            return await create_progress(tally)
+
+    creating = asyncio.create_task(create())  # beside the first rows, which do not wait for it
 
     async def update() -> None:
-        with quiet_about_the_server(logger):
-            for artifact_id in created:
+        if (artifact_id := await creating) is not None:
+            with quiet_about_the_server(logger):
                 await update_progress(artifact_id, tally, SYSTEM_CLOCK.time())
 
     async def keep_up() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 from prefect_together.errors import TogetherVideoError
 from prefect_together.results import RowResult, Status, Totals
@@ -13,6 +15,26 @@ FAILED_STATUSES: frozenset[Status] = frozenset({"failed", "in_doubt", "refused"}
 OPEN_STATUSES: frozenset[Status] = frozenset({"submitted", "planned"})
 
 
+class Rows(Sequence[RowResult]):
+    """Rows as one value. Prefect's engine looks through every tuple of a result for futures: 0.2 ms a row."""
+
+    def __init__(self, rows: Sequence[RowResult]) -> None:
+        self._rows = tuple(rows)
+
+    @overload
+    def __getitem__(self, index: int) -> RowResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RowResult]: ...
+    def __getitem__(self, index: int | slice) -> RowResult | Sequence[RowResult]:
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[RowResult]:
+        return iter(self._rows)
+
+
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
     """What a run over a table leaves: its rows in the table's order, sums, and where they lie.
@@ -20,7 +42,7 @@ class RunOutcome:
     `output_dir` holds videos/, results.csv and index.html, as a path or URL without credentials.
     """
 
-    rows: tuple[RowResult, ...]
+    rows: Sequence[RowResult]
     totals: Totals
     output_dir: str
     page: str

@@ -9,11 +9,13 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from cyclopts import App, CycloptsError
 from prefect.flows import Flow
+from pydantic_core import to_jsonable_python
 from rich.table import Table
 from rich.text import Text
 
@@ -26,8 +28,9 @@ from prefect_together.generate import plan_line, plan_table
 from prefect_together.local_prefect import LocalPrefect, Stopped, run_script
 from prefect_together.outcome import RowsFailed, RunOutcome
 from prefect_together.outputs import RESULTS_FILE
+from prefect_together.plan import Plan
 from prefect_together.plan_report import PlanReport
-from prefect_together.table_run import display, table_defaults
+from prefect_together.table_run import display, planned, table_defaults
 from prefect_together.tally import Tally
 from prefect_together.wording import dollars, duration, state_counts
 
@@ -53,16 +56,20 @@ def shell_run(flow: Flow[..., Any], words: Sequence[str], *, local: LocalPrefect
         return 0
     bound.apply_defaults()
     given: dict[str, Any] = dict(bound.arguments)
-    if (problem := _first_look(given)) is not None:
-        return problem
+    found = _first_look(given)
+    if isinstance(found, int):
+        return found
     if local is not None:
         local.wait_until_ready()
         print(f"Prefect's UI while this runs: {local.ui_url}", file=sys.stderr)
-    return asyncio.run(_run(flow, given))
+    return asyncio.run(_run(flow, given, plan=found))
 
 
-def _first_look(given: Mapping[str, Any]) -> int | None:
-    """Check the table before anything is started, so that a mistake shows in a second; the whole of a dry run."""
+def _first_look(given: Mapping[str, Any]) -> Plan | int | None:
+    """Check the table before anything is started, so that a mistake shows in a second; the whole of a dry run.
+
+    The exit code if that is all; else the plan of the table, if there is a table.
+    """
     if "prompts" not in given:
         return _key_problem(given)
     try:
@@ -79,7 +86,7 @@ def _first_look(given: Mapping[str, Any]) -> int | None:
             print(f"  ... and {len(lines) - MISTAKES_SHOWN:,} more", file=sys.stderr)
         return INVALID
     if not given.get("dry_run"):
-        return _key_problem(given)
+        return _key_problem(given) or plan
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{plan_line(plan, given.get('budget_usd'))}; nothing was sent")
@@ -94,11 +101,19 @@ def _key_problem(given: Mapping[str, Any]) -> int | None:
     return INVALID
 
 
-async def _run(flow: Flow[..., Any], given: Mapping[str, Any]) -> int:
+async def _run(flow: Flow[..., Any], given: Mapping[str, Any], *, plan: Plan | None) -> int:
     display.set(_show)
-    state = await flow(**given, return_state=True)
+    planned.set(plan)
+    quick = copy(flow)
+    quick.serialize_parameters = serialized
+    state = await quick(**given, return_state=True)
     result = await state.aresult(raise_on_failure=False)
     return report(result)
+
+
+def serialized(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters as the server keeps them. Prefect's own way loads the whole of FastAPI for it (3.8.8)."""
+    return {name: to_jsonable_python(value) for name, value in parameters.items()}
 
 
 def report(result: object) -> int:

@@ -30,6 +30,8 @@ MESSAGE_CHARACTERS = 1500
 TallyDisplay = Callable[[Tally], AbstractAsyncContextManager[None]]
 display: ContextVar[TallyDisplay] = ContextVar("display", default=lambda _tally: nullcontext())
 """How the shell shows the run while it goes on; nothing elsewhere."""
+planned: ContextVar[Plan | None] = ContextVar("planned", default=None)
+"""The plan that the shell has made of this run's table already; elsewhere the run reads it."""
 
 
 async def run_plan(
@@ -84,7 +86,7 @@ async def run_table(
     """Run a prompt table; see `run_plan`."""
 
     async def read() -> Plan:
-        return await asyncio.to_thread(
+        return planned.get() or await asyncio.to_thread(
             plan_table,
             prompts,
             defaults=table_defaults(model, parameters),
