@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from clip_files import padded
 from clip_server import ClipServer, cut, paused, status, wrong_range
 from download_place import CLIP, OTHER_CLIP, OTHER_SHA256, SHA256, Place, open_place
-from prefect_together.download import FLUSH_BYTES, DownloadedClip, download_clip, open_download_session, verify_file
+from prefect_together.download import FLUSH_BYTES, DownloadedClip, download_clip, open_download_session
 from prefect_together.errors import DownloadFailed
 from prefect_together.media import ExpectedClip
+from prefect_together.part_file import verify_file
 
 
 @pytest.fixture

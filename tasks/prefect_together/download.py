@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -129,19 +128,6 @@ async def download_clip(
         links=download.links,
         warnings=() if expect is None else expect.differences(media),
     )
-
-
-def verify_file(path: Path, *, size_bytes: int, sha256: str | None = None) -> bool:
-    """Whether a clip of an earlier run is still there: its size, and its content too when `sha256` is given."""
-    try:
-        if path.stat().st_size != size_bytes:
-            return False
-        if sha256 is None:
-            return True
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except OSError:
-        return False
 
 
 class _Download:
