@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format lock soak bench clean
+.PHONY: demo test check format lock soak bench versions live clean
 
 # Runs the main job against the sandbox: no key, no cost. Open out/index.html afterwards.
 demo: .venv/ready
@@ -33,6 +33,16 @@ lock: .venv/ready
 soak: .venv/ready
 	$(BIN)/python tests/kill_harness.py --rows 100 --kills 200
 	$(BIN)/pytest -m soak --timeout 900
+
+# The oldest allowed versions on 3.11 and 3.13, the newest on 3.12 and 3.13: a few minutes each.
+versions: .venv/ready
+	tests/versions.sh
+
+# Buys about five clips of the cheapest model from the real service: at most one dollar.
+live: .venv/ready
+	@if [ -z "$$TOGETHER_API_KEY" ]; then \
+		echo "make live buys videos for up to one dollar: set TOGETHER_API_KEY" >&2; exit 2; fi
+	TOGETHER_LIVE=1 $(BIN)/pytest -m live --timeout 3600 tests/test_happy_paths.py
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

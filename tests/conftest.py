@@ -17,6 +17,9 @@ from prefect_server import ISOLATED, PrefectServer, running_prefect
 if TYPE_CHECKING:  # not for every test: it reads tables
     from table_of_prompts import Desk
 
+LIVE_NAMES = frozenset({"TOGETHER_LIVE", "TOGETHER_API_KEY", "TOGETHER_BASE_URL"})
+"""What `make live` is told of the real service."""
+
 PREFECT_SOCKET = pytest.StashKey[socket.socket]()
 """Bound before the tests begin, so that the server's port is known then; the server starts when it is needed."""
 
@@ -25,8 +28,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before any test module imports Prefect, which reads its settings then."""
     home = tempfile.TemporaryDirectory(prefix="prefect-together-tests-", ignore_cleanup_errors=True)
     config.add_cleanup(home.cleanup)
+    kept = LIVE_NAMES if os.environ.get("TOGETHER_LIVE") == "1" else frozenset[str]()
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "TOGETHER_"))]:
-        del os.environ[name]
+        if name not in kept:
+            del os.environ[name]
     os.environ.update(ISOLATED, PREFECT_HOME=home.name)
     listener = config.stash[PREFECT_SOCKET] = socket.socket()
     config.add_cleanup(listener.close)
