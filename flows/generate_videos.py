@@ -20,7 +20,6 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from prefect_together.batch import RunSettings
-from prefect_together.generate import Places
 from prefect_together.parameters import (
     ApprovalLimit,
     BlockName,
@@ -30,6 +29,7 @@ from prefect_together.parameters import (
     LedgerPlace,
     ModelOrTable,
 )
+from prefect_together.places import Places
 from prefect_together.table_run import run_table
 
 
@@ -54,6 +54,7 @@ async def generate_videos(
     parameters: ForAllRows = None,
     image_directory: ImageDirectory = None,
     ledger: LedgerPlace = None,
+    shards: Annotated[int, Field(ge=1, le=100)] = 1,
     sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
 ) -> State[Any]:
     """Turn a table of prompts into a folder of videos; each is paid once, whatever happens.
@@ -82,6 +83,8 @@ async def generate_videos(
         parameters: For the rows that do not set them. Empty: the model's own default holds.
         image_directory: Where relative image paths start. Default: the directory of the table.
         ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
+        shards: Runs that share the table, this one included, on the workers of a Prefect server, 1 to 100;
+            max_in_flight and budget_usd hold for all together.
         sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
     """
     return await run_table(
@@ -101,6 +104,7 @@ async def generate_videos(
             allowed_failures=allowed_failures,
             canary=canary,
             approve_above_usd=approve_above_usd,
+            shards=shards,
         ),
     )
 

@@ -29,7 +29,8 @@ DEPLOYMENTS = ROOT / "deployments"
 DEFINITIONS: list[dict[str, Any]] = yaml.safe_load((DEPLOYMENTS / "prefect.yaml").read_text())["deployments"]
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOYMENTS / "compose.yaml").read_text())
 BIN = Path(sys.executable).parent
-NAMES = {"generate-videos", "nightly", "collect-videos", "generate-video", "plan-videos"}
+NAMES = {"generate-videos", "generate-videos-shard", "nightly", "collect-videos", "generate-video", "plan-videos"}
+SHARD = {"plan": "some-id", "shard": 2, "shards": 4, "output_dir": "/shared"}
 
 
 def definition(name: str) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_each_entrypoint_loads_and_takes_the_parameters_that_it_is_given(name: str) -> None:
     deployment = definition(name)
-    given = {"prompts": "prompt\nx\n", "prompt": "x", **deployment.get("parameters", {})}
+    given = {"prompts": "prompt\nx\n", "prompt": "x", **SHARD, **deployment.get("parameters", {})}
 
     flow: Any = load_flow_from_entrypoint(deployment["entrypoint"])
     known = {parameter: value for parameter, value in given.items() if parameter in flow.parameters.properties}

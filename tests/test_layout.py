@@ -26,7 +26,7 @@ PURE = frozenset(
     {
         *("catalogue", "catalogue_checks", "clock", "durations", "errors", "field_types", "identity", "inputs", "jobs"),
         *("media_checks", "model_spec", "names", "outcome", "pacing", "parameters", "plan", "poll_budget"),
-        *("pricing", "requests", "results", "schedule", "slots", "submission", "tally", "wording"),
+        *("pricing", "requests", "results", "schedule", "shares", "slots", "submission", "tally", "wording"),
     }
 )
 """No I/O. They import nothing of this package but each other."""
@@ -36,8 +36,8 @@ WITHOUT_PREFECT = PURE | {
     *("client", "clip_request", "download", "images", "journal", "ledger", "ledger_engine", "ledger_operations"),
     *("ledger_records", "ledger_runs", "ledger_schema", "local_prefect", "media", "outputs", "page", "part_file"),
     *("process", "remote_storage", "sandbox", "sandbox.app", "sandbox.server", "sandbox.service", "session"),
-    *("single", "storage", "submit", "table", "table_columns", "table_media", "table_reading", "table_rows"),
-    *("table_source", "telemetry", "typed_cells", "wait"),
+    *("shared_plan", "single", "storage", "submit", "table", "table_columns", "table_media", "table_reading"),
+    *("table_rows", "table_source", "telemetry", "typed_cells", "wait"),
 }
 """The two lower layers: they work where Prefect is not even imported."""
 

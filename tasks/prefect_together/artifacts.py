@@ -26,12 +26,15 @@ whole table is in results.csv."""
 
 
 @contextmanager
-def quiet_about_the_server(logger: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> Generator[None]:
+def quiet_about_the_server(
+    logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+    what: str = "the run's artifacts could not be written",
+) -> Generator[None]:
     """What is shown in the UI must not end a run that goes well: a server that cannot be reached is a warning."""
     try:
         yield
     except (httpx.HTTPError, OSError, PrefectException) as error:
-        logger.warning("the run's artifacts could not be written: %s", error)
+        logger.warning("%s: %s", what, error)
 
 
 async def create_progress(tally: Tally) -> UUID:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 
 from prefect_together.canary import StartOrder
@@ -16,6 +17,7 @@ from prefect_together.ledger_schema import State
 from prefect_together.plan import Plan, PlannedVideo
 from prefect_together.remembered import video_of
 from prefect_together.session import MAX_DOWNLOADS, VideoSession
+from prefect_together.shares import ALONE, Share
 from prefect_together.storage import OutputStore
 from prefect_together.tally import FINISHED, Tally
 from prefect_together.tasks import forget_results
@@ -23,12 +25,23 @@ from prefect_together.video_run import RunSettings, VideoRun
 
 HELD_PAUSE_SECONDS, LONGEST_HELD_PAUSE_SECONDS = 1.0, 15.0
 """Between looks at videos that another run works on."""
+LONGEST_SHARED_PAUSE_SECONDS = 4.0
+"""The same, between runs over one plan: who has nothing left to do takes up what others have not begun."""
+LEAST_CLAIMED_AHEAD = 4
+"""Videos that such a run claims before they can be sent: what it has, no other can take up."""
+THERE = (State.SUBMITTED, State.COMPLETED, State.SUBMITTING)
+"""States of videos that are, or may be, paid: they go first."""
 REASON_CHARACTERS = 300
 """How much of a canary's error the other rows of its model bear."""
 
 
 class Batch:
-    """One run over a plan. `await batch.run()`; the ledger then says how far each video came."""
+    """One run over a plan. `await batch.run()`; the ledger then says how far each video came.
+
+    `share` says which part of the plan it begins with if others work on it too; it goes on with what they leave.
+    `attempts` is how often each video had been sent when the plan was made, if that was before this run.
+    `is_open` is set as soon as the others may begin on what is `wanted`: it is in the ledger, and no canary is out.
+    """
 
     def __init__(
         self,
@@ -41,6 +54,8 @@ class Batch:
         tally: Tally,
         logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
         output_dir: str = HERE,
+        share: Share = ALONE,
+        attempts: Mapping[str, int] | None = None,
     ) -> None:
         self._plan, self._ledger, self._store = plan, ledger, store
         self._settings, self._tally, self._logger, self._output_dir = settings, tally, logger, output_dir
@@ -50,6 +65,35 @@ class Batch:
         self._held: list[PlannedVideo] = []
         self._tried_models: set[str] = set()
         self._unexpected: list[BaseException] = []
+        self._share, self._attempts = share, attempts or {}
+        self._room = asyncio.Semaphore(settings.max_in_flight + self._ahead)
+        self.is_open = asyncio.Event()
+        self.wanted: list[PlannedVideo] = []
+
+    @property
+    def attempts(self) -> Mapping[str, int]:
+        """How often each video of the plan had been sent when this run began."""
+        return {key: self._records[key].attempts for key in self._plan.videos}
+
+    @property
+    def stopped_models(self) -> Collection[str]:
+        """Models whose canary was not downloaded."""
+        return self._one.stopped_models.keys()
+
+    def widen(self, by: int) -> None:
+        """Let so many more videos be at the provider at once: another run's part has become free."""
+        self._one.widen(by)
+        for _ in range(by):
+            self._room.release()
+
+    @property
+    def _ahead(self) -> int:
+        """Videos beyond `max_in_flight` that are claimed: those that are downloaded, and the next ones."""
+        return 2 * MAX_DOWNLOADS if self._is_alone else max(LEAST_CLAIMED_AHEAD, self._settings.max_in_flight // 4)
+
+    @property
+    def _is_alone(self) -> bool:
+        return self._share.of == 1
 
     async def run(self) -> None:
         """Work until every video is finished, in doubt, refused, or past its deadline.
@@ -60,17 +104,37 @@ class Batch:
         self._records = await self._ledger.plan(list(videos.values()), output_dir=self._output_dir)
         for key, record in self._records.items():
             self._tally.begin_with(key, record.state, videos[key].estimate_usd, record.cost_usd)
-        await self._find_lost_files()
+        self._records |= {
+            key: replace(self._records[key], attempts=attempts) for key, attempts in self._attempts.items()
+        }
+        if self._share.index == 0:
+            await self._find_lost_files()
         self._tally.begin()
-        todo = [video for key, video in videos.items() if self._is_open(self._records[key])]
-        todo += await self._paid_but_absent()
-        there = (State.SUBMITTED, State.COMPLETED, State.SUBMITTING)
-        todo.sort(key=lambda video: self._records[video.key].state not in there)
+        todo = self._own_part()
+        if self._share.index == 0:
+            todo += await self._paid_but_absent()
+        todo.sort(key=lambda video: self._records[video.key].state not in THERE)
         with seldom_collected():
             await self._run_all(todo)
             await self._run_held()
         if self._unexpected:
             raise BaseExceptionGroup("rows ended by an error that was not foreseen", self._unexpected)
+
+    def _own_part(self) -> list[PlannedVideo]:
+        """The videos to begin with: all, or this run's share and one of each model that is to have a canary."""
+        wanted = list(self._plan.videos.values())
+        if self._share.index == 0:  # the others get this list, and count their shares in it too
+            wanted = self.wanted = [video for video in wanted if self._wants(self._records[video.key])]
+        own: list[PlannedVideo] = []
+        models: set[str] = set()
+        for position, video in enumerate(wanted):
+            if not self._wants(self._records[video.key]):
+                continue
+            is_canary = self._settings.canary and self._is_sent(video) and video.request.model not in models
+            if is_canary:
+                models.add(video.request.model)
+            (own if is_canary or self._share.has(position) else self._held).append(video)
+        return own
 
     async def _paid_but_absent(self) -> list[PlannedVideo]:
         """What is paid is collected, even if its row has been changed or taken out of the table since."""
@@ -83,7 +147,7 @@ class Batch:
         self._records.update({record.video_key: record for record in absent})
         return [video_of(record) for record in absent]
 
-    def _is_open(self, record: VideoRecord) -> bool:
+    def _wants(self, record: VideoRecord) -> bool:
         state = self._tally.states[record.video_key]
         if state in (State.FAILED, State.IN_DOUBT):
             return state in self._settings.states_to_resend
@@ -105,14 +169,14 @@ class Batch:
 
     async def _run_all(self, todo: list[PlannedVideo]) -> None:
         """Run these videos: those at the provider at once, the others as room is made for them."""
-        room = asyncio.Semaphore(self._settings.max_in_flight + 2 * MAX_DOWNLOADS)
         running: set[asyncio.Task[None]] = set()
         order = self._start_order(todo)
+        self._open_if_free(order)
 
         def is_over(task: asyncio.Task[None], has_room: bool) -> None:
             running.discard(task)
             if has_room:
-                room.release()
+                self._room.release()
             if not task.cancelled() and (error := task.exception()) is not None:
                 self._unexpected.append(error)
                 if isinstance(error, LedgerUnavailable):
@@ -123,7 +187,7 @@ class Batch:
             while (video := await order.next()) is not None:
                 has_room = self._records[video.key].state not in (State.SUBMITTED, State.COMPLETED)
                 if has_room:
-                    await room.acquire()
+                    await self._room.acquire()
                 if self._unexpected:
                     break
                 running.add(task := asyncio.create_task(self._run_one(video, order)))
@@ -162,6 +226,11 @@ class Batch:
             forget_results()
             if order.is_canary(video):  # an error that was not foreseen: whatever it is, no more of this
                 self._stop_model(video, order, "ended by an error that was not foreseen")
+            self._open_if_free(order)
+
+    def _open_if_free(self, order: StartOrder) -> None:
+        if order.is_free:
+            self.is_open.set()
 
     async def _judge(self, canary: PlannedVideo, order: StartOrder, *, is_ours: bool) -> None:
         """Let the other videos of the model go if this one was downloaded; if it was not even tried, try another."""
@@ -185,17 +254,24 @@ class Batch:
 
     async def _run_held(self) -> None:
         """Wait for the videos that another living run has, and take over what it leaves."""
-        deadline = self._clock.time() + self._settings.max_wait_minutes * 60
+        wait_seconds = self._settings.max_wait_minutes * 60
+        deadline = self._clock.time() + wait_seconds
         pause = HELD_PAUSE_SECONDS
+        before: dict[str, VideoRecord] = {}
         while self._held and not self._unexpected and self._clock.time() < deadline:
             held, self._held = self._held, []
             await self._clock.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_HELD_PAUSE_SECONDS)
+            pause = min(pause * 1.5, LONGEST_HELD_PAUSE_SECONDS if self._is_alone else LONGEST_SHARED_PAUSE_SECONDS)
             records = await self._ledger.records([video.key for video in held])
+            if not self._is_alone and records != before:  # the others have limits of their own: as long as it goes on
+                deadline, before = self._clock.time() + wait_seconds, records
             living = await self._ledger.living({record.owner for record in records.values() if record.owner})
             free = self._claimable(held, records, living)
             self._held = [video for video in held if video.key not in free and not self._is_over(video)]
-            await self._run_all([video for video in held if video.key in free])
+            # From the end: the run whose share they are comes from the other side.
+            todo = [video for video in reversed(held) if video.key in free]
+            todo.sort(key=lambda video: records[video.key].state not in THERE)
+            await self._run_all(todo)
 
     def _claimable(
         self, held: list[PlannedVideo], records: Mapping[str, VideoRecord], living: Collection[str]
@@ -205,11 +281,20 @@ class Batch:
         for video in held:
             record = records[video.key]
             self._tally.set(video.key, record.state)
-            if self._is_over(video):
+            if self._is_untouched(video, record):
+                if record.owner not in living:
+                    free.add(video.key)
+            elif self._is_over(video):
                 self._tally.replace_cost(video.key, record.cost_usd)
             elif record.owner not in living:
                 free.add(video.key)
         return free
+
+    def _is_untouched(self, video: PlannedVideo, record: VideoRecord) -> bool:
+        """Whether a video of another's share is still as it was: failed, in doubt or refused, and to be sent again."""
+        seen = self._records[video.key]
+        is_same = (record.state, record.attempts) == (seen.state, seen.attempts)
+        return not self._is_alone and is_same and self._wants(seen)
 
     def _is_over(self, video: PlannedVideo) -> bool:
         return self._tally.states[video.key] in FINISHED

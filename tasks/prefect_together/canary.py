@@ -41,6 +41,11 @@ class StartOrder:
             await self._changed.wait()
         return self._ready.popleft()
 
+    @property
+    def is_free(self) -> bool:
+        """Whether no video waits behind a canary, and none is a canary."""
+        return not self._waiting and not self._canaries
+
     def is_canary(self, video: PlannedVideo) -> bool:
         """Whether the others of its model wait for this video now."""
         return self._canaries.get(video.request.model) == video.key

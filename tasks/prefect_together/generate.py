@@ -6,52 +6,35 @@ The flows call this; it has no parameters of its own beyond theirs, and no decis
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from datetime import datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
-
-from together import AsyncTogether
 
 from prefect_together.approval import ask_if_above
 from prefect_together.artifacts import create_progress, publish_results, quiet_about_the_server, update_progress
-from prefect_together.batch import Batch, RunSettings
-from prefect_together.client import open_client
+from prefect_together.batch import RunSettings
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import Problem, SettingsInvalid
-from prefect_together.ledger import HERE, LEDGER_FILE, Ledger, open_ledger
+from prefect_together.ledger import Ledger, open_ledger
 from prefect_together.outcome import Rows, RunOutcome
 from prefect_together.outputs import PAGE_FILE, row_results, write_outputs
 from prefect_together.page import PageSummary
+from prefect_together.places import Places, RunLogger, Work, open_batch
 from prefect_together.plan import Plan, make_plan
 from prefect_together.remembered import from_text, to_text
 from prefect_together.results import totals
-from prefect_together.schedule import DurationBook
-from prefect_together.session import open_session
+from prefect_together.shares import Share
 from prefect_together.storage import OutputStore, open_store, redacted
 from prefect_together.table import read_table
 from prefect_together.tally import Tally
-from prefect_together.tasks import client_of
 from prefect_together.wording import dollars
 
+if TYPE_CHECKING:
+    from prefect_together.shards import Shards
+
 PROGRESS_SECONDS = 10.0
-SANDBOX_DIRECTORY = ".sandbox"
-
-RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where a run reads its key, writes its videos and keeps its ledger. None: the default of each."""
-
-    output_dir: str
-    ledger_url: str | None = None
-    credentials_block: str | None = None
-    sandbox: bool = False
-    sandbox_speed: float = 1.0
 
 
 def plan_table(
@@ -74,33 +57,23 @@ async def generate_table(
     for warning in plan.warnings:
         logger.warning("%s", warning)
     logger.info("%s", plan_line(plan, settings.budget_usd))
+    shards = await _shards(places, settings, logger)
     store = open_store(places.output_dir)
     await store.prepare()
-    async with open_ledger(_ledger_url(places, store)) as ledger:
-        here = _output_name(places)
+    async with open_ledger(places.ledger_in(store)) as ledger:
         if settings.approve_above_usd is not None and await ask_if_above(
             plan, await ledger.records(list(plan.videos)), settings=settings, logger=logger
         ):
             tally.started_at = SYSTEM_CLOCK.time()  # what the person took is nobody's waiting time
-        await ledger.remember_table(here, to_text(plan), is_sandbox=places.sandbox)
-        book = DurationBook()
-        models = {video.request.model for video in plan.videos.values()}
-        for model, durations in (await ledger.durations(models)).items():
-            book.load(model, durations)
+        await ledger.remember_table(places.output_name, to_text(plan), is_sandbox=places.sandbox)
+        work = Work(plan, places, settings, store, ledger, tally, logger)
+        notes: list[str] = []
         try:
-            async with _client(places, store) as client, open_session(client, book=book) as session:
-                batch = Batch(
-                    plan,
-                    ledger=ledger,
-                    session=session,
-                    store=store,
-                    settings=settings,
-                    tally=tally,
-                    logger=logger,
-                    output_dir=here,
-                )
-                async with _progress_artifact(tally, logger):
+            async with open_batch(work, share=Share(0, settings.shards)) as batch, _progress_artifact(tally, logger):
+                if shards is None:
                     await batch.run()
+                else:
+                    await shards.run(batch, work, notes)
         finally:
             summary = PageSummary(
                 table=plan.source,
@@ -108,34 +81,33 @@ async def generate_table(
                 run_seconds=SYSTEM_CLOCK.time() - tally.started_at,
                 budget_usd=settings.budget_usd,
                 is_sandbox=places.sandbox,
-                warnings=tuple(str(warning) for warning in plan.warnings),
+                warnings=(*(str(warning) for warning in plan.warnings), *notes),
             )
-            outcome = await asyncio.shield(_write(store, ledger, plan, summary))
+            outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes)))
     with quiet_about_the_server(logger):
         await publish_results(outcome.rows, outcome.totals, message=outcome.message, output_dir=outcome.output_dir)
     return outcome
+
+
+async def _shards(places: Places, settings: RunSettings, logger: RunLogger) -> Shards | None:
+    if settings.shards == 1:
+        return None
+    from prefect_together.shards import find_shards  # with Prefect's deployments, which a run of its own does not need
+
+    return await find_shards(places, settings, logger)
 
 
 async def remembered_plan(places: Places) -> Plan:
     """The plan of the last run into an output directory, from its ledger. Raises SettingsInvalid if there is none."""
     store = open_store(places.output_dir)
     await store.prepare()
-    async with open_ledger(_ledger_url(places, store)) as ledger:
-        text = await ledger.remembered_table(_output_name(places))
+    async with open_ledger(places.ledger_in(store)) as ledger:
+        text = await ledger.remembered_table(places.output_name)
         if text is None:
             raise SettingsInvalid(
                 [Problem(f"no run has been made into {redacted(places.output_dir)}", column="output_dir")]
             )
         return from_text(text, await ledger.records())
-
-
-def _output_name(places: Places) -> str:
-    """How the ledger calls the output directory: a ledger that lies in it may be moved together with it."""
-    return HERE if places.ledger_url is None else redacted(open_store(places.output_dir).uri(PAGE_FILE))
-
-
-def _ledger_url(places: Places, store: OutputStore) -> str:
-    return places.ledger_url or str(Path(store.scratch) / LEDGER_FILE)
 
 
 def plan_line(plan: Plan, budget_usd: float | None) -> str:
@@ -147,25 +119,14 @@ def plan_line(plan: Plan, budget_usd: float | None) -> str:
     return f"{len(plan.rows):,} rows, {len(plan.videos):,} videos: estimated {price}{unknown}{cap}"
 
 
-async def _write(store: OutputStore, ledger: Ledger, plan: Plan, summary: PageSummary) -> RunOutcome:
+async def _write(
+    store: OutputStore, ledger: Ledger, plan: Plan, summary: PageSummary, notes: tuple[str, ...]
+) -> RunOutcome:
     records = await ledger.records(list(plan.videos))
     rows = row_results(plan, records, store)
     await write_outputs(store, plan, rows, summary)
     page = store.uri(PAGE_FILE)
-    return RunOutcome(Rows(rows), totals(rows), page.removesuffix(PAGE_FILE).rstrip("/"), page)
-
-
-@asynccontextmanager
-async def _client(places: Places, store: OutputStore) -> AsyncGenerator[AbstractAsyncContextManager[AsyncTogether]]:
-    """The client to open: of the sandbox only when asked for, else with the block's or the environment's key."""
-    if not places.sandbox:
-        yield await client_of(places.credentials_block)
-        return
-    from prefect_together.sandbox.process import SandboxProcess
-
-    state = Path(store.scratch) / SANDBOX_DIRECTORY
-    async with SandboxProcess(state_dir=state, speed=places.sandbox_speed) as sandbox:
-        yield open_client(api_key="sandbox", base_url=sandbox.base_url)
+    return RunOutcome(Rows(rows), totals(rows), page.removesuffix(PAGE_FILE).rstrip("/"), page, notes=notes)
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import AsyncGenerator, Awaitable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TypeVar
 
 from sqlalchemy import Connection, select
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
@@ -23,7 +24,7 @@ from prefect_together import ledger_records, ledger_runs
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import FailureClass, JobFailed, Problem, SettingsInvalid
 from prefect_together.jobs import VideoJob
-from prefect_together.ledger_engine import LedgerEngine, LedgerUnavailable, open_engine
+from prefect_together.ledger_engine import LedgerEngine, LedgerUnavailable, Operation, open_engine
 from prefect_together.ledger_operations import Claim, ClaimLost
 from prefect_together.ledger_records import LedgerTotals, VideoRecord
 from prefect_together.ledger_runs import Run
@@ -31,6 +32,8 @@ from prefect_together.ledger_schema import State, money, tables, to_micro, to_us
 from prefect_together.plan import PlannedVideo
 
 __all__ = ["Claim", "ClaimLost", "Ledger", "LedgerTotals", "State", "VideoRecord", "open_ledger"]
+
+T = TypeVar("T")
 
 LEDGER_FILE = "ledger.db"
 """The ledger of an output directory that has its own."""
@@ -216,6 +219,10 @@ class Ledger:
         return await self._engine.run(
             lambda connection: ledger_records.paid_but_absent(connection, keys, output_dir=output_dir, now=now)
         )
+
+    async def transaction(self, operation: Operation[T]) -> T:
+        """Run the operation of another module in a transaction; see `LedgerEngine.run`."""
+        return await self._engine.run(operation, order=(2, ""))
 
     async def committed_usd(self) -> float:
         """What is paid or reserved over the whole ledger."""

@@ -6,6 +6,7 @@ videos    one row a video: what is wanted, how far it is, what it cost, where it
 attempts  one row a create call: the intent (written before it is sent), the answer, the money reserved or paid for it
 runs      who works on the ledger, with a heartbeat: the claims of a run that is gone lapse
 tables    the last prompt table of each output directory, so that results can be made from the ledger alone
+shared_*  a plan that several runs work on at once, its videos with their whole requests, the runs; see `shared_plan`
 money     one row: what is spent or reserved over all attempts, so that a cap is checked in one guarded update
 """
 
@@ -111,6 +112,32 @@ tables = Table(
     Column("content", Text, nullable=False),
     Column("is_sandbox", Boolean, nullable=False),
     Column("written_at", Float(), nullable=False),
+)
+
+shared_plans = Table(
+    "shared_plans",
+    metadata,
+    Column("plan_id", String(36), primary_key=True),
+    Column("machine", Text, nullable=False),  # of the run that made it
+    Column("written_at", Float, nullable=False),
+)
+
+shared_videos = Table(
+    "shared_videos",
+    metadata,
+    Column("plan_id", String(36), ForeignKey("shared_plans.plan_id"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("video_key", String(64), nullable=False),
+    Column("attempts", Integer, nullable=False),  # when the plan was made: what was sent since is not sent again
+    Column("content", Text, nullable=False),
+)
+
+shared_runs = Table(
+    "shared_runs",
+    metadata,
+    Column("plan_id", String(36), ForeignKey("shared_plans.plan_id"), primary_key=True),
+    Column("run_id", String(36), primary_key=True),
+    Column("share", Integer, nullable=False),
 )
 
 money = Table(

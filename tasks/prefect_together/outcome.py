@@ -39,7 +39,8 @@ class Rows(Sequence[RowResult]):
 class RunOutcome:
     """What a run over a table leaves: its rows in the table's order, sums, and where they lie.
 
-    `output_dir` holds videos/, results.csv and index.html, as a path or URL without credentials.
+    `output_dir` holds videos/, results.csv and index.html, as a path or URL without credentials. `notes` say what
+    happened beside the rows.
     """
 
     rows: Sequence[RowResult]
@@ -47,6 +48,7 @@ class RunOutcome:
     output_dir: str
     page: str
     stopped: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> tuple[RowResult, ...]:
@@ -72,7 +74,7 @@ class RunOutcome:
             named = "; ".join(_named(row) for row in self.failed[:NAMED_ROWS])
             more = f" and {len(self.failed) - NAMED_ROWS} more" if len(self.failed) > NAMED_ROWS else ""
             text = f"{text}. {named}{more}"
-        return text
+        return ". ".join([text, *self.notes])
 
 
 class RowsFailed(TogetherVideoError):

@@ -83,9 +83,16 @@ class RemoteStore:
             with writing_to(folder):
                 folder.mkdir(parents=True, exist_ok=True)
         self._write(_WRITE_TEST, b"can be written")
+        self._remove(_WRITE_TEST)
+
+    async def remove(self, name: str) -> None:
+        """Take a file away, if it is there and that is allowed. Raises OutputUnwritable as `read_bytes` does."""
+        await in_thread(self._remove, name)
+
+    def _remove(self, name: str) -> None:
         # Rights to write but not to delete are enough for a run.
-        with self._errors(_WRITE_TEST), suppress(PermissionError):
-            self._fs.rm_file(self._key(_WRITE_TEST))
+        with self._errors(name), suppress(PermissionError, FileNotFoundError):
+            self._fs.rm_file(self._key(name))
 
     async def publish(self, local: Path, name: str) -> None:
         """Upload a checked file, see that it arrived whole, and remove it here. Raises OutputUnwritable."""

@@ -30,6 +30,7 @@ from prefect_together.outcome import RowsFailed, RunOutcome
 from prefect_together.outputs import RESULTS_FILE
 from prefect_together.plan import Plan
 from prefect_together.plan_report import PlanReport
+from prefect_together.shares import NO_SERVER
 from prefect_together.table_run import display, planned, table_defaults
 from prefect_together.tally import Tally
 from prefect_together.wording import dollars, duration, state_counts
@@ -56,6 +57,9 @@ def shell_run(flow: Flow[..., Any], words: Sequence[str], *, local: LocalPrefect
         return 0
     bound.apply_defaults()
     given: dict[str, Any] = dict(bound.arguments)
+    if given.get("shards", 1) > 1 and local is not None and not given.get("dry_run"):
+        print(NO_SERVER, file=sys.stderr)
+        return INVALID
     found = _first_look(given)
     if isinstance(found, int):
         return found

@@ -16,6 +16,12 @@ class Slots:
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._released = asyncio.Event()
 
+    def widen(self, by: int) -> None:
+        """Raise the limit for good."""
+        self.limit += by
+        for _ in range(by):
+            self._wake()
+
     async def until_released(self) -> None:
         """Wait until a job leaves its slot."""
         await self._released.wait()

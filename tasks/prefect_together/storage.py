@@ -69,6 +69,10 @@ class OutputStore(Protocol):
         """The content of a file, None if there is none."""
         ...
 
+    async def remove(self, name: str) -> None:
+        """Take a file away; nothing happens if there is none, or if that is not allowed."""
+        ...
+
     async def exists(self, name: str) -> int | None:
         """The size of a file in bytes, None if there is none."""
         ...
@@ -179,6 +183,11 @@ class LocalStore:
             return await in_thread(self._path(name).read_bytes)
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    async def remove(self, name: str) -> None:
+        """Take a file away, if it is there and that is allowed."""
+        with suppress(OSError):
+            await in_thread(self._path(name).unlink)
 
     async def exists(self, name: str) -> int | None:
         """The size of a file in bytes, None if there is none."""

@@ -18,10 +18,11 @@ from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.console import plain_task_lines
 from prefect_together.errors import NotApproved, TogetherVideoError
 from prefect_together.events import emit_run_events
-from prefect_together.generate import Places, generate_table, plan_line, plan_table
+from prefect_together.generate import generate_table, plan_line, plan_table
 from prefect_together.local_prefect import Stopped, until_stopped
 from prefect_together.outcome import RowsFailed, RunOutcome
 from prefect_together.parameters import VideoParameters
+from prefect_together.places import Places
 from prefect_together.plan import Plan
 from prefect_together.tally import Tally
 
@@ -50,7 +51,7 @@ async def run_plan(
     """
     plain_task_lines()
     logger = get_run_logger()
-    tally = Tally(started_at=_started_at())
+    tally = Tally(started_at=started_at())
     try:
         plan = await make_plan()
         if dry_run:
@@ -115,7 +116,7 @@ def final_state(outcome: RunOutcome, *, allowed_failures: int = 0) -> State[Any]
     return Completed(name="StillGenerating" if outcome.open else "Completed", message=message, data=outcome)
 
 
-def _started_at() -> float:
+def started_at() -> float:
     """When the flow run began, unix seconds: a retry by Prefect does not extend the deadline."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None

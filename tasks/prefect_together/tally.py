@@ -13,7 +13,8 @@ FINISHED = frozenset({State.DOWNLOADED, State.FAILED, State.IN_DOUBT, State.REFU
 
 @dataclass(slots=True)
 class Tally:
-    """Counts kept up to date by the run. `started_at` is unix seconds; dollars are those of this table's videos."""
+    """Counts kept up to date by the run. `started_at` is unix seconds; dollars are those of this table's videos.
+    `downloaded_here` counts what this run itself has downloaded."""
 
     started_at: float
     states: dict[str, State] = field(default_factory=dict[str, State])
@@ -21,6 +22,7 @@ class Tally:
     costs_usd: dict[str, float] = field(default_factory=dict[str, float])
     finished_before: int = 0
     polls: int = 0
+    downloaded_here: int = 0
 
     def begin_with(self, key: str, state: State, estimate_usd: float | None, cost_usd: float | None) -> None:
         """Enter a video of the table. Others (rows that are gone) are collected, but not counted."""

@@ -43,7 +43,8 @@ GONE_SECONDS = 48 * 3600.0
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How a run goes about its plan. Dollars, minutes; None means no cap. `allowed_failures` counts rows."""
+    """How a run goes about its plan. Dollars, minutes; None means no cap. `allowed_failures` counts rows, `shards` the
+    runs that work on the plan together: `max_in_flight` and `budget_usd` hold for all of them."""
 
     max_in_flight: int = 20
     budget_usd: float | None = None
@@ -56,6 +57,7 @@ class RunSettings:
     canary: bool = False
     approve_above_usd: float | None = None
     approval_minutes: float = 24 * 60.0
+    shards: int = 1
 
     @property
     def states_to_resend(self) -> frozenset[State]:
@@ -85,6 +87,10 @@ class VideoRun:
         self._promised_usd: dict[str, float] = {}  # what is about to be sent and not yet reserved, by key
         self.breaker = Breaker()
         self.stopped_models: dict[str, TogetherVideoError] = {}
+
+    def widen(self, by: int) -> None:
+        """Raise `max_in_flight` for good."""
+        self._slots.widen(by)
 
     async def run(self, video: PlannedVideo, seen: VideoRecord, *, may_send: bool) -> bool:
         """Take the video as far as it goes; False if another living run has it.
@@ -262,5 +268,6 @@ class VideoRun:
             video.key, size_bytes=clip.size_bytes, sha256=clip.sha256, clip=clip.media.as_dict()
         )
         self._tally.set(video.key, State.DOWNLOADED)
+        self._tally.downloaded_here += 1
         emit_video_event("downloaded", video, job_id=job.id, cost_usd=job.cost_usd)
         return True

@@ -31,6 +31,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def counted(count: int, noun: str) -> str:
+    """1 video, 1,200 videos."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def state_counts(counts: Mapping[str, int]) -> str:
     """Like `12 downloaded, 3 failed`: the states that occur, the finished ones first."""
     known = [state for state in STATE_ORDER if counts.get(state)]
