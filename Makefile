@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format lock soak bench versions live clean
+.PHONY: demo test check format lock soak bench versions live screenshots clean
 
 # Runs the main job against the sandbox: no key, no cost. Open out/index.html afterwards.
 demo: .venv/ready
@@ -43,6 +43,10 @@ live: .venv/ready
 	@if [ -z "$$TOGETHER_API_KEY" ]; then \
 		echo "make live buys videos for up to one dollar: set TOGETHER_API_KEY" >&2; exit 2; fi
 	TOGETHER_LIVE=1 $(BIN)/pytest -m live --timeout 3600 tests/test_happy_paths.py
+
+# The README's pictures, from a run against the sandbox, in Chromium.
+screenshots: .venv/ready
+	$(BIN)/python tests/screenshots.py
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

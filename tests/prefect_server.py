@@ -131,17 +131,18 @@ def running_prefect(home: Path, listener: socket.socket) -> Generator[PrefectSer
     """A server over `home` on a bound socket, for as long as the context lasts."""
     log_path = home / "server.log"
     listener.listen(2048)
+    port = int(listener.getsockname()[1])
+    ui = {"PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api"}
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "prefect_together.local_server", str(listener.fileno())],
-            env={**os.environ, **SERVER_SETTINGS, "PREFECT_HOME": str(home)},
+            env={**os.environ, **SERVER_SETTINGS, **ui, "PREFECT_HOME": str(home)},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             pass_fds=[listener.fileno()],
             start_new_session=True,
         )
-    port = int(listener.getsockname()[1])
     listener.close()
     server = LocalPrefect(port=port, process=process, log_path=log_path)
     try:

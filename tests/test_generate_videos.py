@@ -91,10 +91,11 @@ def test_the_results_artifact_has_every_row_what_went_wrong_first(shown: Shown) 
 def test_the_summary_artifact_counts_dollars_and_says_what_to_do(shown: Shown) -> None:
     text = shown.artifacts["together-video-summary"].data
 
-    assert "Spent: **$0.28**, estimated $0.84" in text
-    assert "In doubt (possibly billed, no clip): $0.28" in text
+    assert "**$0.28** charged in " in text
+    assert "estimated $0.84 for all 3 videos" in text
+    assert "In doubt, possibly billed without a clip: $0.28" in text
     assert "`resubmit_in_doubt`" in text
-    assert "| minimax/video-01-director | 3 | 1 | $0.28 | +0% |" in text
+    assert "| minimax/video-01-director | 3 | 1 | $0.28 | $0.28 | none | " in text
 
 
 def test_the_progress_artifact_ends_full_with_the_counts(shown: Shown) -> None:

@@ -24,9 +24,11 @@ ENTRYPOINT_FILE = ROOT / "deployments" / "prefect.yaml"
 
 PURE = frozenset(
     {
-        *("catalogue", "catalogue_checks", "clock", "durations", "errors", "field_types", "identity", "inputs", "jobs"),
+        *("advice", "catalogue", "catalogue_checks", "clock", "durations", "errors", "field_types", "identity"),
+        *("inputs", "jobs"),
         *("media_checks", "model_spec", "names", "outcome", "pacing", "parameters", "plan", "poll_budget"),
-        *("pricing", "requests", "results", "schedule", "shares", "slots", "submission", "tally", "wording"),
+        *("pricing", "requests", "results", "schedule", "shares", "slots", "submission", "summary", "tally"),
+        *("wording",),
     }
 )
 """No I/O. They import nothing of this package but each other."""

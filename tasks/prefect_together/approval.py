@@ -53,7 +53,7 @@ async def ask_if_above(
     place = (url_for(context.flow_run) if context and context.flow_run else None) or "Prefect's UI"
     logger.info("%s is above %s: waiting for approval at %s", price_text(videos), dollars(limit), place)
     await _ask(plan_markdown(plan, videos, settings), seconds=settings.approval_minutes * 60)
-    logger.info("approved: %d videos", len(videos))
+    logger.info("approved: %s", _count(videos, "video"))
     return True
 
 
@@ -85,7 +85,8 @@ def plan_markdown(plan: Plan, videos: list[PlannedVideo], settings: RunSettings)
     limit = "" if settings.approve_above_usd is None else dollars(settings.approve_above_usd)
     return "\n".join(
         [
-            f"**{price_text(videos)}** for {len(videos):,} new videos of {rows:,} rows. Nothing has been sent yet.",
+            f"**{price_text(videos)}** for {_count(videos, 'new video')} of {rows:,} row{'' if rows == 1 else 's'}."
+            " Nothing has been sent yet.",
             "",
             "| model | videos | dollars |",
             "|---|---|---|",
@@ -94,6 +95,10 @@ def plan_markdown(plan: Plan, videos: list[PlannedVideo], settings: RunSettings)
             f"Asked above {limit}. Budget: {budget}.",
         ]
     )
+
+
+def _count(videos: list[PlannedVideo], word: str) -> str:
+    return f"{len(videos):,} {word}{'' if len(videos) == 1 else 's'}"
 
 
 async def _ask(markdown: str, *, seconds: float) -> None:

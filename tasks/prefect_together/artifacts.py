@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -16,13 +19,21 @@ from prefect.artifacts import (
 )
 from prefect.exceptions import PrefectException
 
-from prefect_together.results import RowResult, Totals
+from prefect_together.errors import NoPoster, OutputUnwritable
+from prefect_together.outcome import RunOutcome
+from prefect_together.results import RowResult
+from prefect_together.storage import OutputStore
+from prefect_together.summary import Shown, summary_markdown
 from prefect_together.tally import Tally
-from prefect_together.wording import dollars, duration, markdown_cell, state_counts
+from prefect_together.wording import dollars, duration, state_counts
 
 TABLE_ROWS = 200
 """Rows in the results artifact, what went wrong first: Prefect's page draws all of them, seconds for a thousand. The
 whole table is in results.csv."""
+POSTERS, POSTER_WIDTH_PX, POSTER_BYTES = 12, 208, 10_000
+"""As text in the summary they are a third longer: 160 KB at most."""
+POSTERS_SECONDS = 8.0
+"""What is not there by then (clips that have to be fetched from afar) is left out."""
 
 
 @contextmanager
@@ -37,95 +48,81 @@ def quiet_about_the_server(
         logger.warning("%s: %s", what, error)
 
 
-async def create_progress(tally: Tally) -> UUID:
+async def create_progress(tally: Tally, *, budget_usd: float | None = None) -> UUID:
     """The run's progress bar."""
     return await acreate_progress_artifact(
-        progress=0.0, key="together-video-progress", description=progress_text(tally, None)
+        progress=0.0, key="together-video-progress", description=progress_text(tally, None, budget_usd=budget_usd)
     )
 
 
-async def update_progress(artifact_id: UUID, tally: Tally, now: float) -> None:
-    share = 100.0 * tally.finished / tally.total if tally.total else 100.0
-    await aupdate_progress_artifact(
-        artifact_id=artifact_id, progress=share, description=progress_text(tally, tally.seconds_left(now))
-    )
+async def update_progress(
+    artifact_id: UUID, tally: Tally, seconds_left: float | None, *, budget_usd: float | None = None
+) -> None:
+    share = 100.0 * tally.finished / tally.total if tally.total else 0.0
+    text = progress_text(tally, seconds_left, budget_usd=budget_usd)
+    await aupdate_progress_artifact(artifact_id=artifact_id, progress=share, description=text)
 
 
-def progress_text(tally: Tally, seconds_left: float | None) -> str:
-    """One line: counts by state, dollars so far and projected, time left."""
+def progress_text(tally: Tally, seconds_left: float | None, *, budget_usd: float | None = None) -> str:
+    """One line: counts by state, dollars so far, projected and the cap, time left."""
+    if not tally.total:
+        return "starting"
+    cap = "" if budget_usd is None else f", cap {dollars(budget_usd)}"
     parts = [
         state_counts({str(state): count for state, count in tally.by_state.items()}),
-        f"{dollars(tally.spent_usd)} so far, {dollars(tally.projected_usd)} projected",
+        f"{dollars(tally.spent_usd)} so far, {dollars(tally.projected_usd)} projected{cap}",
     ]
     if seconds_left:
         parts.append(f"about {duration(seconds_left)} left")
     return " · ".join(parts)
 
 
-async def publish_results(rows: Sequence[RowResult], totals: Totals, *, message: str, output_dir: str) -> None:
-    """The results table and the summary of a finished run."""
-    ordered = sorted(rows, key=lambda row: (row.status == "downloaded", row.number))
+async def publish_results(outcome: RunOutcome, shown: Shown, store: OutputStore) -> None:
+    """The results table and the summary, with pictures, of a run that has ended, in whatever way."""
+    ordered = sorted(outcome.rows, key=lambda row: (row.status == "downloaded", row.number))
     table = [_line(row) for row in ordered[:TABLE_ROWS]]
     left_out = len(ordered) - len(table)
-    note = f"{left_out} more rows are in results.csv." if left_out else ""
-    await acreate_table_artifact(table=table, key="together-video-results", description=note)
+    note = f" {left_out:,} more rows are in results.csv." if left_out else ""
+    await acreate_table_artifact(
+        table=table, key="together-video-results", description=f"{outcome.counts}. What is not there comes first.{note}"
+    )
+    shown = replace(shown, posters=await posters_of(outcome.rows, store))
     await acreate_markdown_artifact(
-        markdown=summary_markdown(rows, totals, message=message, output_dir=output_dir),
+        markdown=summary_markdown(outcome, shown),
         key="together-video-summary",
+        description=f"{outcome.counts}, {dollars(outcome.totals.spent_usd)}: clips, cost by model, what to do",
     )
 
 
-def summary_markdown(rows: Sequence[RowResult], totals: Totals, *, message: str, output_dir: str) -> str:
-    """What came out of the run, what it cost by model against the estimate, and what to do about the rest."""
-    lines = [
-        f"# {message}",
-        "",
-        f"- Videos, results.csv and index.html: `{output_dir}`",
-        f"- Spent: **{dollars(totals.spent_usd)}**, estimated {dollars(totals.estimated_usd)}",
-    ]
-    if totals.in_doubt_usd:
-        lines.append(f"- In doubt (possibly billed, no clip): {dollars(totals.in_doubt_usd)}")
-    if totals.failed_usd:
-        lines.append(f"- Failed jobs whose cost was not told: up to {dollars(totals.failed_usd)}")
-    lines += ["", "| model | videos | downloaded | spent | drift |", "|---|---|---|---|---|"]
-    for model in totals.models:
-        drift = "" if model.drift is None else f"{model.drift:+.0%}"
-        lines.append(f"| {model.model} | {model.videos} | {model.downloaded} | {dollars(model.spent_usd)} | {drift} |")
-    unfinished = [row for row in rows if row.status != "downloaded"]
-    if unfinished:
-        lines += ["", "## Not downloaded", "", "| row | id | status | error |", "|---|---|---|---|"]
-        for row in unfinished[:50]:
-            error = next((take.error for take in row.takes if take.error), "") or ""
-            lines.append(
-                f"| {row.number} | {markdown_cell(row.takes[0].row_id)} | {row.status} | {markdown_cell(error)[:200]} |"
-            )
-        if len(unfinished) > 50:
-            lines.append(f"\n{len(unfinished) - 50} more are in results.csv.")
-        lines += ["", _advice({row.status for row in unfinished})]
-    return "\n".join(lines)
+async def posters_of(rows: Sequence[RowResult], store: OutputStore) -> dict[str, bytes]:
+    """JPEGs of the first clips, by their file. A clip of which none can be made is left out."""
+    from prefect_together.posters import poster  # libav and Pillow, which no run waits for at its start
 
-
-def _advice(statuses: set[str]) -> str:
-    advice = {
-        "submitted": "**submitted**: still generating; run again to fetch them, nothing is bought twice.",
-        "in_doubt": "**in_doubt**: possibly billed; run with `resubmit_in_doubt` to send them again.",
-        "refused": "**refused**: not sent because of the budget, the account or its canary; mend that and run again.",
-        "failed": "**failed**: mend the row, or run with `retry_failed` to send it again as it is.",
-        "planned": "**planned**: not sent; run again.",
-    }
-    return "\n".join(f"- {text}" for status, text in advice.items() if status in statuses)
+    files = [take.file for row in rows for take in row.takes if take.file is not None]
+    found: dict[str, bytes] = {}
+    with suppress(TimeoutError):
+        async with asyncio.timeout(POSTERS_SECONDS):
+            for file in list(dict.fromkeys(files))[:POSTERS]:
+                with suppress(NoPoster, OutputUnwritable):
+                    clip = Path(store.uri(file)) if store.is_local else await store.read_bytes(file)
+                    if clip is not None:
+                        found[file] = await asyncio.to_thread(
+                            poster, clip, width_px=POSTER_WIDTH_PX, max_bytes=POSTER_BYTES
+                        )
+    return found
 
 
 def _line(row: RowResult) -> dict[str, object]:
     first = row.takes[0]
+    costs = [take.cost_usd for take in row.takes if take.cost_usd is not None]
     return {
         "row": row.number,
         "id": first.row_id,
         "status": row.status,
+        "cost_usd": round(sum(costs), 6) if costs else "",
         "model": first.model,
+        "error": ("; ".join(take.error for take in row.takes if take.error))[:300],
         "prompt": (first.prompt or "")[:200],
-        "cost_usd": sum(take.cost_usd or 0.0 for take in row.takes),
         "file": ", ".join(take.file_url or take.file or "" for take in row.takes),
         "job_id": ", ".join(take.job_id or "" for take in row.takes),
-        "error": ("; ".join(take.error for take in row.takes if take.error))[:300],
     }

@@ -27,6 +27,7 @@ from prefect_together.remembered import from_text, to_text
 from prefect_together.results import totals
 from prefect_together.shares import Share
 from prefect_together.storage import OutputStore, open_store, redacted
+from prefect_together.summary import Shown
 from prefect_together.table import read_table
 from prefect_together.tally import Tally
 from prefect_together.wording import dollars
@@ -34,7 +35,8 @@ from prefect_together.wording import dollars
 if TYPE_CHECKING:
     from prefect_together.shards import Shards
 
-PROGRESS_SECONDS = 10.0
+FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS = 1.0, 10.0
+PUBLISH_SECONDS, STOPPED_PUBLISH_SECONDS = 60.0, 15.0
 
 
 def plan_table(
@@ -60,7 +62,7 @@ async def generate_table(
     shards = await _shards(places, settings, logger)
     store = open_store(places.output_dir)
     await store.prepare()
-    async with open_ledger(places.ledger_in(store)) as ledger:
+    async with _results_in_the_ui(store, logger) as left, open_ledger(places.ledger_in(store)) as ledger:
         if settings.approve_above_usd is not None and await ask_if_above(
             plan, await ledger.records(list(plan.videos)), settings=settings, logger=logger
         ):
@@ -69,7 +71,8 @@ async def generate_table(
         work = Work(plan, places, settings, store, ledger, tally, logger)
         notes: list[str] = []
         try:
-            async with open_batch(work, share=Share(0, settings.shards)) as batch, _progress_artifact(tally, logger):
+            shown = _progress_artifact(tally, logger, settings.budget_usd)
+            async with open_batch(work, share=Share(0, settings.shards)) as batch, shown:
                 if shards is None:
                     await batch.run()
                 else:
@@ -84,8 +87,7 @@ async def generate_table(
                 warnings=(*(str(warning) for warning in plan.warnings), *notes),
             )
             outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes)))
-    with quiet_about_the_server(logger):
-        await publish_results(outcome.rows, outcome.totals, message=outcome.message, output_dir=outcome.output_dir)
+            left.append((outcome, summary))
     return outcome
 
 
@@ -130,21 +132,42 @@ async def _write(
 
 
 @asynccontextmanager
-async def _progress_artifact(tally: Tally, logger: RunLogger) -> AsyncGenerator[None]:
+async def _results_in_the_ui(
+    store: OutputStore, logger: RunLogger
+) -> AsyncGenerator[list[tuple[RunOutcome, PageSummary]]]:
+    """Publish what the run leaves, in whatever way it ends; in a hurry if it was stopped: somebody waits for that."""
+    left: list[tuple[RunOutcome, PageSummary]] = []
+    seconds = STOPPED_PUBLISH_SECONDS
+    try:
+        yield left
+        seconds = PUBLISH_SECONDS
+    finally:
+        with quiet_about_the_server(logger):
+            async with asyncio.timeout(seconds):
+                for outcome, page in left:
+                    shown = Shown(budget_usd=page.budget_usd, run_seconds=page.run_seconds, is_sandbox=page.is_sandbox)
+                    await publish_results(outcome, shown, store)
+
+
+@asynccontextmanager
+async def _progress_artifact(tally: Tally, logger: RunLogger, budget_usd: float | None) -> AsyncGenerator[None]:
     async def create() -> UUID | None:
         with quiet_about_the_server(logger):
-            return await create_progress(tally)
+            return await create_progress(tally, budget_usd=budget_usd)
 
     creating = asyncio.create_task(create())  # beside the first rows, which do not wait for it
 
-    async def update() -> None:
-        if (artifact_id := await creating) is not None:
+    async def update(*, is_over: bool = False) -> None:
+        seconds_left = None if is_over else tally.seconds_left(SYSTEM_CLOCK.time())
+        if (artifact_id := await asyncio.shield(creating)) is not None:
             with quiet_about_the_server(logger):
-                await update_progress(artifact_id, tally, SYSTEM_CLOCK.time())
+                await update_progress(artifact_id, tally, seconds_left, budget_usd=budget_usd)
 
     async def keep_up() -> None:
+        pause = FIRST_PROGRESS_SECONDS
         while True:
-            await SYSTEM_CLOCK.sleep(PROGRESS_SECONDS)
+            await SYSTEM_CLOCK.sleep(pause)
+            pause = min(2 * pause, PROGRESS_SECONDS)
             await update()
 
     updates = asyncio.create_task(keep_up())
@@ -153,4 +176,4 @@ async def _progress_artifact(tally: Tally, logger: RunLogger) -> AsyncGenerator[
     finally:
         updates.cancel()
         await asyncio.gather(updates, return_exceptions=True)
-        await update()
+        await update(is_over=True)

@@ -66,10 +66,15 @@ class RunOutcome:
         return 0 if not self.failed and not self.open else 1
 
     @property
-    def message(self) -> str:
-        """One line: `12 downloaded, 1 failed of 13 rows, $3.36; failed: cat-7 (row 8) ...`."""
+    def counts(self) -> str:
+        """Like `12 downloaded, 1 failed of 13 rows`."""
         counts = state_counts({str(status): count for status, count in self.totals.rows_by_status.items()})
-        text = f"{counts} of {len(self.rows):,} rows, {dollars(self.totals.spent_usd)}"
+        return f"{counts} of {len(self.rows):,} rows"
+
+    @property
+    def message(self) -> str:
+        """One line: `12 downloaded, 1 failed of 13 rows, $3.36. row 8 (cat-7) failed: ...`."""
+        text = f"{self.counts}, {dollars(self.totals.spent_usd)}"
         if self.failed:
             named = "; ".join(_named(row) for row in self.failed[:NAMED_ROWS])
             more = f" and {len(self.failed) - NAMED_ROWS} more" if len(self.failed) > NAMED_ROWS else ""

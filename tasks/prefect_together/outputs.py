@@ -80,6 +80,7 @@ def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -
         estimate_usd=video.estimate_usd if record.estimate_usd is None else record.estimate_usd,
         attempts=record.jobs,
         error=_error(record),
+        failure_class=record.failure_class,
         duration_seconds=clip.get("duration_seconds"),
         fps=clip.get("fps"),
         width=clip.get("width"),

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal, TypeGuard, get_args
 
+from prefect_together.errors import FailureClass
+
 Status = Literal["downloaded", "failed", "in_doubt", "refused", "submitted", "planned"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 
@@ -65,6 +67,7 @@ class TakeResult:
     estimate_usd: float | None = None
     attempts: int = 0
     error: str | None = None
+    failure_class: FailureClass | None = None
     duration_seconds: float | None = None
     fps: float | None = None
     width: int | None = None

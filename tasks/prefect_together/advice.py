@@ -1,0 +1,110 @@
+"""What to do about the videos that are not there, by the way in which each failed. Pure text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prefect_together.results import RowResult, TakeResult
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One way of failing: what it is, the rows that failed so, their estimated dollars, and what to do."""
+
+    kind: str
+    what: str
+    rows: tuple[RowResult, ...]
+    estimate_usd: float
+    to_do: str
+
+
+AGAIN = "run again with the same table and `output_dir`"
+RETRY = "run again with `retry_failed` switched on"
+
+_KINDS: dict[str, tuple[str, str]] = {
+    "in_doubt": (
+        "in doubt: the create call got no answer",
+        "A job may exist and be billed, and cannot be found: look at your usage on together.ai. To send these rows"
+        " again, and perhaps pay twice, run again with `resubmit_in_doubt` switched on.",
+    ),
+    "moderation": (
+        "the content was refused",
+        f"Change the prompt or the pictures of these rows and {AGAIN}: a changed row is new work. As it is, a row is"
+        " only sent again with `retry_failed` switched on.",
+    ),
+    "bad_parameter": (
+        "a value that the model does not take",
+        f"The error names it. Change it in the table and {AGAIN}.",
+    ),
+    "upstream": ("the provider failed, twice", f"To try once more, as a new job at its price, {RETRY}."),
+    "cancelled": ("the service cancelled the job", f"To try once more, as a new job at its price, {RETRY}."),
+    "not_found": (
+        "the service no longer knows the job",
+        f"Is it the right key and address? If it is, the clip is lost: to make it anew, {RETRY}.",
+    ),
+    "download": (
+        "paid, but not downloaded",
+        f"To fetch it, {AGAIN}, or run the deployment `collect-videos`. Nothing is bought again.",
+    ),
+    "failed": ("failed", f"The error says why. To send these rows again, {RETRY}."),
+    "budget": (
+        "not sent: the budget is reached",
+        f"Raise `budget_usd` and {AGAIN}.",
+    ),
+    "price": (
+        "not sent: the price is unknown, and there is a budget",
+        f"Give your price of one clip in a column `price_usd`, or leave `budget_usd` empty, and {AGAIN}.",
+    ),
+    "canary": (
+        "not sent: the first video of the model failed",
+        f"See what that row's error says. Then {AGAIN}, without `canary` if it is to be sent all the same.",
+    ),
+    "stuck": ("not sent: the service did not get its jobs done", f"Later, {AGAIN}."),
+    "account": (
+        "not sent: the service refuses the key or the account",
+        f"The error says which: mend the key, or the credits on together.ai, and {AGAIN}.",
+    ),
+    "submitted": (
+        "still generating",
+        f"Later, {AGAIN}, or run the deployment `collect-videos`. They are fetched, and nothing is bought again.",
+    ),
+    "planned": ("not sent yet", f"To go on, {AGAIN}."),
+}
+
+
+def kind_of(take: TakeResult) -> str:
+    """The way in which a video is not there: a failure class, a reason for which it was not sent, or its status."""
+    if take.status == "failed":
+        return take.failure_class or "failed"
+    if take.status == "refused":
+        return _refusal(take.error or "")
+    return take.status
+
+
+def advice(rows: Iterable[RowResult]) -> list[Advice]:
+    """Every way of failing among the rows, with what to do; what may have cost money first. [] if all is there."""
+    found: dict[str, dict[int, RowResult]] = {}
+    dollars: dict[str, float] = {}
+    for row in rows:
+        for take in row.takes:
+            if take.status == "downloaded":
+                continue
+            kind = kind_of(take)
+            found.setdefault(kind, {})[row.number] = row
+            if row.shared_with is None:
+                dollars[kind] = dollars.get(kind, 0.0) + (take.estimate_usd or 0.0)
+    return [
+        Advice(kind, what, tuple(found[kind].values()), dollars.get(kind, 0.0), to_do)
+        for kind, (what, to_do) in _KINDS.items()
+        if kind in found
+    ]
+
+
+def _refusal(error: str) -> str:
+    """BudgetReached, CanaryFailed, ServiceStuck and AccountBlocked all end `refused`: told apart by their messages."""
+    if error.startswith("budget "):
+        return "price" if "the price of this row is unknown" in error else "budget"
+    if error.startswith("not sent: canary row "):
+        return "canary"
+    return "stuck" if error.startswith("not sent: ") and "jobs in a row" in error else "account"
