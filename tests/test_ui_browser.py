@@ -77,6 +77,12 @@ class Place:
             assert time.monotonic() < deadline, (run["state"], (self.folder / "worker.log").read_text()[-3000:])
             time.sleep(POLL_SECONDS)
 
+    def wait_for_the_worker(self, words: str) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while words not in (self.folder / "worker.log").read_text():
+            assert time.monotonic() < deadline, words
+            time.sleep(POLL_SECONDS)
+
 
 @pytest.fixture(scope="module")
 def place(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Generator[Place]:
@@ -245,3 +251,54 @@ def test_a_model_that_is_not_listed_can_be_typed(place: Place) -> None:
     assert run["parameters"]["model"] == "acme/dream-1"
     assert run["state"]["message"].endswith("1 of unknown price; nothing was sent")
     page.context.close()
+
+
+def test_cancel_leaves_every_row_right_and_retry_goes_on_without_buying_twice(place: Place) -> None:
+    place.api.fault("odd-status", endpoint="retrieve", prompt=LONG, count=None)  # waited for, as long as it stands
+    output_dir = place.folder / "long"
+    run_id = start(place, table_of(("fox", FOX), ("long", LONG)), output_dir)
+    place.wait_for(run_id, "Running")
+    page = place.page(f"/v2/runs/flow-run/{run_id}")
+    see_in_artifacts(page, "1 downloaded, 1 submitted")
+    picture(page, "5-long-run")
+
+    in_menu(page, "Cancel")
+    page.get_by_role("button", name="Cancel Flow Run").click()
+    place.wait_for(run_id, "Cancelled")
+
+    see_in_artifacts(page, "together-video-summary")
+    picture(page, "6-cancelled")
+    page.context.close()
+    assert {row["id"]: row["status"] for row in read_results(output_dir)} == {"fox": "downloaded", "long": "submitted"}
+
+    place.wait_for_the_worker("Cancelled flow run")  # said later than the run says it, over whatever the state is then
+    place.api.clear_faults()
+    older = place.page(f"/runs/flow-run/{run_id}")
+    older.get_by_role("button", name="Retry").click()
+    picture(older, "7-retry")
+    older.get_by_role("dialog").get_by_role("button", name="Retry").click()
+    run = place.wait_for(run_id, "Completed", count=2)
+
+    older.context.close()
+    assert run["state"]["message"] == "2 downloaded of 2 rows, $0.56"
+    assert [row["status"] for row in read_results(output_dir)] == ["downloaded", "downloaded"]
+    assert (place.api.accepted(FOX), place.api.accepted(LONG)) == (1, 1)
+
+
+@pytest.mark.parametrize(("answer", "state", "sent"), [("approve", "Completed", 1), ("reject", "Cancelled", 0)])
+def test_the_dialog_shows_the_plan_and_the_answer_is_followed(place: Place, answer: str, state: str, sent: int) -> None:
+    prompt = f"{CAT}, {answer}"
+    run_id = start(place, table_of(("cat", prompt)), place.folder / answer, approve_above="0.1")
+    place.wait_for(run_id, "Paused")
+    page = place.page(f"/v2/runs/flow-run/{run_id}")
+
+    in_menu(page, "Resume")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("$0.28 for 1 new video of 1 row. Nothing has been sent yet.")
+    picture(page, f"8-{answer}")
+    choose(page, dialog.get_by_role("button", name=re.compile("^Select")), answer)
+    dialog.get_by_role("button", name="Resume").click()
+    place.wait_for(run_id, state)
+
+    page.context.close()
+    assert place.api.accepted(prompt) == sent
