@@ -66,6 +66,7 @@ def test_lines_of_task_runs_stay_off_the_shell_unless_they_warn() -> None:
     assert not chatter.filter(record("prefect.task_runs", logging.INFO, "row 7: queued"))
     assert chatter.filter(record("prefect.task_runs", logging.WARNING, "row 7: a missed poll"))
     assert not chatter.filter(record("prefect.flow_runs", logging.INFO, "View at http://127.0.0.1:1/runs"))
+    assert not chatter.filter(record("prefect.flow_runs", logging.ERROR, "Finished in state Failed('x')"))
     assert chatter.filter(record("prefect.engine", logging.INFO, "View at http://127.0.0.1:1/runs"))
 
 

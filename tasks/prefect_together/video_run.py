@@ -252,14 +252,14 @@ class VideoRun:
 
     async def _download(self, video: PlannedVideo, file: str, job: VideoJob) -> bool:
         try:
-            async with self._session.download_slots:
-                clip = await download_video(
-                    of_a_task(job),
-                    Path(self._store.scratch) / file,
-                    row=video.row_id,
-                    session=as_it_is(self._session),
-                    max_bytes=self._settings.max_clip_bytes,
-                )
+            clip = await download_video(
+                of_a_task(job),
+                Path(self._store.scratch) / file,
+                row=video.row_id,
+                session=as_it_is(self._session),
+                max_bytes=self._settings.max_clip_bytes,
+            )
+            async with self._session.download_slots:  # to a remote store this is an upload
                 await self._store.publish(clip.path, file)
         except DownloadFailed as error:
             await self._ledger.note(video.key, str(error), state=State.COMPLETED, failure_class="download")
