@@ -119,7 +119,7 @@ shared_plans = Table(
     metadata,
     Column("plan_id", String(36), primary_key=True),
     Column("machine", Text, nullable=False),  # of the run that made it
-    Column("written_at", Float, nullable=False),
+    Column("written_at", Float(), nullable=False),
 )
 
 shared_videos = Table(
