@@ -68,7 +68,7 @@ def test_1_when_a_row_is_still_generating_and_it_says_to_run_again(
     code = said_by_shell(desk, prompts(CAT), "--max-wait-minutes", "0.01")
 
     assert code == 1
-    assert "submitted: still generating; the same command fetches them" in capsys.readouterr().out
+    assert "1 row still generating. Later, run again with the same table and --output-dir" in capsys.readouterr().out
 
 
 def test_2_for_a_table_with_mistakes_and_each_of_them_is_named(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:

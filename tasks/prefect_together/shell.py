@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -19,6 +20,7 @@ from pydantic_core import to_jsonable_python
 from rich.table import Table
 from rich.text import Text
 
+from prefect_together.advice import advice
 from prefect_together.artifacts import progress_text
 from prefect_together.client import NO_KEY, key_is_set
 from prefect_together.clock import SYSTEM_CLOCK
@@ -33,17 +35,11 @@ from prefect_together.plan_report import PlanReport
 from prefect_together.shares import NO_SERVER
 from prefect_together.table_run import display, planned, table_defaults
 from prefect_together.tally import Tally
-from prefect_together.wording import dollars, duration, state_counts
+from prefect_together.wording import counted, dollars, duration, state_counts
 
 INVALID = 2
 MISTAKES_SHOWN = 1000
-WHAT_NOW = {
-    "failed": "--retry-failed sends them again as they are; a row that you change is new work",
-    "in_doubt": "prefect-together status {directory} shows them; --resubmit-in-doubt pays for them again",
-    "refused": "not sent, nothing paid; the error column says what stood against it: mend that and run again",
-    "submitted": "still generating; the same command fetches them",
-    "planned": "not sent; the same command goes on with them",
-}
+OPTIONS_IN_ADVICE = re.compile(r"`(output_dir|budget_usd|canary|retry_failed|resubmit_in_doubt)`( switched on)?")
 
 
 def run_from_shell(flow: Flow[..., Any], *, local: LocalPrefect | None) -> None:
@@ -136,10 +132,8 @@ def report(result: object) -> int:
         print(result.message)
         print(f"  {_near(result.page)}   each clip beside its prompt")
         print(f"  {_near(result.output_dir)}/{RESULTS_FILE}  the table with status, file and cost of each row")
-        statuses = {row.status for row in result.rows}
-        for status, text in WHAT_NOW.items():
-            if status in statuses:
-                print(f"  {status}: {text.format(directory=_near(result.output_dir))}")
+        for found in advice(result.rows):
+            print(f"  {counted(len(found.rows), 'row')} {found.what}. {_as_typed(found.to_do)}")
         return result.exit_code
     if isinstance(result, Stopped):
         print(f"{result}: the same command goes on where this run stopped", file=sys.stderr)
@@ -152,6 +146,11 @@ def report(result: object) -> int:
     if isinstance(result, TogetherVideoError):
         print(result, file=sys.stderr)
     return 1
+
+
+def _as_typed(advised: str) -> str:
+    """Advice with the parameters as options of the command line."""
+    return OPTIONS_IN_ADVICE.sub(lambda found: f"--{found[1].replace('_', '-')}", advised)
 
 
 def _near(place: str) -> str:
