@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+import warnings
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     listener.bind(("127.0.0.1", 0))
     # Prefect 3.8.8 does not close the client with which a flow run asks its server for the default result storage.
     leaked = rf"unclosed <socket.*raddr=\('127.0.0.1', {listener.getsockname()[1]}\)>"
-    config.addinivalue_line("filterwarnings", f"ignore:{leaked}:ResourceWarning")
+    config.addinivalue_line("filterwarnings", f"ignore:{leaked}:ResourceWarning")  # during the tests
+    warnings.filterwarnings("ignore", leaked, ResourceWarning)  # after them, when pytest looks for what is left
 
 
 @pytest.fixture(scope="session")
