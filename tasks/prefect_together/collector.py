@@ -6,7 +6,7 @@ import gc
 from collections.abc import Generator
 from contextlib import contextmanager
 
-THRESHOLDS = (50_000, 20, 50)
+THRESHOLDS = (20_000, 5, 5)
 """New objects before the youngest are looked at, and how many such looks before the older ones are. Python's own are
 700 (2,000 since 3.13), 10 and 10. What is not part of a cycle is freed at once in any case."""
 
