@@ -15,9 +15,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-import httpx
 import pytest
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.exceptions import ObjectNotFound
+from prefect.states import AwaitingRetry
 
 from batch_run import FLOWS, WarmRuns, wait_until, write_table
 from prefect_together.sandbox import SandboxProcess
@@ -113,8 +118,8 @@ def test_a_signal_ends_all_submits_and_leaves_the_ledger_right_within_a_second(
 
 
 @contextmanager
-def served(runs: WarmRuns, log: Path) -> Generator[tuple[httpx.Client, str]]:
-    """The flow under `serve`, which logs to a file; yields Prefect's API and the deployment's id."""
+def served(runs: WarmRuns, log: Path) -> Generator[tuple[SyncPrefectClient, UUID]]:
+    """The flow under `serve`, which logs to a file; yields Prefect's client and the deployment's id."""
     program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import os; os.chdir({str(FLOWS)!r})\n"
     program += f"from generate_videos import generate_videos; generate_videos.serve(name={DEPLOYMENT!r})"
     environment = runs.environment | {
@@ -123,7 +128,7 @@ def served(runs: WarmRuns, log: Path) -> Generator[tuple[httpx.Client, str]]:
         "PYTHONPATH": os.pathsep.join([str(FLOWS), os.environ.get("PYTHONPATH", "")]),
     }
     with (
-        httpx.Client(base_url=runs.api_url, timeout=60) as api,
+        SyncPrefectClient(runs.api_url) as api,
         log.open("w") as output,
         subprocess.Popen(
             [sys.executable, "-c", program],
@@ -134,32 +139,39 @@ def served(runs: WarmRuns, log: Path) -> Generator[tuple[httpx.Client, str]]:
         ) as server,
     ):
         try:
-            name = f"/deployments/name/generate-videos/{DEPLOYMENT}"
-            assert wait_until(lambda: api.get(name).status_code == 200, seconds=60, every_seconds=0.2)
-            yield api, str(api.get(name).json()["id"])
+            assert wait_until(lambda: deployment_id(api) is not None, seconds=60, every_seconds=0.2), log.read_text()
+            found = deployment_id(api)
+            assert found
+            yield api, found
         finally:
             server.terminate()
             server.wait(60)
 
 
-def set_state(api: httpx.Client, run_id: str, kind: str, name: str) -> None:
-    answer = api.post(f"/flow_runs/{run_id}/set_state", json={"state": {"type": kind, "name": name}})
-    assert answer.json()["status"] == "ACCEPT", answer.text
+def deployment_id(api: SyncPrefectClient) -> UUID | None:
+    try:
+        return api.read_deployment_by_name(f"generate-videos/{DEPLOYMENT}").id
+    except ObjectNotFound:
+        return None
+
+
+def set_state(api: SyncPrefectClient, run_id: UUID, state: State) -> None:
+    answer = api.set_flow_run_state(run_id, state)
+    assert answer.status == SetStateStatus.ACCEPT, answer
 
 
 def test_cancel_and_retry_in_prefect_repeat_nothing_that_is_paid(runs: WarmRuns, table: Table, tmp_path: Path) -> None:
     log = tmp_path / "serve.log"
-    with served(runs, log) as (api, deployment_id):
+    with served(runs, log) as (api, deployment):
         parameters = {"prompts": table.words[0], "output_dir": table.words[2], "max_in_flight": 8}
-        asked = api.post(f"/deployments/{deployment_id}/create_flow_run", json={"parameters": parameters})
-        run_id = asked.json()["id"]
+        run_id = api.create_flow_run_from_deployment(deployment, parameters=parameters).id
 
-        def state() -> str:
-            return str(api.get(f"/flow_runs/{run_id}").json()["state"]["type"])
+        def state() -> StateType | None:
+            return api.read_flow_run(run_id).state_type
 
         assert wait_until(lambda: len(table.accepted()) >= 20, seconds=SECONDS, every_seconds=0.05), state()
-        set_state(api, run_id, "CANCELLING", "Cancelling")
-        assert wait_until(lambda: state() == "CANCELLED", seconds=60, every_seconds=0.1), state()
+        set_state(api, run_id, State(type=StateType.CANCELLING))
+        assert wait_until(lambda: state() == StateType.CANCELLED, seconds=60, every_seconds=0.1), state()
         assert wait_until(table.is_put_in_order, seconds=5)
         # The flow says Cancelled by itself; `serve` says it again a little later, over whatever the state is by then.
         assert wait_until(lambda: "Cancelled flow run" in log.read_text(), seconds=60, every_seconds=0.1), (
@@ -170,13 +182,13 @@ def test_cancel_and_retry_in_prefect_repeat_nothing_that_is_paid(runs: WarmRuns,
         time.sleep(1)  # nothing is to happen: there is no event for that
         assert len(table.creates_at()) == cancelled_at
 
-        set_state(api, run_id, "SCHEDULED", "AwaitingRetry")
-        assert wait_until(lambda: state() == "COMPLETED", seconds=SECONDS, every_seconds=0.1), state()
+        set_state(api, run_id, AwaitingRetry())
+        assert wait_until(lambda: state() == StateType.COMPLETED, seconds=SECONDS, every_seconds=0.1), state()
         assert set(table.accepted().values()) == {1}
         assert table.states() == {"downloaded": ROWS}
 
         creates = len(table.creates_at())
-        set_state(api, run_id, "SCHEDULED", "AwaitingRetry")
-        assert wait_until(lambda: api.get(f"/flow_runs/{run_id}").json()["run_count"] == 3, seconds=60)
-        assert wait_until(lambda: state() == "COMPLETED", seconds=60, every_seconds=0.1), state()
+        set_state(api, run_id, AwaitingRetry())
+        assert wait_until(lambda: api.read_flow_run(run_id).run_count == 3, seconds=60)
+        assert wait_until(lambda: state() == StateType.COMPLETED, seconds=60, every_seconds=0.1), state()
         assert len(table.creates_at()) == creates
