@@ -10,7 +10,7 @@ from functools import partial
 
 from prefect_together.canary import StartOrder
 from prefect_together.collector import seldom_collected
-from prefect_together.errors import CanaryFailed
+from prefect_together.errors import CanaryFailed, WrongAddress
 from prefect_together.ledger import HERE, Ledger, VideoRecord
 from prefect_together.ledger_engine import LedgerUnavailable
 from prefect_together.ledger_schema import State
@@ -98,7 +98,8 @@ class Batch:
     async def run(self) -> None:
         """Work until every video is finished, in doubt, refused, or past its deadline.
 
-        Raises LedgerUnavailable at once; anything else that a row did not foresee after all other rows are through.
+        Raises LedgerUnavailable at once; anything else that a row did not foresee after all other rows are through, and
+        WrongAddress likewise: what is not sent stays planned.
         """
         videos = self._plan.videos
         self._records = await self._ledger.plan(list(videos.values()), output_dir=self._output_dir)
@@ -119,6 +120,8 @@ class Batch:
             await self._run_held()
         if self._unexpected:
             raise BaseExceptionGroup("rows ended by an error that was not foreseen", self._unexpected)
+        if isinstance(self._one.breaker.reason, WrongAddress):
+            raise self._one.breaker.reason
 
     def _own_part(self) -> list[PlannedVideo]:
         """The videos to begin with: all, or this run's share and one of each model that is to have a canary."""

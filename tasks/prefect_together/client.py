@@ -78,22 +78,24 @@ class VideoApi:
         self._looking = client.with_options(max_retries=0, timeout=retrieve_timeout).videos.with_raw_response
         self._encode_image, self._longest_call_seconds = encode_image, longest_call_seconds
         self._key = client.api_key or ""
+        self._unproven_url: str | None = str(client.base_url).rstrip("/")
 
     async def create(self, request: VideoRequest) -> VideoJob:
         """Send one create call, exactly once.
 
-        Costs money. Raises BadParameter, AccountBlocked or RateLimited (refused), NeverSent (may be sent again), or
-        SubmissionInDoubt (a job may exist: never send again unasked). Reads the request's local images.
+        Costs money. Raises BadParameter, WrongAddress, AccountBlocked or RateLimited (refused), NeverSent (may be sent
+        again), or SubmissionInDoubt (a job may exist: never send again unasked). Reads the request's local images.
         """
         kwargs = request.create_kwargs(encode_image=self._encode_image)
         try:
             async with asyncio.timeout(self._longest_call_seconds):
                 answer = await _body_of(await self._creating.create(**kwargs))
         except _NO_ANSWER as error:
-            raise classify_submission(error, secret=self._key) from error
+            raise classify_submission(error, secret=self._key, unproven_url=self._unproven_url) from error
         job = parse_job(answer)
         if job is None:
             raise SubmissionInDoubt(f"answered without a job id: {_shortened(answer)}")
+        self._unproven_url = None
         return job
 
     async def retrieve(self, job_id: str) -> VideoJob:
@@ -117,6 +119,7 @@ class VideoApi:
         job = parse_job(answer)
         if job is None:
             raise PollMissed(f"retrieve answered without a job: {_shortened(answer)}")
+        self._unproven_url = None
         return job
 
 
@@ -136,7 +139,8 @@ async def open_client(
     """The SDK's client on its aiohttp transport with a bounded pool, without redirects; closed on leaving.
 
     Without arguments the key and URL are the SDK's own: `TOGETHER_API_KEY` and `TOGETHER_BASE_URL`.
-    Raises NotConfigured if there is no key, or if the URL ends in /v1 (SDK 3.x would ask for /v1/v2/videos).
+    Raises NotConfigured if there is no key, if the URL ends in /v1 (SDK 3.x would ask for /v1/v2/videos), or if it has
+    a user or password in it (the transport would send nothing).
     """
     limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
     transport = DefaultAioHttpClient(limits=limits, follow_redirects=False)
@@ -148,6 +152,9 @@ async def open_client(
     if str(client.base_url).rstrip("/").endswith("/v1"):
         await client.close()
         raise NotConfigured(f"the base URL must not end in /v1: {client.base_url} (TOGETHER_BASE_URL)")
+    if client.base_url.userinfo:
+        await client.close()
+        raise NotConfigured("the base URL must hold no user and no password (TOGETHER_BASE_URL)")
     async with client:
         yield client
 

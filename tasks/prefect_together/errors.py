@@ -6,6 +6,7 @@ TogetherVideoError
 ├── NotConfigured           no API key, no credentials block: nothing was sent
 ├── SubmissionRefused       the service answered that it did not take the job
 │   ├── BadParameter        400, 404, 413, 422: this request never
+│   ├── WrongAddress        404, 405 without a word of the request: no such service at the base URL
 │   ├── AccountBlocked      401, 402, 403: no request until the account is mended
 │   └── RateLimited         429, 503 with a JSON error body: later
 ├── NeverSent               the request did not leave this machine: may be sent again
@@ -114,6 +115,25 @@ class BadParameter(SubmissionRefused):
 
 class AccountBlocked(SubmissionRefused):
     """401, 402 or 403: the key is wrong or the credits are used up. No request will be taken until it is mended."""
+
+
+class WrongAddress(SubmissionRefused):
+    """404 or 405 on create, from an address that has shown no job yet and says nothing of the request: the wrong one.
+
+    Nobody is asked again until it is mended. `base_url` is what was configured.
+    """
+
+    def __init__(self, http_status: int, message: str, base_url: str) -> None:
+        super().__init__(http_status, None, message)
+        self.args = (http_status, message, base_url)
+        self.base_url = base_url
+
+    def __str__(self) -> str:
+        said = f"HTTP {self.http_status}: {self.message}" if self.message else f"HTTP {self.http_status}"
+        return (
+            f"no video API at the base URL {self.base_url} ({said}): mend or unset TOGETHER_BASE_URL, or the base URL"
+            " in the TogetherCredentials block; Together's own is https://api.together.ai"
+        )
 
 
 class RateLimited(SubmissionRefused):

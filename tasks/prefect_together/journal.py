@@ -11,6 +11,7 @@ from prefect_together.errors import (
     NeverSent,
     SubmissionRefused,
     TogetherVideoError,
+    WrongAddress,
 )
 from prefect_together.jobs import VideoJob
 from prefect_together.ledger import Ledger
@@ -21,7 +22,7 @@ from prefect_together.tally import Tally
 
 @dataclass(slots=True, eq=False)
 class Breaker:
-    """Open while sending makes sense. The first 401, 402 or 403, or a stuck service, closes it for the whole run.
+    """Open while sending makes sense. A refused account, a wrong address or a stuck service closes it for the run.
 
     `unsaved` are errors that hold the ids of paid jobs which could not be written.
     """
@@ -63,6 +64,8 @@ class LedgerJournal:
         elif isinstance(error, AccountBlocked):
             self.breaker.reason = self.breaker.reason or error
             state = State.REFUSED
+        elif isinstance(error, WrongAddress):
+            self.breaker.reason = self.breaker.reason or error
         await self.ledger.not_accepted(self.key, attempt, str(error), state=state, failure_class=failure_class)
         self.tally.set(self.key, state)
 

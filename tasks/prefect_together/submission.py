@@ -20,11 +20,14 @@ from prefect_together.errors import (
     RateLimited,
     SubmissionInDoubt,
     SubmissionRefused,
+    WrongAddress,
 )
 from prefect_together.pacing import ratelimit_delay
 
 BAD_PARAMETER_STATUSES = frozenset({400, 404, 413, 422})
 ACCOUNT_STATUSES = frozenset({401, 402, 403})
+NO_SUCH_PLACE = frozenset({404, 405})
+"""What servers of another kind answer: no such path, or nothing that can be posted to (RFC 9110, 15.5.6)."""
 
 # The aiohttp transport reports a connection that the server closed *after* it got the request as httpx.ConnectTimeout
 # (httpx-aiohttp 0.2.0 maps every ClientConnectionError to it), so there the aiohttp exception beneath decides.
@@ -40,13 +43,16 @@ _NEVER_SENT_BY_HTTPX = (
 )
 
 
-def classify_submission(error: Exception, *, secret: str = "") -> SubmissionRefused | NeverSent | SubmissionInDoubt:
+def classify_submission(
+    error: Exception, *, secret: str = "", unproven_url: str | None = None
+) -> SubmissionRefused | NeverSent | SubmissionInDoubt:
     """Say what an exception from the SDK's `videos.create` means for the job.
 
-    Works for the SDK on httpx and on aiohttp. Whatever is not known to be safe is `SubmissionInDoubt`.
+    Works for the SDK on httpx and on aiohttp. Whatever is not known to be safe is `SubmissionInDoubt`. `unproven_url`
+    is the base URL as long as nothing shows that the service is there: then 404 and 405 can mean that it is not.
     """
     if isinstance(error, together.APIStatusError):
-        return _classify_status(error, secret)
+        return _classify_status(error, secret, unproven_url)
     if isinstance(error, together.APIConnectionError):
         cause = error.__cause__
         told = _beneath(cause or error)
@@ -77,11 +83,15 @@ def _was_redirected(cause: BaseException, request: httpx.Request) -> bool:
         return False
 
 
-def _classify_status(error: together.APIStatusError, secret: str) -> SubmissionRefused | SubmissionInDoubt:
+def _classify_status(
+    error: together.APIStatusError, secret: str, unproven_url: str | None
+) -> SubmissionRefused | SubmissionInDoubt:
     status = error.status_code
     code, message, param = error_fields(error.body, error.message, secret=secret)
     if status in ACCOUNT_STATUSES:
         return AccountBlocked(status, code, message, param)
+    if status in NO_SUCH_PLACE and unproven_url is not None and not _is_about_request(error.body, code, message, param):
+        return WrongAddress(status, message if isinstance(error.body, Mapping) else "", unproven_url)
     if status in BAD_PARAMETER_STATUSES:
         return BadParameter(status, code, message, param)
     if status == 429 or (status == 503 and _is_refusal(error.body)):
@@ -92,6 +102,11 @@ def _classify_status(error: together.APIStatusError, secret: str) -> SubmissionR
 def _is_refusal(body: object) -> bool:
     """True for the service's own `{"error": ...}`; a gateway before it may answer 503 in JSON of another shape."""
     return isinstance(body, Mapping) and bool(cast("Mapping[str, Any]", body).get("error"))
+
+
+def _is_about_request(body: object, code: str | None, message: str, param: str | None) -> bool:
+    """Whether an error names a field or speaks of the model, as `model_not_available` does; a page does not."""
+    return isinstance(body, Mapping) and (param is not None or "model" in f"{code} {message}".lower())
 
 
 def error_fields(body: object, fallback: str, *, secret: str = "") -> tuple[str | None, str, str | None]:

@@ -60,8 +60,8 @@ async def submit(
     """Create the job and return it as the service answered.
 
     Sent again by itself: what was refused for rate (until `give_up_at`, unix seconds) and what provably never left
-    this machine (six times). Each attempt is in the journal before it is sent. Raises BadParameter, AccountBlocked,
-    SubmissionInDoubt; RateLimited and NeverSent when the tries are over; and what the journal raises.
+    this machine (six times). Each attempt is in the journal before it is sent. Raises BadParameter, WrongAddress,
+    AccountBlocked, SubmissionInDoubt; RateLimited and NeverSent when the tries are over; and what the journal raises.
     """
     never_sent, refusal = 0, None
     while True:

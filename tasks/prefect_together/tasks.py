@@ -84,6 +84,7 @@ async def create_video(
 
     Raises:
         BadParameter, AccountBlocked: the service refused it; nothing is billed.
+        WrongAddress: there is no video API at the base URL.
         RateLimited, NeverSent: not accepted, and the tries are over; nothing is billed.
         SubmissionInDoubt: no usable answer; a job may exist and be billed. Never send it again unasked.
     """

@@ -21,6 +21,7 @@ from prefect_together.errors import (
     ServiceStuck,
     SubmissionInDoubt,
     TogetherVideoError,
+    WrongAddress,
 )
 from prefect_together.events import emit_video_event
 from prefect_together.jobs import VideoJob
@@ -171,6 +172,8 @@ class VideoRun:
                 await self._slots.until_released()
 
     async def _refuse(self, video: PlannedVideo, error: TogetherVideoError) -> None:
+        if isinstance(error, WrongAddress):  # the run ends with it; nobody has refused the video
+            return
         await self._ledger.refused(video.key, str(error))
         self._tally.set(video.key, State.REFUSED)
         emit_video_event("refused", video)
@@ -189,7 +192,7 @@ class VideoRun:
             )
         except (AccountBlocked, BudgetReached, ServiceStuck) as error:
             await self._refuse(video, error)
-        except (BadParameter, RateLimited, NeverSent, SubmissionInDoubt) as error:
+        except (BadParameter, WrongAddress, RateLimited, NeverSent, SubmissionInDoubt) as error:
             # the journal has written what became of it
             if isinstance(error, BadParameter | ImageChanged):
                 emit_video_event("failed", video)
