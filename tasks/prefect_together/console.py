@@ -18,18 +18,22 @@ from prefect_together.telemetry import row_at_work
 LIVE_REFRESH_SECONDS = 0.25
 RAISED = "Task run encountered an exception"
 """How the state of a task run begins whose error has just been logged."""
+STOPPED = "Execution was cancelled by the runtime environment"
+"""Prefect's words, after "Crash detected!", for a flow that was stopped before or after its body."""
 
 
 class EngineChatter(logging.Filter):
     """Keeps off the shell what the display says better.
 
-    That is: lines of task runs below WARNING, the run's URL a second time, and the flow's final state, whose message
-    is printed at the end. They still reach Prefect's UI.
+    That is: lines of task runs below WARNING, the run's URL a second time, the flow's final state, whose message is
+    printed at the end, and that a stop is a crash. They still reach Prefect's UI.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.name.startswith("prefect.task_runs"):
             return record.levelno >= logging.WARNING
+        if record.name.startswith(("prefect.flow_runs", "prefect.engine")) and STOPPED in record.getMessage():
+            return False
         if record.name.startswith("prefect.flow_runs"):
             return not record.getMessage().startswith(("View at", "Finished in state"))
         return True

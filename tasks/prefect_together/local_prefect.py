@@ -117,9 +117,9 @@ def prepare_local_prefect(arguments: Sequence[str] | None = None) -> LocalPrefec
     Without a configured API URL: analytics off, a server started on a free port of 127.0.0.1 beside the imports to
     come, and PREFECT_API_URL pointed at it. Returns None and changes nothing where an API URL is set or Prefect is
     already imported; starts nothing for `arguments` (by default the command line's) that end without a run.
-    From here on Ctrl-C and SIGTERM end the process without a stack trace, until `run_script` takes over.
+    From here on Ctrl-C and SIGTERM end the process with one sentence, until `run_script` takes over.
     """
-    end_at_signals()
+    end_at_signals(with_a_word=True)
     if "prefect" in sys.modules or api_is_configured(os.environ, Path.cwd()):
         return None
     for name, value in NO_ANALYTICS.items():
@@ -199,6 +199,11 @@ class Stopped(Exception):
     def __str__(self) -> str:
         return f"stopped by {'Ctrl-C' if self.signal == signal.SIGINT else self.signal.name}"
 
+    @property
+    def advice(self) -> str:
+        """What a shell says of it."""
+        return f"{self}: the same command goes on where this run stopped"
+
 
 @contextmanager
 def stop_signals(on_stop: Callable[[signal.Signals], None]) -> Generator[None]:
@@ -253,20 +258,27 @@ async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
             task_lines.setLevel(level)
 
 
-def end_at_signals() -> None:
-    """SIGINT and SIGTERM end the process at once, as 130 and 143, without a word: there is nothing to put in order."""
+def end_at_signals(*, with_a_word: bool = False) -> None:
+    """SIGINT and SIGTERM end the process at once, as 130 and 143: there is nothing to put in order."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
+        if with_a_word:
+            _say_stopped(number)
         os._exit(128 + number)
 
     signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGTERM, leave)
 
 
+def _say_stopped(number: int) -> None:
+    os.write(2, f"{Stopped(signal.Signals(number)).advice}\n".encode())  # a signal may come in the middle of a print
+
+
 def run_script(body: Callable[[], int], *, local: LocalPrefect | None = None) -> NoReturn:
     """Ends the process with `body()`'s exit code; Ctrl-C and SIGTERM at any moment give 130 and 143, no stack trace."""
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        _say_stopped(number)
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the one for which asyncio puts its own
@@ -274,6 +286,7 @@ def run_script(body: Callable[[], int], *, local: LocalPrefect | None = None) ->
     try:
         exit_code = body()
     except KeyboardInterrupt:
+        _say_stopped(signal.SIGINT)
         exit_code = 130
     finally:
         end_at_signals()

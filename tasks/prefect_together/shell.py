@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cyclopts import App, CycloptsError
+from prefect.exceptions import TerminationSignal
 from prefect.flows import Flow
 from pydantic_core import to_jsonable_python
 from rich.table import Table
@@ -27,7 +29,7 @@ from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.console import progress, shell_console
 from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid, TogetherVideoError
 from prefect_together.generate import plan_line, plan_table
-from prefect_together.local_prefect import LocalPrefect, Stopped, run_script
+from prefect_together.local_prefect import LocalPrefect, Stopped, run_script, until_stopped
 from prefect_together.outcome import RowsFailed, RunOutcome
 from prefect_together.outputs import RESULTS_FILE
 from prefect_together.plan import Plan
@@ -69,7 +71,10 @@ def shell_run(flow: Flow[..., Any], words: Sequence[str], *, local: LocalPrefect
     if local is not None:
         local.wait_until_ready()
         print(f"Prefect's UI while this runs: {local.ui_url}", file=sys.stderr)
-    return asyncio.run(_run(flow, given, plan=found))
+    try:
+        return asyncio.run(_run(flow, given, plan=found))
+    except TerminationSignal as ended:  # by Prefect's handler of SIGTERM, until the flow's body sets its own
+        return report(Stopped(signal.Signals(ended.signal)))
 
 
 def _first_look(given: Mapping[str, Any]) -> Plan | int | None:
@@ -114,9 +119,11 @@ async def _run(flow: Flow[..., Any], given: Mapping[str, Any], *, plan: Plan | N
     planned.set(plan)
     quick = copy(flow)
     quick.serialize_parameters = serialized
-    state = await quick(**given, return_state=True)
-    result = await state.aresult(raise_on_failure=False)
-    return report(result)
+    try:
+        state = await until_stopped(quick(**given, return_state=True))
+    except Stopped as stop:  # before or after the flow's body, which sees to its own stop
+        return report(stop)
+    return report(await state.aresult(raise_on_failure=False))
 
 
 def serialized(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,7 +143,7 @@ def report(result: object) -> int:
             print(f"  {counted(len(found.rows), 'row')} {found.what}. {_as_typed(found.to_do)}")
         return result.exit_code
     if isinstance(result, Stopped):
-        print(f"{result}: the same command goes on where this run stopped", file=sys.stderr)
+        print(result.advice, file=sys.stderr)
         return result.exit_code
     if isinstance(result, TableInvalid | SettingsInvalid | NotConfigured):
         return INVALID
