@@ -20,11 +20,11 @@ from prefect.client.schemas.objects import State
 from pydantic import Field
 
 from prefect_together.batch import RunSettings
-from prefect_together.parameters import BlockName, Budget, ForAllRows, Image, Images, Model
+from prefect_together.parameters import BlockName, Budget, ForAllRows, Image, Images, Model, for_all_rows
 from prefect_together.places import Places
 from prefect_together.plan import Plan
 from prefect_together.single import plan_video
-from prefect_together.table_run import run_plan, table_defaults
+from prefect_together.table_run import run_plan
 
 
 @flow(name="generate-video", persist_result=False)
@@ -69,7 +69,7 @@ async def generate_video(
     async def plan() -> Plan:
         return await asyncio.to_thread(
             plan_video,
-            {"prompt": prompt} | table_defaults(model, parameters),
+            {"prompt": prompt} | for_all_rows(model, parameters),
             first_frame=first_frame,
             last_frame=last_frame,
             reference_images=reference_images or [],

@@ -10,8 +10,10 @@ TogetherCredentials block given by its name.
 
 from typing import Annotated, Any
 
+from prefect_together.first_look import first_look
 from prefect_together.local_prefect import prepare_local_prefect
 
+looked = first_look() if __name__ == "__main__" else None  # a mistake in the table needs neither Prefect nor a server
 local = prepare_local_prefect() if __name__ == "__main__" else None  # before Prefect is imported: it reads its settings
 
 from cyclopts import Parameter
@@ -112,4 +114,4 @@ async def generate_videos(
 if __name__ == "__main__":
     from prefect_together.shell import run_from_shell
 
-    run_from_shell(generate_videos, local=local)
+    run_from_shell(generate_videos, local=local, looked=looked)

@@ -7,8 +7,10 @@ Schedule: none. Secrets: none. In a shell `prefect-together plan` says the same 
 
 # Annotations are real objects here, not text: `serve` hands the flow to its process without the names that text needs.
 
+from prefect_together.first_look import first_look
 from prefect_together.local_prefect import prepare_local_prefect
 
+looked = first_look() if __name__ == "__main__" else None  # a mistake in the table needs neither Prefect nor a server
 local = prepare_local_prefect() if __name__ == "__main__" else None  # before Prefect is imported: it reads its settings
 
 from typing import Annotated, Any
@@ -20,7 +22,7 @@ from pydantic import Field
 
 from prefect_together.parameters import Budget, ForAllRows, ImageDirectory, LedgerPlace, ModelOrTable, PlannedDirectory
 from prefect_together.plan_run import run_planning
-from prefect_together.table_run import table_defaults
+from prefect_together.table_plan import TableToPlan
 
 
 @flow(name="plan-videos", persist_result=False)
@@ -51,10 +53,7 @@ async def plan_videos(
         ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
     """
     return await run_planning(
-        prompts,
-        defaults=table_defaults(model, parameters),
-        catalogue_checks=catalogue_checks,
-        image_directory=image_directory,
+        TableToPlan(prompts, model, parameters, catalogue_checks, image_directory),
         output_dir=output_dir,
         ledger=ledger,
         max_in_flight=max_in_flight,
@@ -65,4 +64,4 @@ async def plan_videos(
 if __name__ == "__main__":
     from prefect_together.shell import run_from_shell
 
-    run_from_shell(plan_videos, local=local)
+    run_from_shell(plan_videos, local=local, looked=looked)

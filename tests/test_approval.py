@@ -16,8 +16,8 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from prefect_together.approval import price_text, to_be_sent
 from prefect_together.errors import NotApproved
-from prefect_together.generate import plan_table
 from prefect_together.places import Places
+from prefect_together.table_plan import TableToPlan
 from prefect_together.table_run import run_table
 from prefect_together.video_run import RunSettings
 from table_of_prompts import FLOWS, MODEL, Desk, load_script, prompts, table_text
@@ -125,7 +125,7 @@ def test_no_answer_in_time_ends_cancelled_and_nothing_is_sent(desk: Desk) -> Non
 
 def test_a_video_of_unknown_price_is_counted_and_named() -> None:
     rows = [{"prompt": CAT, "model": MODEL}, {"prompt": HARBOUR, "model": "acme/dream-1"}]
-    plan = plan_table(table_text(rows), defaults={}, catalogue_checks=False)
+    plan = TableToPlan(table_text(rows), catalogue_checks=False).plan()
 
     videos = to_be_sent(plan, {}, RunSettings())
 

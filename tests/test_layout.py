@@ -39,7 +39,7 @@ WITHOUT_PREFECT = PURE | {
     *("ledger_records", "ledger_runs", "ledger_schema", "local_prefect", "media", "outputs", "page", "part_file"),
     *("process", "remote_storage", "sandbox", "sandbox.app", "sandbox.server", "sandbox.service", "session"),
     *("shared_plan", "single", "storage", "submit", "table", "table_columns", "table_media", "table_reading"),
-    *("table_rows", "table_source", "telemetry", "typed_cells", "wait"),
+    *("first_look", "table_plan", "table_rows", "table_source", "telemetry", "typed_cells", "wait"),
 }
 """The two lower layers: they work where Prefect is not even imported."""
 

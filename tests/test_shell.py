@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -184,17 +183,3 @@ def test_without_an_api_url_a_run_starts_a_server_and_prints_where_its_ui_is(tmp
     assert "Traceback" not in done.stdout + done.stderr
     assert (tmp_path / "out" / "videos" / "r1.mp4").stat().st_size > 10_000
     assert (tmp_path / "prefect" / "prefect.db").is_file()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(180)
-def test_a_mistake_is_said_in_seconds_where_a_server_would_have_to_be_started(tmp_path: Path) -> None:
-    started = time.monotonic()
-    done = in_shell(tmp_path, str(DATA / "mistakes.csv"), "--sandbox")
-    seconds = time.monotonic() - started
-
-    assert done.returncode == 2
-    assert "Prefect's UI" not in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
-    assert seconds < 30

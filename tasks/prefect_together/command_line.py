@@ -113,18 +113,11 @@ def plan(
         as_json: The plan as JSON.
     """
     from prefect_together import command_tables
-    from prefect_together.plan import make_plan
     from prefect_together.planning import report_on
-    from prefect_together.table import read_table
+    from prefect_together.table_plan import TableToPlan
 
-    defaults = {} if parameters is None else parameters.set_values()
-    checked = read_table(
-        table,
-        defaults=defaults | ({"model": model} if model else {}),
-        catalogue_checks=catalogue_checks,
-        image_directory=image_directory,
-    )
-    report = asyncio.run(report_on(make_plan(checked), output_dir, ledger, max_in_flight))
+    checked = TableToPlan(table, model, parameters, catalogue_checks, image_directory).plan()
+    report = asyncio.run(report_on(checked, output_dir, ledger, max_in_flight))
     _print_json(asdict(report)) if as_json else command_tables.print_plan(report, budget_usd=budget_usd)
     return 0
 

@@ -1,4 +1,4 @@
-"""A run over a prompt table from end to end: read, plan, open what it needs, run the batch, write what it leaves.
+"""A run over a planned table from end to end: open what it needs, run the batch, write what it leaves.
 
 The flows call this; it has no parameters of its own beyond theirs, and no decisions about single rows (see `batch`).
 """
@@ -6,7 +6,7 @@ The flows call this; it has no parameters of its own beyond theirs, and no decis
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -22,13 +22,12 @@ from prefect_together.outcome import Rows, RunOutcome
 from prefect_together.outputs import PAGE_FILE, row_results, write_outputs
 from prefect_together.page import PageSummary
 from prefect_together.places import Places, RunLogger, Work, open_batch
-from prefect_together.plan import Plan, make_plan
+from prefect_together.plan import Plan
 from prefect_together.remembered import from_text, to_text
 from prefect_together.results import totals
 from prefect_together.shares import Share
 from prefect_together.storage import OutputStore, open_store, redacted
 from prefect_together.summary import Shown
-from prefect_together.table import read_table
 from prefect_together.tally import Tally
 from prefect_together.wording import dollars
 
@@ -37,19 +36,6 @@ if TYPE_CHECKING:
 
 FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS = 1.0, 10.0
 PUBLISH_SECONDS, STOPPED_PUBLISH_SECONDS = 60.0, 15.0
-
-
-def plan_table(
-    prompts: str,
-    *,
-    defaults: Mapping[str, object],
-    catalogue_checks: bool,
-    image_directory: str | None = None,
-) -> Plan:
-    """Read and check the table and plan its videos. Sends nothing. Raises TableInvalid with every mistake."""
-    return make_plan(
-        read_table(prompts, defaults=defaults, catalogue_checks=catalogue_checks, image_directory=image_directory)
-    )
 
 
 async def generate_table(

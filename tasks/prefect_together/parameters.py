@@ -92,3 +92,9 @@ class VideoParameters(BaseModel):
 
 
 ForAllRows = Annotated[VideoParameters | SkipJsonSchema[None], Parameter(name="*")]
+
+
+def for_all_rows(model: str | None, parameters: VideoParameters | None) -> dict[str, object]:
+    """What holds for rows that do not set it themselves, by the API's names."""
+    values = {} if parameters is None else parameters.set_values()
+    return values | ({"model": model} if model else {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
@@ -12,10 +12,9 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from prefect_together.errors import Problem, TableInvalid, TogetherVideoError
-from prefect_together.plan import make_plan
 from prefect_together.plan_report import PlanLine, PlanReport
 from prefect_together.planning import report_on
-from prefect_together.table import read_table
+from prefect_together.table_plan import TableToPlan
 from prefect_together.wording import dollars, duration, markdown_cell
 
 ROWS_KEY, SUMMARY_KEY = "together-video-plan", "together-video-plan-summary"
@@ -25,11 +24,8 @@ WARNINGS_SHOWN = 100
 
 
 async def run_planning(
-    prompts: str,
+    table: TableToPlan,
     *,
-    defaults: Mapping[str, object],
-    catalogue_checks: bool,
-    image_directory: str | None,
     output_dir: str | None,
     ledger: str | None,
     max_in_flight: int,
@@ -41,14 +37,7 @@ async def run_planning(
     """
     logger = get_run_logger()
     try:
-        table = await asyncio.to_thread(
-            read_table,
-            prompts,
-            defaults=defaults,
-            catalogue_checks=catalogue_checks,
-            image_directory=image_directory,
-        )
-        report = await report_on(make_plan(table), output_dir, ledger, max_in_flight)
+        report = await report_on(await asyncio.to_thread(table.plan), output_dir, ledger, max_in_flight)
     except TableInvalid as error:
         await _publish_mistakes(error)
         logger.error("%s", error)

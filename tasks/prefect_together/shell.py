@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from copy import copy
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +29,33 @@ from prefect_together.client import NO_KEY, key_is_set
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.console import progress, shell_console
 from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid, TogetherVideoError
-from prefect_together.generate import plan_line, plan_table
+from prefect_together.first_look import INVALID, FirstLook, plan_or_say
+from prefect_together.generate import plan_line
 from prefect_together.local_prefect import LocalPrefect, Stopped, run_script, until_stopped
 from prefect_together.outcome import RowsFailed, RunOutcome
 from prefect_together.outputs import RESULTS_FILE
 from prefect_together.plan import Plan
 from prefect_together.plan_report import PlanReport
 from prefect_together.shares import NO_SERVER
-from prefect_together.table_run import display, planned, table_defaults
+from prefect_together.table_plan import TableToPlan
+from prefect_together.table_run import display, planned
 from prefect_together.tally import Tally
 from prefect_together.wording import counted, dollars, duration, state_counts
 
-INVALID = 2
-MISTAKES_SHOWN = 1000
 OPTIONS_IN_ADVICE = re.compile(r"`(output_dir|budget_usd|canary|retry_failed|resubmit_in_doubt)`( switched on)?")
 
 
-def run_from_shell(flow: Flow[..., Any], *, local: LocalPrefect | None) -> None:
-    """Parse the command line, run the flow, print where the videos are, and end the process with the exit code."""
-    run_script(lambda: shell_run(flow, sys.argv[1:], local=local), local=local)
+def run_from_shell(flow: Flow[..., Any], *, local: LocalPrefect | None, looked: FirstLook | None = None) -> None:
+    """Parse the command line, run the flow, print where the videos are, and end the process with the exit code.
+
+    `local` is the Prefect server of this run if it has one of its own, `looked` the plan of its table if there is one.
+    """
+    run_script(lambda: shell_run(flow, sys.argv[1:], local=local, looked=looked), local=local)
 
 
-def shell_run(flow: Flow[..., Any], words: Sequence[str], *, local: LocalPrefect | None) -> int:
+def shell_run(
+    flow: Flow[..., Any], words: Sequence[str], *, local: LocalPrefect | None, looked: FirstLook | None = None
+) -> int:
     """The same, but returns the exit code."""
     app = App(name=f"python flows/{Path(sys.argv[0]).name}", help=flow.fn.__doc__, version_flags=[])
     app.default(flow.fn)
@@ -65,7 +71,7 @@ def shell_run(flow: Flow[..., Any], words: Sequence[str], *, local: LocalPrefect
     if given.get("shards", 1) > 1 and local is not None and not given.get("dry_run"):
         print(NO_SERVER, file=sys.stderr)
         return INVALID
-    found = _first_look(given)
+    found = _plan_of(given, looked)
     if isinstance(found, int):
         return found
     if local is not None:
@@ -77,25 +83,13 @@ def shell_run(flow: Flow[..., Any], words: Sequence[str], *, local: LocalPrefect
         return report(Stopped(signal.Signals(ended.signal)))
 
 
-def _first_look(given: Mapping[str, Any]) -> Plan | int | None:
-    """Check the table before anything is started, so that a mistake shows in a second; the whole of a dry run.
-
-    The exit code if that is all; else the plan of the table, if there is a table.
-    """
+def _plan_of(given: Mapping[str, Any], looked: FirstLook | None) -> Plan | int | None:
+    """The plan of the table, if there is a table; the exit code if that is all: mistakes, a dry run, no key."""
     if "prompts" not in given:
         return _key_problem(given)
-    try:
-        plan = plan_table(
-            given["prompts"],
-            defaults=table_defaults(given.get("model"), given.get("parameters")),
-            catalogue_checks=bool(given.get("catalogue_checks", True)),
-            image_directory=given.get("image_directory"),
-        )
-    except (TableInvalid, SettingsInvalid) as error:
-        lines = str(error).splitlines()
-        print("\n".join(lines[:MISTAKES_SHOWN]), file=sys.stderr)
-        if len(lines) > MISTAKES_SHOWN:
-            print(f"  ... and {len(lines) - MISTAKES_SHOWN:,} more", file=sys.stderr)
+    table = TableToPlan(**{field.name: given[field.name] for field in fields(TableToPlan)})
+    plan = looked.plan if looked is not None and looked.table == table else plan_or_say(table)
+    if plan is None:
         return INVALID
     if not given.get("dry_run"):
         return _key_problem(given) or plan

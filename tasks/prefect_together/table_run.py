@@ -18,12 +18,13 @@ from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.console import plain_task_lines
 from prefect_together.errors import NotApproved, TogetherVideoError
 from prefect_together.events import emit_run_events
-from prefect_together.generate import generate_table, plan_line, plan_table
+from prefect_together.generate import generate_table, plan_line
 from prefect_together.local_prefect import Stopped, until_stopped
 from prefect_together.outcome import RowsFailed, RunOutcome
 from prefect_together.parameters import VideoParameters
 from prefect_together.places import Places
 from prefect_together.plan import Plan
+from prefect_together.table_plan import TableToPlan
 from prefect_together.tally import Tally
 
 MESSAGE_CHARACTERS = 1500
@@ -86,22 +87,12 @@ async def run_table(
 ) -> State[Any]:
     """Run a prompt table; see `run_plan`."""
 
+    table = TableToPlan(prompts, model, parameters, catalogue_checks, image_directory)
+
     async def read() -> Plan:
-        return planned.get() or await asyncio.to_thread(
-            plan_table,
-            prompts,
-            defaults=table_defaults(model, parameters),
-            catalogue_checks=catalogue_checks,
-            image_directory=image_directory,
-        )
+        return planned.get() or await asyncio.to_thread(table.plan)
 
     return await run_plan(read, places=places, settings=settings, dry_run=dry_run)
-
-
-def table_defaults(model: str | None, parameters: VideoParameters | None) -> dict[str, object]:
-    """What holds for rows that do not set it themselves."""
-    values = {} if parameters is None else parameters.set_values()
-    return values | ({"model": model} if model else {})
 
 
 def final_state(outcome: RunOutcome, *, allowed_failures: int = 0) -> State[Any]:
