@@ -21,6 +21,7 @@ from prefect_together.shares import ALONE, Share
 from prefect_together.storage import OutputStore
 from prefect_together.tally import FINISHED, Tally
 from prefect_together.tasks import forget_results
+from prefect_together.unstored_results import results_not_stored
 from prefect_together.video_run import RunSettings, VideoRun
 
 HELD_PAUSE_SECONDS, LONGEST_HELD_PAUSE_SECONDS = 1.0, 15.0
@@ -115,7 +116,7 @@ class Batch:
         if self._share.index == 0:
             todo += await self._paid_but_absent()
         todo.sort(key=lambda video: self._records[video.key].state not in THERE)
-        with seldom_collected():
+        with seldom_collected(), results_not_stored():
             await self._run_all(todo)
             await self._run_held()
         if self._unexpected:
