@@ -59,6 +59,7 @@ def main() -> None:
             log_level="error",
             access_log=False,
             timeout_graceful_shutdown=2,
+            ws_per_message_deflate=False,  # to compress what stays on this machine costs both ends 1 ms a row
         )
     )
     threading.Thread(target=stop_when_done, args=(server, os.getppid()), daemon=True).start()
