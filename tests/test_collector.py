@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from prefect_together.collector import THRESHOLDS, seldom_collected
+from prefect_together.collector import THRESHOLDS, collect_seldom, seldom_collected
 
 
 class Cycle:
@@ -57,3 +57,16 @@ def test_garbage_made_during_the_run_is_still_found() -> None:
 
     assert cycles
     assert seen() is None
+
+
+def test_a_program_that_collects_seldom_from_its_start_still_does_after_a_run() -> None:
+    before = gc.get_threshold()
+    try:
+        collect_seldom()
+        with seldom_collected():
+            pass
+        after = gc.get_threshold()
+    finally:
+        gc.set_threshold(*before)
+
+    assert after == THRESHOLDS

@@ -1,4 +1,4 @@
-"""Keeps Python's garbage collector from looking through the whole program again and again while rows are running."""
+"""Keeps Python's garbage collector from looking through the whole program again and again: at its start, in its run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ THRESHOLDS = (20_000, 5, 5)
 
 _thresholds_before: list[tuple[int, int, int]] = []
 """One entry for each run that goes on in this process."""
+
+
+def collect_seldom() -> None:
+    """For a program of ours, first thing: what imports make stays for good, and is looked at less often meanwhile.
+
+    Looked at in the usual way, it costs a fifth of the time to the first row (measured on Python 3.11).
+    """
+    gc.set_threshold(*THRESHOLDS)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from typing import Any, NoReturn, TypeVar, cast
 
 from dotenv import dotenv_values
 
+from prefect_together.collector import collect_seldom
 from prefect_together.errors import NotConfigured
 
 T = TypeVar("T")
@@ -117,9 +118,11 @@ def prepare_local_prefect(arguments: Sequence[str] | None = None) -> LocalPrefec
     Without a configured API URL: analytics off, a server started on a free port of 127.0.0.1 beside the imports to
     come, and PREFECT_API_URL pointed at it. Returns None and changes nothing where an API URL is set or Prefect is
     already imported; starts nothing for `arguments` (by default the command line's) that end without a run.
-    From here on Ctrl-C and SIGTERM end the process with one sentence, until `run_script` takes over.
+    From here on Ctrl-C and SIGTERM end the process with one sentence, until `run_script` takes over, and garbage is
+    collected less often.
     """
     end_at_signals(with_a_word=True)
+    collect_seldom()
     if "prefect" in sys.modules or api_is_configured(os.environ, Path.cwd()):
         return None
     for name, value in NO_ANALYTICS.items():

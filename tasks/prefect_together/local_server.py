@@ -15,6 +15,8 @@ import time
 import uvicorn
 from prefect.server.utilities.messaging import memory
 
+from prefect_together.collector import collect_seldom
+
 GIVE_UP_SECONDS = 15.0
 """How long a backlog may stand still before it is given up: nobody would be left to notice."""
 
@@ -50,6 +52,7 @@ def stop_when_done(server: uvicorn.Server, starter_pid: int) -> None:
 
 
 def main() -> None:
+    collect_seldom()
     listener = socket.socket(fileno=int(sys.argv[1]))
     server = uvicorn.Server(
         uvicorn.Config(
