@@ -24,7 +24,17 @@ ENTRYPOINT_FILE = ROOT / "deployments" / "prefect.yaml"
 
 PURE = frozenset(
     {
-        *("advice", "catalogue", "catalogue_checks", "clock", "durations", "errors", "field_types", "identity"),
+        *(
+            "advice",
+            "budget",
+            "catalogue",
+            "catalogue_checks",
+            "clock",
+            "durations",
+            "errors",
+            "field_types",
+            "identity",
+        ),
         *("inputs", "jobs"),
         *("media_checks", "model_spec", "names", "outcome", "pacing", "parameters", "plan", "poll_budget"),
         *("pricing", "requests", "results", "schedule", "shares", "slots", "submission", "summary", "tally"),

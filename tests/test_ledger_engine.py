@@ -205,3 +205,19 @@ async def test_after_a_failure_the_next_operation_is_carried_out(engine: LedgerE
     await engine.run(lambda connection: connection.execute(delete(tables)).rowcount)
 
     assert await written(engine) == []
+
+
+async def test_callers_hear_in_the_order_in_which_they_asked_and_locks_are_taken_in_the_order_of_keys(
+    engine: LedgerEngine,
+) -> None:
+    carried_out: list[str] = []
+    heard: list[str] = []
+
+    async def ask(key: str) -> None:
+        await engine.run(lambda _connection: carried_out.append(key), order=(0, key))
+        heard.append(key)
+
+    await asyncio.gather(*(ask(key) for key in "gdbfaec"))
+
+    assert heard == list("gdbfaec")
+    assert carried_out == sorted(carried_out)

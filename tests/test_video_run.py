@@ -340,6 +340,31 @@ def test_a_budget_that_is_used_up_refuses_the_rest_and_is_not_passed(place: Plac
     assert ended.totals.committed_usd == pytest.approx(0.84)
 
 
+def test_what_the_budget_refuses_are_the_last_rows_of_the_table(place: Place) -> None:
+    videos = some(60)
+
+    ended = place.run(videos, Service(), max_in_flight=20, budget_usd=25 * 0.28)
+
+    assert [ended.of(video).state for video in videos] == [State.DOWNLOADED] * 25 + [State.REFUSED] * 35
+
+
+def test_a_row_that_waits_for_the_budget_is_not_overtaken_by_a_cheaper_one(place: Place) -> None:
+    videos = [a_video("first", usd=0.5), a_video("dear", usd=0.6), *some(5, usd=0.1)]
+
+    ended = place.run(videos, Service(done(0.1)), max_in_flight=5, budget_usd=1.0)
+
+    assert ended.of(videos[1]).state == State.DOWNLOADED
+    assert ended.states == {"downloaded": 7}
+
+
+def test_a_row_that_alone_passes_the_budget_holds_up_no_other(place: Place) -> None:
+    videos = [a_video("dear", usd=2.0), *some(3)]
+
+    ended = place.run(videos, Service(), budget_usd=1.0)
+
+    assert [ended.of(video).state for video in videos] == [State.REFUSED] + [State.DOWNLOADED] * 3
+
+
 def test_a_stuck_service_gets_no_more_than_twice_what_may_be_in_flight(timeless: Place) -> None:
     ended = timeless.run(some(12), service := Service(working), max_in_flight=2)
 

@@ -69,7 +69,8 @@ class LedgerEngine:
 
         An operation raises before it has written, or not at all: it shares its transaction with others.
         `order` is (class, key): a transaction holds one class only and takes its locks in the order of the keys, as
-        every other worker does, so that two workers cannot wait for each other.
+        every other worker does, so that two workers cannot wait for each other. Those of one transaction get their
+        results in the order in which they asked.
         Once handed over, the operation is carried out even if the caller is cancelled.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -96,15 +97,18 @@ class LedgerEngine:
     async def _answer(self, batch: list[_Waiting]) -> None:
         """Commit a batch and tell each caller its result. A failing operation must not take others with it."""
         results: list[Any]
+        by_key = sorted(batch, key=lambda waiting: waiting.order)
         try:
-            results = await self._commit([waiting.operation for waiting in batch])
+            results = await self._commit([waiting.operation for waiting in by_key])
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for the callers, who wait for an answer
             if len(batch) > 1:
                 for waiting in batch:
                     await self._answer([waiting])
                 return
-            results = [self._unavailable(error)]
-        for waiting, result in zip(batch, results, strict=True):
+            results = [self._unavailable(error)]  # of the only one
+        of_each = {id(waiting): result for waiting, result in zip(by_key, results, strict=True)}
+        for waiting in batch:
+            result = of_each[id(waiting)]
             if waiting.future.done():
                 continue
             if isinstance(result, BaseException):
@@ -119,9 +123,8 @@ class LedgerEngine:
         return failure
 
     def _next_batch(self) -> list[_Waiting]:
-        ordered = sorted(self._waiting, key=lambda waiting: waiting.order)
-        first_class = ordered[0].order[0]
-        batch = [waiting for waiting in ordered if waiting.order[0] == first_class][:MAX_BATCH]
+        first_class = min(waiting.order[0] for waiting in self._waiting)
+        batch = [waiting for waiting in self._waiting if waiting.order[0] == first_class][:MAX_BATCH]
         chosen = {id(waiting) for waiting in batch}
         self._waiting = [waiting for waiting in self._waiting if id(waiting) not in chosen]
         return batch

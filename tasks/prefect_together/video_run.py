@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefect_together.budget import BudgetQueue
 from prefect_together.download import MAX_CLIP_BYTES
 from prefect_together.errors import (
     AccountBlocked,
@@ -85,7 +86,9 @@ class VideoRun:
         self._wait_seconds = settings.max_wait_minutes * 60
         self._slots = Slots(settings.max_in_flight)
         self._late_in_a_row = 0
-        self._promised_usd: dict[str, float] = {}  # what is about to be sent and not yet reserved, by key
+        self._budget: BudgetQueue | None = None
+        if settings.budget_usd is not None:
+            self._budget = BudgetQueue(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
         self.breaker = Breaker()
         self.stopped_models: dict[str, TogetherVideoError] = {}
 
@@ -152,24 +155,14 @@ class VideoRun:
             job = None
 
     async def _refusal(self, video: PlannedVideo) -> TogetherVideoError | None:
-        """Why this video is not sent now. Waits while jobs in flight may still cost less than is reserved for them."""
-        budget = self._settings.budget_usd
-        while True:
-            if (reason := self.breaker.reason or self.stopped_models.get(video.request.model)) is not None:
-                return reason
-            if budget is None:
-                return None
-            # Asked before and after the look: a promise may be kept, a job settled, while it is taken.
-            others, before = self._slots.used, dict(self._promised_usd)
-            committed = await self._ledger.committed_usd()
-            promised = sum((before | self._promised_usd).values())
-            if video.estimate_usd is not None and committed + promised + video.estimate_usd <= budget + 1e-9:
-                self._promised_usd[video.key] = video.estimate_usd
-                return None
-            if video.estimate_usd is None or video.estimate_usd > budget or not (others or promised):
-                return BudgetReached(budget, committed, video.estimate_usd)
-            if self._slots.used:
-                await self._slots.until_released()
+        """Why this video is not sent now. Under a budget it waits for its turn, and for what jobs in flight leave."""
+
+        def stopped() -> TogetherVideoError | None:
+            return self.breaker.reason or self.stopped_models.get(video.request.model)
+
+        if self._budget is None:
+            return stopped()
+        return stopped() or await self._budget.promise(video.key, video.estimate_usd, stopped=stopped)
 
     async def _refuse(self, video: PlannedVideo, error: TogetherVideoError) -> None:
         if isinstance(error, WrongAddress):  # the run ends with it; nobody has refused the video
@@ -202,7 +195,8 @@ class VideoRun:
             emit_video_event("submitted", video, job_id=job.id)
             return job
         finally:
-            self._promised_usd.pop(video.key, None)
+            if self._budget is not None:
+                self._budget.settle(video.key)
         return None
 
     async def _wait(
