@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -92,6 +93,22 @@ async def test_an_unannounced_limit_costs_at_most_15_percent_and_few_refusals(pe
     assert submits.seconds <= 1.15 * best_seconds(count, limit(per_second))
     assert submits.refused <= 0.06 * count + 20
     assert len(submits.accepted) == count
+
+
+@pytest.mark.parametrize(("per_second", "count", "most"), [(1.0, 40, 1.25), (4.0, 40, 1.8), (20.0, 200, 2.0)])
+async def test_a_first_refusal_with_its_wait_in_whole_seconds_hides_no_higher_limit(
+    per_second: float, count: int, most: float
+) -> None:
+    """One call is taken and then all have to wait for a second: that looks like one a second, and is tried again."""
+    exact = limit(per_second)
+
+    def in_whole_seconds(now: float) -> float | None:
+        pause = exact(now)
+        return None if pause is None else float(math.ceil(pause))
+
+    submits = await submit_all(count, in_whole_seconds)
+
+    assert submits.seconds <= most * best_seconds(count, limit(per_second))
 
 
 async def test_a_limit_by_the_minute_is_used_up() -> None:

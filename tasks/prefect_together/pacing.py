@@ -4,8 +4,9 @@ Until a first refusal (429, 503) only the calls under way are bounded, and the b
 without a limit is never felt. A refusal makes everybody wait as long as the service says. Then the pace is halved, once
 for all calls that were refused together, comes back within two calls to what the service took, stays near that for
 long, and only then feels its way up, ever faster (the curve of TCP's CUBIC: Ha, Rhee and Xu, 2008): the limit may have
-risen, but each look above it costs a refusal. A lone refusal that names no wait (503) is noise and says nothing of a
-limit.
+risen, but each look above it costs a refusal. The fewer calls it has taken so far, the less is known of its limit, and
+the sooner the pace is raised: a first refusal after one call, with a wait rounded up to a second, may hide a limit of
+twenty a second. A lone refusal that names no wait (503) is noise and says nothing of a limit.
 """
 
 from __future__ import annotations
@@ -30,10 +31,13 @@ LEAST_PER_SECOND, LEAST_TAKEN = 0.85, 0.25
 service's word on how long to wait to hold calls back. 60 a minute was Together's limit in late 2025."""
 CUT = 0.5
 """What is left of the pace right after a refusal."""
-RETURN_CALLS, PROBE_CALLS = 2.0, 50.0
-"""Calls in which the pace comes back to its aim, and in which it then grows by half."""
+RETURN_CALLS, PROBE_CALLS, LEAST_PROBE_CALLS = 2.0, 50.0, 3.0
+"""Calls in which the pace comes back to its aim, and in which it then grows by half: when the aim is well known, and at
+the least."""
 MEASURED_CALLS = 16
-"""Accepted calls over which the pace that the service takes is measured."""
+"""Accepted calls over which the pace that the service takes is measured, and after which an aim is well known."""
+LAST_CALLS = 4
+"""The least of them that say what it took last, while the pace still grows fast."""
 LATE_SECONDS = 0.05
 """How much of a late wake-up is made good by a shorter next wait."""
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0
@@ -41,7 +45,8 @@ PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0
 MOST_APART_SECONDS = 1.0
 """How much later than asked for calls go on at most: a tenth of the wait, by each process's own measure."""
 NOISE_CALLS = 3
-"""A refusal that names no wait is noise if so many calls before it were taken; before any cut, two thirds of all."""
+"""A refusal that names no wait is noise if there was none among so many answers before it; before any cut, if two
+thirds of all were taken."""
 MAX_RATELIMIT_SECONDS = 300.0
 """The longest wait that a header can ask for."""
 
@@ -67,7 +72,9 @@ class SubmitPacer:
         self._admitted = 0  # since the last cut
         self._cut_at: float | None = None  # at first: the first call
         self._accepted_at: deque[float] = deque(maxlen=MEASURED_CALLS)  # since the last cut
+        self._known_calls = 0  # taken calls that the aim is drawn from
         self._taken = deque([True] * 20, maxlen=20)  # of the last calls; those refused together are one
+        self._wordless = deque([False] * NOISE_CALLS, maxlen=NOISE_CALLS)  # of the last answers: refused, no wait named
 
     @property
     def per_second(self) -> float:
@@ -75,7 +82,8 @@ class SubmitPacer:
         if self._aim is None:
             return self._max_per_second
         beyond = self._admitted - RETURN_CALLS
-        turn = beyond / (RETURN_CALLS if beyond < 0.0 else PROBE_CALLS)  # -1 after a refusal, 0 back at the aim
+        probe = max(PROBE_CALLS * self._known_calls / MEASURED_CALLS, LEAST_PROBE_CALLS)
+        turn = beyond / (RETURN_CALLS if beyond < 0.0 else probe)  # -1 after a refusal, 0 back at the aim
         pace = self._aim * (1.0 + (1.0 - CUT) * turn**3)
         return min(max(pace, self._least_pace()), self._max_per_second)
 
@@ -102,6 +110,7 @@ class SubmitPacer:
             self._window = min(self._window + GROWTH, MOST_UNDER_WAY)
         self._answer()
         self._taken.append(True)
+        self._wordless.append(False)
         self._refusals_in_row = 0
         self._accepted += 1
         self._accepted_at.append(self._clock.monotonic())
@@ -116,6 +125,7 @@ class SubmitPacer:
         is_noise = retry_after_seconds is None and self._is_seldom_refused()
         if is_new or retry_after_seconds is None:
             self._taken.append(False)
+        self._wordless.append(retry_after_seconds is None)
         if is_noise:
             if is_new:
                 self._window = max(self._window / 2.0, LEAST_UNDER_WAY)
@@ -136,16 +146,14 @@ class SubmitPacer:
 
     def _cut(self, now: float) -> None:
         """Start the curve anew at the end of the pause, with an aim that the service's answers support."""
-        since = self._cut_at or 0.0
         if self._aim is None:  # a burst: measured with the pause that it cost
-            aim = self._accepted / max(self._paused_until - since, 1e-3)
+            aim = self._accepted / max(self._paused_until - (self._cut_at or 0.0), 1e-3)
+            self._known_calls = min(self._accepted, MEASURED_CALLS)
         else:
-            times = self._accepted_at
-            if len(times) == MEASURED_CALLS:
-                taken = (MEASURED_CALLS - 1) / max(times[-1] - times[0], 1e-3)
-            else:
-                taken = len(times) / max(now - since, 1e-3)
-            aim = math.sqrt(self._aim * min(self.per_second, taken))
+            calls = len(self._accepted_at)
+            part = max(calls / max(calls + self._known_calls, 1), 0.5)
+            aim = self._aim ** (1.0 - part) * min(self.per_second, self._taken_per_second(now)) ** part
+            self._known_calls = min(self._known_calls + calls, MEASURED_CALLS)
         self._aim = max(aim, self._least_pace())
         self._cut_at = now
         self._cuts += 1
@@ -153,11 +161,21 @@ class SubmitPacer:
         self._accepted_at.clear()
         self._window = max((len(self._under_way) + 1) // 2 if self._refusals_in_row == 1 else 0, LEAST_UNDER_WAY)
 
+    def _taken_per_second(self, now: float) -> float:
+        """The pace that the service took since the last cut."""
+        times = list(self._accepted_at)
+        is_growing = self._known_calls < MEASURED_CALLS
+        if len(times) < (LAST_CALLS if is_growing else MEASURED_CALLS):
+            return len(times) / max(now - (self._cut_at or 0.0), 1e-3)
+        if is_growing:
+            times = times[-max(len(times) // 2, LAST_CALLS) :]
+        return (len(times) - 1) / max(times[-1] - times[0], 1e-3)
+
     def _is_seldom_refused(self) -> bool:
-        """Whether the next refusal can be noise, by the calls before it."""
+        """Whether the next refusal that names no wait can be noise, by the answers before it."""
         if self._aim is None:
             return self._accepted > 0 and self._taken.count(False) < len(self._taken) / 3
-        return all(list(self._taken)[-NOISE_CALLS:])
+        return not any(self._wordless)
 
     def _least_pace(self) -> float:
         return LEAST_PER_SECOND * max(sum(self._taken) / len(self._taken), LEAST_TAKEN)
