@@ -8,10 +8,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import runpy
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from statistics import mean
 from typing import Protocol, cast
 
 from prefect_together.clock import Clock
@@ -28,6 +30,8 @@ NO_WORD = -1.0
 """A refusal that does not say how long to wait (503)."""
 Refuses = Callable[[float], float | None]
 """What a service says to a create call at a time: seconds to wait, or None: taken."""
+Service = Callable[[int], Refuses]
+"""Makes a new one; the number is the round's, for what happens by chance."""
 Pacer = Callable[[Clock], "Submitting"]
 
 
@@ -81,12 +85,16 @@ class Aimd:
             await self._clock.sleep(max(pause, 0.0))
 
 
-def dynamic(per_second: float) -> Callable[[], Refuses]:
-    return lambda: DynamicLimit(per_second, HOUR).take
+def unlimited(_round: int) -> Refuses:
+    return lambda _now: None
 
 
-def by_the_minute(calls: int) -> Callable[[], Refuses]:
-    def make() -> Refuses:
+def dynamic(per_second: float) -> Service:
+    return lambda _round: DynamicLimit(per_second, HOUR).take
+
+
+def by_the_minute(calls: int) -> Service:
+    def make(_round: int) -> Refuses:
         used: dict[int, int] = {}
 
         def take(now: float) -> float | None:
@@ -101,26 +109,41 @@ def by_the_minute(calls: int) -> Callable[[], Refuses]:
     return make
 
 
-def changing(before: float, after: float, at_seconds: float) -> Callable[[], Refuses]:
-    def make() -> Refuses:
-        first, second = dynamic(before)(), dynamic(after)()
+def changing(before: float, after: float, at_seconds: float) -> Service:
+    def make(seed: int) -> Refuses:
+        first, second = dynamic(before)(seed), dynamic(after)(seed)
         return lambda now: (first if now < at_seconds else second)(now)
 
     return make
 
 
-def overloaded(part: float, inner: Callable[[], Refuses]) -> Callable[[], Refuses]:
-    """503 for a part of the calls, whatever the pace."""
+def overloaded(part: float, inner: Service) -> Service:
+    """503 for a part of the calls, whatever the pace: others in each round."""
 
-    def make() -> Refuses:
-        refuses, rng = inner(), random.Random(5)
+    def make(seed: int) -> Refuses:
+        refuses, rng = inner(seed), random.Random(seed)
         return lambda now: NO_WORD if rng.random() < part else refuses(now)
 
     return make
 
 
-SERVICES: dict[str, tuple[int, Callable[[], Refuses]]] = {
-    "no limit": (1000, lambda: lambda _now: None),
+def in_whole_seconds(inner: Service) -> Service:
+    """The waits that are asked for are rounded up to seconds."""
+
+    def make(seed: int) -> Refuses:
+        refuses = inner(seed)
+
+        def take(now: float) -> float | None:
+            pause = refuses(now)
+            return None if pause is None else float(math.ceil(pause))
+
+        return take
+
+    return make
+
+
+SERVICES: dict[str, tuple[int, Service]] = {
+    "no limit": (1000, unlimited),
     "1 a second, rising to 2 x the past hour's rate": (600, dynamic(1)),
     "the same, for longer": (5000, dynamic(1)),
     "5 a second, rising so": (2000, dynamic(5)),
@@ -129,10 +152,14 @@ SERVICES: dict[str, tuple[int, Callable[[], Refuses]]] = {
     "5 a second, after 100 s 1": (800, changing(5, 1, 100)),
     "1 a second, after 200 s 5": (1500, changing(1, 5, 200)),
     "1 a second, and 3 % are 503": (600, overloaded(0.03, dynamic(1))),
-    "no limit, but 20 % are 503": (100, overloaded(0.2, lambda: lambda _now: None)),
+    "5 a second, waits told in whole seconds": (1000, in_whole_seconds(dynamic(5))),
+    "the same, 40 rows": (40, in_whole_seconds(dynamic(5))),
+    "no limit, but 20 % are 503": (100, overloaded(0.2, unlimited)),
 }
 
 
+ROUNDS = {"1 a second, and 3 % are 503": 8, "no limit, but 20 % are 503": 8}
+"""For services with chance in them."""
 WITHOUT_LIMIT = ("no limit", "no limit, but 20 % are 503")
 """Services that only the pool's bound of 100 calls and the round trip hold up: the goal is about limits."""
 GOAL = 1.15
@@ -177,22 +204,26 @@ def main() -> None:
     slowest: dict[str, float] = {}
     refusals: dict[str, float] = {}
     for name, (count, service) in SERVICES.items():
-        best = best_seconds(count, service())
-        cells = [name, str(count), f"{best:.1f} s"]
+        rounds = range(ROUNDS.get(name, 1))
+        best = [best_seconds(count, service(seed)) for seed in rounds]
+        cells = [name, str(count), f"{mean(best):.1f} s"]
         for pacer in pacers.values():
             if count > PEERS_UP_TO and pacer is not Ours:
                 cells.append("-")
                 continue
-            seconds, refused = asyncio.run(run(count, service(), pacer))
+            runs = [asyncio.run(run(count, service(seed), pacer)) for seed in rounds]
+            seconds, refused = mean(seconds for seconds, _ in runs), mean(refused for _, refused in runs)
+            ratio = mean(taken / least for (taken, _), least in zip(runs, best, strict=True))
             if pacer is Ours and name not in WITHOUT_LIMIT:
-                slowest[name], refusals[name] = seconds / best, refused / count
-            cells.append(f"{seconds:.1f} s ({seconds / best:.2f}), {refused} refused ({100 * refused / count:.0f} %)")
+                slowest[name], refusals[name] = ratio, refused / count
+            cells.append(f"{seconds:.1f} s ({ratio:.2f}), {refused:.0f} refused ({100 * refused / count:.0f} %)")
         print("| " + " | ".join(cells) + " |")
-    worst, most = max(slowest, key=slowest.__getitem__), max(refusals, key=refusals.__getitem__)
-    is_met = slowest[worst] <= GOAL
+    most = max(refusals, key=refusals.__getitem__)
+    missed = ", ".join(f"{name} {ratio:.2f}" for name, ratio in slowest.items() if ratio > GOAL)
     print(
-        f"\nGoal, each service with a limit: at most {GOAL:g} x the best possible. Seen: at most {slowest[worst]:.3f}"
-        f" ({worst}): {'met' if is_met else 'not met'}. Refused at most: {100 * refusals[most]:.0f} % ({most})."
+        f"\nGoal, each service with a limit: at most {GOAL:g} x the best possible. Seen: "
+        f"{sum(ratio <= GOAL for ratio in slowest.values())} of {len(slowest)}; "
+        f"{f'not met: {missed}' if missed else 'met'}. Refused at most: {100 * refusals[most]:.0f} % ({most})."
     )
 
 
