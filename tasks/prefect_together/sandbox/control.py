@@ -6,7 +6,6 @@ Not part of Together's API, and without a key: they only exist on 127.0.0.1.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -14,7 +13,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from prefect_together.sandbox.answers import JsonAnswer
-from prefect_together.sandbox.jobs import Failure, Script
+from prefect_together.sandbox.scripting import Order, carry_out
 from prefect_together.sandbox.service import VideoService
 
 
@@ -49,22 +48,18 @@ class ControlRoutes:
 
     async def script(self, request: Request) -> Response:
         """`{"statuses": [...], "at_seconds"?: [...], "prompt"?, "code"?, "message"?}`."""
-        try:
-            body = _object(await request.body())
-            prompt = body.pop("prompt", None)
-            self._service.script(read_script(body), prompt=prompt)
-        except (ValueError, TypeError, KeyError) as error:
-            return JsonAnswer({"problem": f"{type(error).__name__}: {error}"}, 400)
-        return JsonAnswer({"ok": True})
+        return await self._carry_out(request, "script")
 
     async def faults(self, request: Request) -> Response:
         """`{"name", "endpoint"?, "rate"?, "count"?, "after"?, "prompt"?}`; DELETE ends all faults."""
         if request.method == "DELETE":
             self._service.faults.clear()
             return JsonAnswer({"ok": True})
+        return await self._carry_out(request, "faults")
+
+    async def _carry_out(self, request: Request, order: Order) -> Response:
         try:
-            body = _object(await request.body())
-            self._service.faults.add(body.pop("name"), **body)
+            carry_out(self._service, order, _object(await request.body()))
         except (ValueError, TypeError, KeyError) as error:
             return JsonAnswer({"problem": f"{type(error).__name__}: {error}"}, 400)
         return JsonAnswer({"ok": True})
@@ -72,16 +67,6 @@ class ControlRoutes:
     async def expire_links(self, request: Request) -> Response:
         self._service.expire_links()
         return JsonAnswer({"ok": True})
-
-
-def read_script(fields: Mapping[str, Any]) -> Script:
-    """A script from its JSON form. Raises ValueError, KeyError or TypeError."""
-    at, code = fields.get("at_seconds"), fields.get("code")
-    return Script(
-        tuple(fields["statuses"]),
-        at_seconds=None if at is None else tuple(float(seconds) for seconds in at),
-        failure=Failure(str(code), str(fields.get("message") or code)) if code else None,
-    )
 
 
 def _object(raw: bytes) -> dict[str, Any]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from prefect_together.sandbox.faults import Endpoint
+from prefect_together.sandbox.scripting import Order, Scripting
 
 TIMEOUT_SECONDS = 30.0
 
 
-class SandboxControl:
+class SandboxControl(Scripting):
     """What `Sandbox` offers in its own process, for the sandbox at `base_url`."""
 
     def __init__(self, base_url: str) -> None:
@@ -31,39 +31,14 @@ class SandboxControl:
         """The last requests, oldest first, with headers and bodies."""
         return cast("list[dict[str, Any]]", self._call("GET", "/sandbox/requests"))
 
-    def script(
-        self,
-        *statuses: str | None,
-        at_seconds: Iterable[float] | None = None,
-        prompt: str | None = None,
-        code: str | None = None,
-        message: str | None = None,
-    ) -> None:
-        """As `Sandbox.script`."""
-        times = None if at_seconds is None else list(at_seconds)
-        body = {"statuses": statuses, "at_seconds": times, "prompt": prompt, "code": code, "message": message}
-        self._call("POST", "/sandbox/script", body)
-
-    def fault(
-        self,
-        name: str,
-        *,
-        endpoint: Endpoint | None = None,
-        rate: float | None = None,
-        count: int | None = 1,
-        after: int = 0,
-        prompt: str | None = None,
-    ) -> None:
-        """As `Sandbox.fault`."""
-        often = {"count": count} if rate is None else {"rate": rate}
-        body = {"name": name, "endpoint": endpoint, "after": after, "prompt": prompt, **often}
-        self._call("POST", "/sandbox/faults", body)
-
     def clear_faults(self) -> None:
         self._call("DELETE", "/sandbox/faults")
 
     def expire_links(self) -> None:
         self._call("POST", "/sandbox/expire-links")
+
+    def _order(self, order: Order, fields: Mapping[str, Any]) -> None:
+        self._call("POST", f"/sandbox/{order}", fields)
 
     def _call(self, method: str, path: str, body: object = None) -> object:
         """Raises ValueError with the sandbox's words when it refuses, OSError when it is not there."""

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock
-from prefect_together.sandbox.faults import Endpoint, parse_rule
-from prefect_together.sandbox.jobs import Failure, Script
+from prefect_together.sandbox.faults import parse_rule
+from prefect_together.sandbox.scripting import Order, Scripting, carry_out
 from prefect_together.sandbox.settings import TINY, Generation, SandboxSettings
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ async def serve(
             await service.close()
 
 
-class Sandbox:
+class Sandbox(Scripting):
     """A sandbox in a thread of this process, for tests: `with Sandbox() as api: ... api.base_url`.
 
     Clips are one tiny ready-made file unless `clip="render"`, and jobs take 0 s unless `generation_seconds` says
@@ -154,44 +153,6 @@ class Sandbox:
         """Every request so far, oldest first."""
         return self._on_loop(lambda: list(self._service.recorder.requests))
 
-    def script(
-        self,
-        *statuses: str | None,
-        at_seconds: Iterable[float] | None = None,
-        prompt: str | None = None,
-        code: str | None = None,
-        message: str | None = None,
-    ) -> None:
-        """Lay down what the next job shows at each read; the last status stays.
-
-        With `at_seconds` the statuses count from those seconds after creation on, with `prompt` the script holds for
-        every later job whose prompt contains it. `code` and `message` are the error of a `failed` status. None
-        stands for `"status": null`, `MISSING` for no status.
-        """
-        times = None if at_seconds is None else tuple(at_seconds)
-        failure = Failure(code, message or code) if code else None
-        script = Script(statuses, at_seconds=times, failure=failure)
-        self._on_loop(lambda: self._service.script(script, prompt=prompt))
-
-    def fault(
-        self,
-        name: str,
-        *,
-        endpoint: Endpoint | None = None,
-        rate: float | None = None,
-        count: int | None = 1,
-        after: int = 0,
-        prompt: str | None = None,
-    ) -> None:
-        """Put a fault of `faults` in force: for the next request that fits, or the next `count`, None for all.
-
-        With `rate` it meets that share of all requests that fit, without end. `after` requests that fit pass
-        unharmed before it; `prompt` picks requests by a part of their prompt.
-        """
-        often: dict[str, Any] = {"count": count} if rate is None else {"rate": rate}
-        add = partial(self._service.faults.add, name, endpoint=endpoint, after=after, prompt=prompt, **often)
-        self._on_loop(add)
-
     def clear_faults(self) -> None:
         self._on_loop(self._service.faults.clear)
 
@@ -214,6 +175,9 @@ class Sandbox:
     def stats(self) -> dict[str, Any]:
         """Counts of requests by endpoint and answer, jobs by status, accepted by prompt, dollars billed."""
         return self._on_loop(self._service.stats)
+
+    def _order(self, order: Order, fields: Mapping[str, Any]) -> None:
+        self._on_loop(lambda: carry_out(self._service, order, fields))
 
     @property
     def _service(self) -> VideoService:
