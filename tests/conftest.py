@@ -15,7 +15,10 @@ import pytest
 from postgres_server import find_programs, running_server
 from prefect_server import ISOLATED, PrefectServer, running_prefect
 
-if TYPE_CHECKING:  # not for every test: it reads tables
+if TYPE_CHECKING:  # not for every test: they read tables, and load the SDK
+    from batch_run import WarmRuns
+    from prefect_together.sandbox import SandboxProcess
+    from sdk_clients import Transport
     from table_of_prompts import Desk
 
 LIVE_NAMES = frozenset({"TOGETHER_LIVE", "TOGETHER_API_KEY", "TOGETHER_BASE_URL"})
@@ -67,3 +70,18 @@ def desk(prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.Monk
 
     with opened_desk(prefect_server, tmp_path / "out", monkeypatch) as opened:
         yield opened
+
+
+@pytest.fixture(params=["aiohttp", "httpx"])
+def transport(request: pytest.FixtureRequest) -> Transport:
+    """Each of the SDK's transports, for `sdk_clients.open_api`."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def runs(sandbox: SandboxProcess, tmp_path_factory: pytest.TempPathFactory) -> Generator[WarmRuns]:
+    """A warm process to start runs from, against the test module's own `sandbox`."""
+    from batch_run import WarmRuns
+
+    with WarmRuns(tmp_path_factory.mktemp("home"), base_url=sandbox.base_url) as warm:
+        yield warm

@@ -14,6 +14,10 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 
 NO_HEADERS: dict[str, str] = {}
+JOB = '{"id": "job-1", "status": "queued"}'
+PAGE = "<html><body>Just a moment...</body></html>"
+HTML = {"Content-Type": "text/html"}
+"""Bodies that are often sent, and the header of such a page."""
 
 
 @dataclass

@@ -13,7 +13,6 @@ from prefect_together.client import VideoApi, open_client
 from prefect_together.requests import LocalImage, VideoRequest
 
 Transport = Literal["aiohttp", "httpx"]
-TRANSPORTS: tuple[Transport, ...] = ("aiohttp", "httpx")
 REQUEST = VideoRequest(model="minimax/video-01-director", prompt="a cat")
 LARGE_REQUEST = VideoRequest(model="minimax/video-01-director", prompt="a cat", extra_body={"image": "y" * 20_000_000})
 TIMEOUT = httpx.Timeout(0.7, connect=0.4, pool=0.3)

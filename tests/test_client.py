@@ -11,6 +11,9 @@ from prefect_together.client import PollMissed, VideoApi, open_client
 from prefect_together.errors import AccountBlocked, JobNotFound, NotConfigured
 from prefect_together.requests import LocalImage, VideoRequest
 from raw_server import (
+    HTML,
+    JOB,
+    PAGE,
     Act,
     answers,
     closes_after_request,
@@ -23,16 +26,7 @@ from raw_server import (
     resets_after_request,
     sends,
 )
-from sdk_clients import REQUEST, TRANSPORTS, Transport, open_api
-
-JOB = '{"id": "job-1", "status": "queued"}'
-PAGE = "<html><body>Just a moment...</body></html>"
-HTML = {"Content-Type": "text/html"}
-
-
-@pytest.fixture(params=TRANSPORTS)
-def transport(request: pytest.FixtureRequest) -> Transport:
-    return request.param
+from sdk_clients import REQUEST, Transport, open_api
 
 
 async def missed_poll(transport: Transport, act: Act) -> PollMissed:

@@ -18,6 +18,7 @@ from clip_server import cut, page, paused, status
 from download_place import CLIP, Place, open_place
 from prefect_together.download import download_clip, open_download_session
 from prefect_together.errors import ClipInvalid, ClipTooLarge, DownloadFailed, OutputUnwritable
+from small_disks import mounted_disk, remount_read_only
 
 
 @pytest.fixture
@@ -180,19 +181,8 @@ async def test_limits_of_the_process_are_named(place: Place, limit: str, reason:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Generator[Path]:
     """A file system of 512 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=512k", "none", disk], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"cannot mount a small disk: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
-def remount_read_only(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with mounted_disk(tmp_path, size_kib=512) as disk:
+        yield disk
 
 
 async def download_within(limit: str, url: str, target: Path) -> None:

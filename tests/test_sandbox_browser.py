@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Generator
 from typing import Any, cast
 
 import httpx
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
+from chromium import opened_chromium
 from prefect_together.sandbox import Sandbox
 
 pytestmark = pytest.mark.browser
@@ -33,13 +33,8 @@ PLAY = """async (source) => {
 
 @pytest.fixture(scope="module")
 def page() -> Generator[Page]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    with opened_chromium() as browser:
         yield browser.new_page()
-        browser.close()
 
 
 @pytest.mark.parametrize("parameters", [{}, {"output_format": "WEBM"}, {"generate_audio": True}])

@@ -43,12 +43,6 @@ def sandbox() -> Generator[SandboxProcess]:
         yield process
 
 
-@pytest.fixture(scope="module")
-def runs(sandbox: SandboxProcess, tmp_path_factory: pytest.TempPathFactory) -> Generator[WarmRuns]:
-    with WarmRuns(tmp_path_factory.mktemp("home"), base_url=sandbox.base_url) as warm:
-        yield warm
-
-
 @dataclass(frozen=True)
 class Table:
     """A table of its own and what sandbox and ledger say of it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +10,7 @@ from fsspec.implementations.memory import MemoryFileSystem  # pyright: ignore[re
 
 from prefect_together.errors import OutputUnwritable, SettingsInvalid
 from prefect_together.storage import OutputStore, open_store, redacted
+from small_disks import mounted_disk, remount_read_only
 
 MEMORY = cast(Any, MemoryFileSystem)
 
@@ -187,17 +187,8 @@ async def test_a_disk_that_is_read_only_is_named_before_the_run(other_disk: Path
 @pytest.fixture
 def other_disk(tmp_path: Path) -> Any:
     """Another file system, mounted below the test's directory."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "none", disk], capture_output=True, check=False)
-    if mounted.returncode != 0:
-        pytest.skip(f"cannot mount another disk: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
-def remount_read_only(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with mounted_disk(tmp_path) as disk:
+        yield disk
 
 
 # Remote places.

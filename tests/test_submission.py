@@ -32,6 +32,9 @@ from prefect_together.errors import (
 )
 from prefect_together.submission import classify_submission, error_fields
 from raw_server import (
+    HTML,
+    JOB,
+    PAGE,
     Act,
     Exchange,
     RawServer,
@@ -45,16 +48,7 @@ from raw_server import (
     says_nothing_at_all,
     sends,
 )
-from sdk_clients import REQUEST, TRANSPORTS, Transport, open_api
-
-JOB = '{"id": "job-1", "status": "queued"}'
-PAGE = "<html><body>Just a moment...</body></html>"
-HTML = {"Content-Type": "text/html"}
-
-
-@pytest.fixture(params=TRANSPORTS)
-def transport(request: pytest.FixtureRequest) -> Transport:
-    return request.param
+from sdk_clients import REQUEST, Transport, open_api
 
 
 async def refusal_of(

@@ -12,6 +12,9 @@ from prefect_together.errors import (
     TogetherVideoError,
 )
 from raw_server import (
+    HTML,
+    JOB,
+    PAGE,
     Act,
     Exchange,
     RawServer,
@@ -30,17 +33,9 @@ from raw_server import (
     resets_on_connect,
     sends,
 )
-from sdk_clients import LARGE_REQUEST, REQUEST, TRANSPORTS, Transport, open_api
+from sdk_clients import LARGE_REQUEST, REQUEST, Transport, open_api
 
-JOB = '{"id": "job-1", "status": "queued"}'
-PAGE = "<html><body>Just a moment...</body></html>"
-HTML = {"Content-Type": "text/html"}
 LARGE_BODY = pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # of aiohttp
-
-
-@pytest.fixture(params=TRANSPORTS)
-def transport(request: pytest.FixtureRequest) -> Transport:
-    return request.param
 
 
 async def refusal_of(transport: Transport, act: Act) -> tuple[TogetherVideoError, RawServer]:

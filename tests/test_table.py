@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from prefect_together.errors import TableInvalid
 from prefect_together.inputs import LocalImage
 from prefect_together.results import RowResult, TakeResult, results_csv
-from prefect_together.table import PromptTable, TableRow, read_table
-
-DIRECTOR = "minimax/video-01-director"
-FREE = "unknown/model"
-"""A model that the catalogue does not know: only what no model takes is a mistake."""
+from prefect_together.table import PromptTable, read_table
+from tables import DIRECTOR, FREE, only_row, problems_of, read
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-def read(
-    text: str, *, model: str | None = DIRECTOR, defaults: Mapping[str, object] | None = None, **settings: Any
-) -> PromptTable:
-    return read_table(text, defaults={"model": model, **(defaults or {})}, **settings)
-
-
-def only_row(text: str, **settings: Any) -> TableRow:
-    (row,) = read(text, **settings).rows
-    return row
-
-
-def problems_of(text: str, **settings: Any) -> list[tuple[int | None, str | None, str]]:
-    with pytest.raises(TableInvalid) as caught:
-        read(text, **settings)
-    return [(problem.row, problem.column, problem.message) for problem in caught.value.problems]
 
 
 def media_of(text: str, **settings: Any) -> dict[str, Any]:

@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from prefect_together.errors import TableInvalid
-from prefect_together.table import PromptTable, TableRow, read_table
+from prefect_together.table import read_table
+from tables import DIRECTOR, FREE, only_row, problems_of, read, warnings_of
 
 A = "https://example.com/a.png"
-DIRECTOR = "minimax/video-01-director"
-FREE = "unknown/model"
-"""A model that the catalogue does not know: only what no model takes is a mistake."""
 
 MISTAKES = Path(__file__).parent / "data" / "mistakes.csv"
-
-
-def read(
-    text: str, *, model: str | None = DIRECTOR, defaults: Mapping[str, object] | None = None, **settings: Any
-) -> PromptTable:
-    return read_table(text, defaults={"model": model, **(defaults or {})}, **settings)
-
-
-def only_row(text: str, **settings: Any) -> TableRow:
-    (row,) = read(text, **settings).rows
-    return row
-
-
-def problems_of(text: str, **settings: Any) -> list[tuple[int | None, str | None, str]]:
-    with pytest.raises(TableInvalid) as caught:
-        read(text, **settings)
-    return [(problem.row, problem.column, problem.message) for problem in caught.value.problems]
-
-
-def warnings_of(text: str, **settings: Any) -> list[str]:
-    return [str(warning) for warning in read(text, **settings).warnings]
 
 
 def test_all_thirty_one_mistakes_of_a_bad_table_are_named_with_row_and_column() -> None:

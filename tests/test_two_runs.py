@@ -33,12 +33,6 @@ def sandbox() -> Generator[SandboxProcess]:
         yield process
 
 
-@pytest.fixture(scope="module")
-def runs(sandbox: SandboxProcess, tmp_path_factory: pytest.TempPathFactory) -> Generator[WarmRuns]:
-    with WarmRuns(tmp_path_factory.mktemp("home"), base_url=sandbox.base_url) as warm:
-        yield warm
-
-
 @dataclass(frozen=True)
 class Work:
     """A table whose prompts nobody else has, and where its runs work."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -19,8 +18,9 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from chromium import opened_chromium
 from prefect_server import PrefectServer
 from prefect_together.sandbox import Sandbox
 from table_of_prompts import KEY, read_results, table_text
@@ -29,7 +29,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 PATIENCE_SECONDS = 120.0
 """A worker starts a Python for each run; a busy machine takes its time for that."""
 POLL_SECONDS = 0.3
@@ -86,9 +85,6 @@ class Place:
 
 @pytest.fixture(scope="module")
 def place(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Generator[Place]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed: apt-get install chromium")
     folder = tmp_path_factory.mktemp("ui")
     prefect = str(BIN / "prefect")
     in_project(prefect_server, prefect, "work-pool", "create", "together-video", "--type", "process", "--overwrite")
@@ -98,7 +94,7 @@ def place(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactor
     with (
         Sandbox(retry_after_seconds=0.05, accept_unknown_models=True) as api,
         (folder / "worker.log").open("wb") as log,
-        sync_playwright() as playwright,
+        opened_chromium() as browser,
     ):
         environment = {"PREFECT_WORKER_QUERY_SECONDS": "1", "TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": api.base_url}
         worker = subprocess.Popen(
@@ -109,12 +105,10 @@ def place(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactor
             stderr=log,
             start_new_session=True,
         )
-        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         expect.set_options(timeout=PATIENCE_SECONDS * 1000 / 2)
         try:
             yield Place(prefect_server, api, browser, found.json()["id"], folder)
         finally:
-            browser.close()
             worker.kill()
             worker.wait()
 
