@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.flows import load_flow_from_entrypoint
+from prefect.settings import Settings
 
+from batch_run import wait_until
 from prefect_server import PrefectServer
 from prefect_together.errors import BudgetReached, TableInvalid
 from prefect_together.events import BUDGET_REACHED, IN_DOUBT, run_events
 from prefect_together.outcome import RunOutcome
 from prefect_together.results import RowResult, Status, TakeResult, totals
-from table_of_prompts import MODEL, load_script, prompts
+from prefect_together.sandbox import Sandbox
+from table_of_prompts import KEY, MODEL, load_script, prompts, read_results
 
 ROOT = Path(__file__).parents[1]
 DEPLOYMENTS = ROOT / "deployments"
@@ -86,6 +92,28 @@ def test_compose_listens_on_this_machine_only_and_takes_its_secrets_from_the_env
     assert services["worker"]["env_file"] == ".env"
     lasting = {name for name, service in services.items() if service["restart"] != "no"}
     assert all("healthcheck" in services[name] for name in lasting - {"prefect-services"})
+
+
+def test_compose_names_only_settings_that_prefect_has() -> None:
+    known = set(re.findall(r"PREFECT_\w+", json.dumps(Settings.model_json_schema())))
+    given = {name for service in COMPOSE["services"].values() for name in service.get("environment", {})}
+
+    unknown = {name for name in given - known if name.startswith("PREFECT_")}
+
+    assert {name for name in unknown if not name.startswith("PREFECT_REDIS_MESSAGING_")} == set()
+    assert "PREFECT_UI_STATIC_DIRECTORY" in COMPOSE["services"]["prefect-server"]["environment"]
+
+
+def test_each_file_that_the_image_takes_and_that_a_command_names_is_there() -> None:
+    image: str = COMPOSE["x-image"]["build"]["dockerfile_inline"]
+    copied = [line.split()[1:-1] for line in image.splitlines() if line.startswith("COPY")]
+    taken = {word for words in copied for word in words if not word.startswith("--")}
+    unit = (DEPLOYMENTS / "prefect-together-worker.service").read_text()
+
+    assert all((ROOT / path).exists() for path in taken)
+    assert COMPOSE["services"]["worker"]["command"][1] in taken
+    assert "deployments/worker.py --pool together-video" in unit
+    assert "KillMode=mixed" in unit  # with control-group Prefect's worker gets the signal too, and kills the runs
 
 
 def row(status: Status, error: str | None = None) -> RowResult:
@@ -167,18 +195,20 @@ def run_program(server: PrefectServer, *words: str) -> str:
 
 
 @contextmanager
-def worker(server: PrefectServer, log: Path) -> Generator[None]:
-    """A process worker of the work pool, for as long as the context lasts."""
+def worker(
+    server: PrefectServer, log: Path, settings: Mapping[str, str] | None = None
+) -> Generator[subprocess.Popen[bytes]]:
+    """A process worker of the work pool, for as long as the context lasts; then it and its runs end in good order."""
     environment = {**os.environ, "PREFECT_API_URL": server.api_url, "PREFECT_WORKER_QUERY_SECONDS": "1"}
-    words = [str(BIN / "prefect"), "worker", "start", "--pool", "together-video"]
+    words = [sys.executable, str(DEPLOYMENTS / "worker.py"), "--pool", "together-video"]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            words, env=environment, cwd=log.parent, stdout=out, stderr=out, start_new_session=True
+            words, env={**environment, **(settings or {})}, cwd=log.parent, stdout=out, stderr=out
         )
     try:
-        yield
+        yield process
     finally:
-        process.kill()
+        process.terminate()
         process.wait()
 
 
@@ -187,9 +217,15 @@ async def run_deployment(name: str, parameters: dict[str, Any]) -> FlowRun:
     async with get_client() as client:
         deployment = await client.read_deployment_by_name(name)
         run = await client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+    return await ended(run.id)
+
+
+async def ended(run_id: UUID) -> FlowRun:
+    """The run, once it has ended."""
+    async with get_client() as client:
         async with asyncio.timeout(150):
             while True:
-                run = await client.read_flow_run(run.id)
+                run = await client.read_flow_run(run_id)
                 if run.state is not None and run.state.is_final():
                     return run
                 await asyncio.sleep(0.5)
@@ -237,6 +273,34 @@ def test_a_worker_runs_a_deployment_to_its_videos(deployed: PrefectServer, tmp_p
     assert run.state.is_completed(), (run.state.message, (tmp_path / "worker.log").read_text()[-3000:])
     assert {path.name for path in (tmp_path / "out" / "videos").glob("*.mp4")} == {"r1.mp4", "r2.mp4"}
     assert "together-video" in run.tags
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_worker_that_is_stopped_lets_its_runs_put_the_ledger_right(deployed: PrefectServer, tmp_path: Path) -> None:
+    parameters = {"prompts": prompts("A long film"), "model": MODEL, "output_dir": str(tmp_path / "out")}
+
+    async def start() -> UUID:
+        async with get_client() as client:
+            deployment = await client.read_deployment_by_name("generate-videos/generate-videos")
+            return (await client.create_flow_run_from_deployment(deployment.id, parameters=parameters)).id
+
+    with Sandbox() as api:
+        api.fault("odd-status", endpoint="retrieve", count=None)  # waited for, as long as it stands
+        service = {"TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": api.base_url}
+        with worker(deployed, tmp_path / "worker.log", service) as process:
+            run_id = deployed.run(start)
+            polled = wait_until(lambda: api.calls("retrieve") > 0, seconds=100, every_seconds=0.2)
+            process.terminate()
+            code = process.wait(60)
+        run = deployed.run(lambda: ended(run_id))
+
+    assert polled
+    assert code == 0
+    assert run.state is not None
+    assert run.state.is_cancelled(), run.state
+    assert run.state.message == "stopped by SIGTERM; the same run again goes on where this one stopped"
+    assert [row["status"] for row in read_results(tmp_path / "out")] == ["submitted"]
 
 
 @pytest.mark.slow
