@@ -6,17 +6,19 @@ import os
 import socket
 import tempfile
 import warnings
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from postgres_server import find_programs, running_server
+from postgres_server import find_programs, running_server, throw_away_database
 from prefect_server import ISOLATED, PrefectServer, running_prefect
 
 if TYPE_CHECKING:  # not for every test: they read tables, and load the SDK
+    from batch_place import Place
     from batch_run import WarmRuns
+    from prefect_together.ledger import Ledger
     from prefect_together.sandbox import SandboxProcess
     from sdk_clients import Transport
     from table_of_prompts import Desk
@@ -85,3 +87,41 @@ def runs(sandbox: SandboxProcess, tmp_path_factory: pytest.TempPathFactory) -> G
 
     with WarmRuns(tmp_path_factory.mktemp("home"), base_url=sandbox.base_url) as warm:
         yield warm
+
+
+@pytest.fixture
+def batch_place(prefect_server: PrefectServer, tmp_path: Path) -> Place:
+    """A place from which batches run over a scripted service, in real time."""
+    from batch_place import Place
+
+    return Place(prefect_server, tmp_path)
+
+
+@pytest.fixture
+def timeless_place(prefect_server: PrefectServer, tmp_path: Path) -> Place:
+    """The same where hours pass in moments."""
+    from batch_place import Place
+    from fake_clock import FakeClock
+
+    return Place(prefect_server, tmp_path, FakeClock())
+
+
+@pytest.fixture
+def ledger_file(tmp_path: Path) -> str:
+    """The path of a ledger on SQLite."""
+    return str(tmp_path / "ledger.db")
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def ledger_url(request: pytest.FixtureRequest, ledger_file: str) -> str:
+    """A ledger of each kind, by its path or URL."""
+    return ledger_file if request.param == "sqlite" else throw_away_database(request)
+
+
+@pytest.fixture
+async def ledger(ledger_url: str) -> AsyncGenerator[Ledger]:
+    """An open ledger of each kind."""
+    from prefect_together.ledger import open_ledger
+
+    async with open_ledger(ledger_url) as opened:
+        yield opened

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 
 import httpx
+import pytest
 from together import AsyncTogether, DefaultAsyncHttpxClient
 
 from prefect_together.client import VideoApi, open_client
+from prefect_together.errors import TogetherVideoError
 from prefect_together.requests import LocalImage, VideoRequest
+from raw_server import Act, RawServer, raw_server
 
 Transport = Literal["aiohttp", "httpx"]
 REQUEST = VideoRequest(model="minimax/video-01-director", prompt="a cat")
@@ -37,3 +41,20 @@ async def open_api(
 
 def _no_images(image: LocalImage) -> str:
     raise AssertionError(f"no image is read here: {image.path}")
+
+
+async def refusal_of(
+    transport: Transport, act: Act, *, tls: ssl.SSLContext | None = None
+) -> tuple[TogetherVideoError, RawServer]:
+    """What one create call raises at a server that does `act`."""
+    async with raw_server(act, tls=tls) as server, open_api(transport, server.url) as api:
+        with pytest.raises(TogetherVideoError) as caught:
+            await api.create(REQUEST)
+    return caught.value, server
+
+
+async def refusal_at(transport: Transport, base_url: str) -> TogetherVideoError:
+    async with open_api(transport, base_url) as api:
+        with pytest.raises(TogetherVideoError) as caught:
+            await api.create(REQUEST)
+    return caught.value

@@ -5,51 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
-from postgres_server import throw_away_database
+from ledger_rows import a_video, planned, state_of
 from prefect_together import ledger_runs
 from prefect_together.errors import BudgetReached, JobFailed, SettingsInvalid
-from prefect_together.identity import video_key
 from prefect_together.jobs import VideoJob
 from prefect_together.ledger import ClaimLost, Ledger, open_ledger
 from prefect_together.ledger_schema import State
-from prefect_together.plan import PlannedVideo
-from prefect_together.requests import VideoRequest
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return str(tmp_path / "ledger.db")
-    return throw_away_database(request)
-
-
-@pytest.fixture
-async def ledger(url: str) -> AsyncGenerator[Ledger]:
-    async with open_ledger(url) as opened:
-        yield opened
-
-
-def a_video(row_id: str = "cat", *, prompt: str = "a cat", take: int = 1, usd: float | None = 0.28) -> PlannedVideo:
-    request = VideoRequest(model="minimax/video-01-director", prompt=prompt)
-    fingerprint = request.fingerprint()
-    stems = (row_id, f"{row_id}-{fingerprint[:8]}")
-    key = video_key(row_id, take, fingerprint)
-    return PlannedVideo(key, row_id, take, fingerprint, request, usd, usd, stems)
-
-
-async def planned(ledger: Ledger, *videos: PlannedVideo) -> None:
-    await ledger.plan(list(videos))
-    for video in videos:
-        await ledger.claim(video.key)
-
-
-async def state_of(ledger: Ledger, key: str) -> State:
-    return (await ledger.records([key]))[key].state
 
 
 async def test_a_video_goes_from_planned_to_downloaded(ledger: Ledger) -> None:
@@ -183,11 +148,11 @@ async def test_a_failed_job_keeps_its_reservation_unless_a_cost_is_named(ledger:
     assert totals.unsettled_failed_usd == pytest.approx(0.28)
 
 
-async def test_a_video_claimed_by_a_living_run_is_held(ledger: Ledger, url: str) -> None:
+async def test_a_video_claimed_by_a_living_run_is_held(ledger: Ledger, ledger_url: str) -> None:
     video = a_video()
     await planned(ledger, video)
 
-    async with open_ledger(url) as other:
+    async with open_ledger(ledger_url) as other:
         claim = await other.claim(video.key)
 
         assert claim.held
@@ -195,19 +160,19 @@ async def test_a_video_claimed_by_a_living_run_is_held(ledger: Ledger, url: str)
             await other.intend(video.key, estimate_usd=0.28, budget_usd=None)
 
 
-async def test_a_claim_is_given_back_at_the_end_of_its_run(url: str) -> None:
+async def test_a_claim_is_given_back_at_the_end_of_its_run(ledger_url: str) -> None:
     video = a_video()
-    async with open_ledger(url) as first:
+    async with open_ledger(ledger_url) as first:
         await planned(first, video)
 
-    async with open_ledger(url) as second:
+    async with open_ledger(ledger_url) as second:
         assert not (await second.claim(video.key)).held
 
 
-async def test_an_intent_whose_process_died_is_in_doubt(url: str) -> None:
+async def test_an_intent_whose_process_died_is_in_doubt(ledger_url: str) -> None:
     script = """
 import asyncio, os, sys
-from test_ledger import a_video, planned
+from ledger_rows import a_video, planned
 from prefect_together.ledger import open_ledger
 
 async def main():
@@ -219,10 +184,10 @@ async def main():
 asyncio.run(main())
 """
     here = {"PYTHONPATH": str(Path(__file__).parent)}
-    died = await asyncio.create_subprocess_exec(sys.executable, "-c", script, url, env=os.environ | here)
+    died = await asyncio.create_subprocess_exec(sys.executable, "-c", script, ledger_url, env=os.environ | here)
     assert await died.wait() == -9
 
-    async with open_ledger(url) as ledger:
+    async with open_ledger(ledger_url) as ledger:
         claim = await ledger.claim(a_video().key)
 
         assert claim.record.state == State.IN_DOUBT
@@ -259,18 +224,18 @@ async def test_another_kind_of_database_is_named_as_a_wrong_setting() -> None:
             pass
 
 
-async def test_paid_videos_of_a_run_that_was_killed_are_found_though_their_rows_are_gone(url: str) -> None:
+async def test_paid_videos_of_a_run_that_was_killed_are_found_though_their_rows_are_gone(ledger_url: str) -> None:
     video = a_video()
-    async with open_ledger(url) as first:
+    async with open_ledger(ledger_url) as first:
         await planned(first, video)
         attempt = await first.intend(video.key, estimate_usd=0.28, budget_usd=None)
         await first.accepted(video.key, attempt, VideoJob("job-1"))
 
-        async with open_ledger(url) as beside:
+        async with open_ledger(ledger_url) as beside:
             assert await beside.paid_but_absent([], output_dir=".") == []
         ledger_runs.OWN_RUNS.discard(first.run.run_id)  # as if its process were gone
 
-        async with open_ledger(url) as later:
+        async with open_ledger(ledger_url) as later:
             found = await later.paid_but_absent([], output_dir=".")
 
     assert [record.job_id for record in found] == ["job-1"]

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator, Callable
-from pathlib import Path
 from typing import TypeVar
 
 import pytest
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import OperationalError
 
-from postgres_server import throw_away_database
 from prefect_together.errors import BudgetReached
 from prefect_together.ledger_engine import COMMIT_TRIES, LedgerEngine, LedgerUnavailable, Operation, open_engine
 from prefect_together.ledger_schema import tables
@@ -20,14 +18,9 @@ from prefect_together.ledger_schema import tables
 T = TypeVar("T")
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return str(tmp_path / "ledger.db") if request.param == "sqlite" else throw_away_database(request)
-
-
 @pytest.fixture
-async def engine(url: str) -> AsyncGenerator[LedgerEngine]:
-    async with open_engine(url) as opened:
+async def engine(ledger_url: str) -> AsyncGenerator[LedgerEngine]:
+    async with open_engine(ledger_url) as opened:
         yield opened
 
 
@@ -104,9 +97,11 @@ async def test_an_error_of_the_database_in_one_operation_leaves_its_neighbours_c
     assert await written(engine) == ["a", "b"]
 
 
-async def test_a_refusal_reaches_its_caller_as_itself_and_costs_its_neighbours_no_second_commit(url: str) -> None:
+async def test_a_refusal_reaches_its_caller_as_itself_and_costs_its_neighbours_no_second_commit(
+    ledger_url: str,
+) -> None:
     refusal = BudgetReached(1.0, 1.0, 0.28)
-    async with open_engine(url) as real:
+    async with open_engine(ledger_url) as real:
         flaky = Flaky(real)
         engine = LedgerEngine(flaky, "x")
 
@@ -116,16 +111,16 @@ async def test_a_refusal_reaches_its_caller_as_itself_and_costs_its_neighbours_n
         assert flaky.calls == 1
 
 
-async def test_a_busy_database_is_tried_again(url: str) -> None:
-    async with open_engine(url) as real:
+async def test_a_busy_database_is_tried_again(ledger_url: str) -> None:
+    async with open_engine(ledger_url) as real:
         engine = LedgerEngine(Flaky(real, *(busy() for _ in range(COMMIT_TRIES - 1))), "x")
 
         assert await engine.run(write("a")) == "a"
         assert await written(real) == ["a"]
 
 
-async def test_a_database_that_stays_busy_is_unavailable(url: str) -> None:
-    async with open_engine(url) as real:
+async def test_a_database_that_stays_busy_is_unavailable(ledger_url: str) -> None:
+    async with open_engine(ledger_url) as real:
         flaky = Flaky(real, *(busy() for _ in range(COMMIT_TRIES)))
 
         with pytest.raises(LedgerUnavailable, match="the ledger x cannot be used: database is locked"):
@@ -134,8 +129,8 @@ async def test_a_database_that_stays_busy_is_unavailable(url: str) -> None:
         assert flaky.calls == COMMIT_TRIES
 
 
-async def test_what_waits_at_the_same_moment_shares_a_commit(url: str) -> None:
-    async with open_engine(url) as real:
+async def test_what_waits_at_the_same_moment_shares_a_commit(ledger_url: str) -> None:
+    async with open_engine(ledger_url) as real:
         flaky = Flaky(real)
         engine = LedgerEngine(flaky, "x")
 
@@ -172,9 +167,9 @@ async def test_a_cancelled_caller_does_not_take_its_operation_back(engine: Ledge
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3, 5, 8])
-async def test_cancelling_every_task_loses_nothing_that_was_handed_over(url: str, turns: int) -> None:
+async def test_cancelling_every_task_loses_nothing_that_was_handed_over(ledger_url: str, turns: int) -> None:
     names = [f"{number:03}" for number in range(30)]
-    async with open_engine(url) as engine:
+    async with open_engine(ledger_url) as engine:
         callers = [asyncio.create_task(engine.run(write(name), order=(int(name) % 3, name))) for name in names]
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -185,12 +180,12 @@ async def test_cancelling_every_task_loses_nothing_that_was_handed_over(url: str
             task.cancel()
         await asyncio.gather(*callers, return_exceptions=True)
 
-    async with open_engine(url) as engine:
+    async with open_engine(ledger_url) as engine:
         assert await written(engine) == names
 
 
-async def test_closing_waits_for_what_was_handed_over(url: str) -> None:
-    async with open_engine(url) as engine:
+async def test_closing_waits_for_what_was_handed_over(ledger_url: str) -> None:
+    async with open_engine(ledger_url) as engine:
         callers = [asyncio.create_task(engine.run(write(name))) for name in "abc"]
         await asyncio.sleep(0)
 

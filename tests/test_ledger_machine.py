@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from ledger_rows import a_video
 from prefect_together import ledger_runs
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import BudgetReached, JobFailed
@@ -25,7 +26,6 @@ from prefect_together.jobs import VideoJob
 from prefect_together.ledger import ClaimLost, Ledger, open_ledger
 from prefect_together.ledger_engine import open_engine
 from prefect_together.ledger_schema import State
-from test_ledger import a_video
 
 T = TypeVar("T")
 

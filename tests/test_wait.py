@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import httpx
 import pytest
 from together import AsyncTogether
 
-from fake_clock import START_UNIX_SECONDS, FakeClock
+from fake_clock import FakeClock
 from prefect_together.client import PollMissed, VideoApi
 from prefect_together.clock import SYSTEM_CLOCK
-from prefect_together.durations import Bell
 from prefect_together.errors import AccountBlocked, FailureClass, JobFailed, JobNotFound, JobTimedOut
 from prefect_together.images import encode_image
 from prefect_together.jobs import VideoJob
@@ -24,67 +23,8 @@ from prefect_together.sandbox.faults import STORM
 from prefect_together.sandbox.jobs import MISSING
 from prefect_together.schedule import DurationBook
 from prefect_together.wait import BLOCKED_POLLS, NOT_VISIBLE_SECONDS, wait
-from scripted_api import Answer, ScriptedApi
-
-DRAFT = (Bell(1.0, -3.0, 0.5),)
-DONE = VideoJob("job-1", "completed", video_url="https://x/1", cost_usd=0.28)
-MISSED = PollMissed("HTTP 500 on retrieve")
-NOT_FOUND = JobNotFound("job-1")
-BLOCKED = AccountBlocked(401, None, "bad key")
-
-
-def at(status: str | None) -> VideoJob:
-    return VideoJob("job-1", status)
-
-
-class RememberingBook(DurationBook):
-    """Keeps what it was told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.told: list[tuple[float, float | None]] = []
-
-    def observe(self, model: str, seconds: float, *, earliest_seconds: float | None = None) -> None:
-        self.told.append((seconds, earliest_seconds))
-        super().observe(model, seconds, earliest_seconds=earliest_seconds)
-
-
-@dataclass
-class Changes:
-    seen: list[tuple[str | None, str | None]] = field(default_factory=list[tuple[str | None, str | None]])
-
-    def __call__(self, before: str | None, now: str | None) -> None:
-        self.seen.append((before, now))
-
-
-class Watch:
-    """One wait with all that it needs, in virtual time that starts when the job is submitted."""
-
-    def __init__(self, *answers: Answer) -> None:
-        self.clock = FakeClock()
-        self.api = ScriptedApi(*answers, clock=self.clock)
-        self.book, self.changes = RememberingBook(), Changes()
-        self.budget = PollBudget(clock=self.clock)
-
-    async def wait(self, *, for_seconds: float = 3600.0, submitted_ago: float = 0.0) -> VideoJob:
-        now = self.clock.time()
-        return await wait(
-            self.api,
-            "job-1",
-            model="m",
-            submitted_at=now - submitted_ago,
-            deadline=now + for_seconds,
-            book=self.book,
-            poll_budget=self.budget,
-            on_change=self.changes,
-            clock=self.clock,
-        )
-
-    @property
-    def asked_after(self) -> list[float]:
-        """Seconds from the start to each look."""
-        return [asked - START_UNIX_SECONDS for asked in self.api.asked_at]
-
+from scripted_api import Answer
+from watch import BLOCKED, DONE, DRAFT, MISSED, NOT_FOUND, Watch, at
 
 # How a wait ends
 
@@ -282,58 +222,6 @@ async def test_a_stopped_wait_leaves_no_place_in_the_budget() -> None:
     await asyncio.gather(waiting, return_exceptions=True)
 
     assert (during, watch.budget.jobs_waiting) == (1, 0)
-
-
-# What is learned
-
-
-async def test_the_stamps_of_the_service_are_learned_before_the_looks() -> None:
-    watch = Watch(at("queued"), replace(DONE, created_at=1000.0, completed_at=1090.0))
-
-    job = await watch.wait()
-
-    assert watch.book.told == [(90.0, None)]
-    assert job.generation_seconds == 90.0
-
-
-async def test_without_stamps_the_looks_around_the_end_are_learned() -> None:
-    watch = Watch(at("queued"), at("in_progress"), MISSED, DONE)
-
-    job = await watch.wait()
-
-    _, second, _, last = watch.asked_after
-    [(seconds, earliest)] = watch.book.told
-    assert (seconds, earliest) == (pytest.approx(last), pytest.approx(second))
-    assert job.generation_seconds == pytest.approx(last)
-
-
-async def test_nothing_is_learned_from_a_job_that_ended_while_nobody_watched() -> None:
-    watch = Watch(DONE)
-
-    await watch.wait(submitted_ago=86400.0)
-
-    assert watch.book.told == []
-
-
-async def test_nothing_is_learned_from_a_failure() -> None:
-    watch = Watch(at("queued"), at("failed"))
-
-    with pytest.raises(JobFailed):
-        await watch.wait()
-
-    assert watch.book.told == []
-
-
-async def test_the_model_that_is_known_is_looked_at_when_it_should_be_done() -> None:
-    watch = Watch(at("in_progress"))
-    watch.book.load("m", [90.0] * 40)
-
-    with pytest.raises(JobTimedOut):
-        await watch.wait(for_seconds=200.0)
-
-    early = [asked for asked in watch.asked_after if asked < 60.0]
-    due = [asked for asked in watch.asked_after if 80.0 <= asked <= 100.0]
-    assert len(early) < len(due)
 
 
 # Over a real socket

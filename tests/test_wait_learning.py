@@ -1,0 +1,59 @@
+"""What a wait learns of its model's durations, and what it does not learn from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from prefect_together.errors import JobFailed, JobTimedOut
+from watch import DONE, MISSED, Watch, at
+
+
+async def test_the_stamps_of_the_service_are_learned_before_the_looks() -> None:
+    watch = Watch(at("queued"), replace(DONE, created_at=1000.0, completed_at=1090.0))
+
+    job = await watch.wait()
+
+    assert watch.book.told == [(90.0, None)]
+    assert job.generation_seconds == 90.0
+
+
+async def test_without_stamps_the_looks_around_the_end_are_learned() -> None:
+    watch = Watch(at("queued"), at("in_progress"), MISSED, DONE)
+
+    job = await watch.wait()
+
+    _, second, _, last = watch.asked_after
+    [(seconds, earliest)] = watch.book.told
+    assert (seconds, earliest) == (pytest.approx(last), pytest.approx(second))
+    assert job.generation_seconds == pytest.approx(last)
+
+
+async def test_nothing_is_learned_from_a_job_that_ended_while_nobody_watched() -> None:
+    watch = Watch(DONE)
+
+    await watch.wait(submitted_ago=86400.0)
+
+    assert watch.book.told == []
+
+
+async def test_nothing_is_learned_from_a_failure() -> None:
+    watch = Watch(at("queued"), at("failed"))
+
+    with pytest.raises(JobFailed):
+        await watch.wait()
+
+    assert watch.book.told == []
+
+
+async def test_the_model_that_is_known_is_looked_at_when_it_should_be_done() -> None:
+    watch = Watch(at("in_progress"))
+    watch.book.load("m", [90.0] * 40)
+
+    with pytest.raises(JobTimedOut):
+        await watch.wait(for_seconds=200.0)
+
+    early = [asked for asked in watch.asked_after if asked < 60.0]
+    due = [asked for asked in watch.asked_after if 80.0 <= asked <= 100.0]
+    assert len(early) < len(due)
