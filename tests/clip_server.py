@@ -12,7 +12,6 @@ from aiohttp import web
 
 Answer = Callable[["ClipServer", web.Request], Awaitable[web.StreamResponse]]
 
-MODIFIED = "Wed, 01 Jul 2026 10:00:00 GMT"
 BLOCK_BYTES = 1 << 16
 
 

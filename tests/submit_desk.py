@@ -76,8 +76,8 @@ class LoggedJournal:
     async def accepted(self, attempt: int, job: VideoJob) -> None:
         self._write("accepted", f"accepted {attempt} {job.id}")
 
-    async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent, *, again: bool) -> None:
-        self._write("not_accepted", f"not_accepted {attempt} {type(error).__name__}{' again' if again else ''}")
+    async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent) -> None:
+        self._write("not_accepted", f"not_accepted {attempt} {type(error).__name__}")
 
     async def in_doubt(self, attempt: int, reason: str) -> None:
         self._write("in_doubt", f"in_doubt {attempt} {reason}")

@@ -53,7 +53,7 @@ async def test_a_refusal_for_rate_is_sent_again_after_the_time_that_it_names(sta
     first, second = desk.api.asked_at
     assert 12.0 <= second - first < 13.0
     assert desk.log == [
-        *("intend 1", "create", "not_accepted 1 RateLimited again"),
+        *("intend 1", "create", "not_accepted 1 RateLimited"),
         *("intend 2", "create", "accepted 2 job-1"),
     ]
     assert desk.pacer.ends == ["refused", "accepted"]

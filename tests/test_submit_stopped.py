@@ -34,7 +34,7 @@ class LateAnswer:
     ("result", "entry"),
     [
         (JOB, "accepted 1 job-1"),
-        (refused(after=5.0), "not_accepted 1 RateLimited again"),
+        (refused(after=5.0), "not_accepted 1 RateLimited"),
         (BadParameter(400, None, "fps"), "not_accepted 1 BadParameter"),
         (SubmissionInDoubt("HTTP 500"), "in_doubt 1 HTTP 500"),
         (RuntimeError("a bug"), "in_doubt 1 a bug"),
@@ -110,7 +110,7 @@ async def test_a_stop_while_the_intent_is_written_takes_it_back_and_sends_nothin
 
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert desk.log == ["intend 1", "not_accepted 1 NeverSent again"]
+    assert desk.log == ["intend 1", "not_accepted 1 NeverSent"]
     assert desk.pacer.ends == ["released"]
 
 
@@ -124,7 +124,7 @@ async def test_a_stop_in_a_pause_writes_nothing_more() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert desk.log == ["intend 1", "create", "not_accepted 1 NeverSent again"]
+    assert desk.log == ["intend 1", "create", "not_accepted 1 NeverSent"]
     assert desk.pacer.ends == ["released"]
 
 

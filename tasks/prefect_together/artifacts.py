@@ -58,6 +58,7 @@ async def create_progress(tally: Tally, *, budget_usd: float | None = None) -> U
 async def update_progress(
     artifact_id: UUID, tally: Tally, seconds_left: float | None, *, budget_usd: float | None = None
 ) -> None:
+    """Write the tally's share and words into the artifact of `create_progress`. Raises what Prefect's client raises."""
     share = 100.0 * tally.finished / tally.total if tally.total else 0.0
     text = progress_text(tally, seconds_left, budget_usd=budget_usd)
     await aupdate_progress_artifact(artifact_id=artifact_id, progress=share, description=text)

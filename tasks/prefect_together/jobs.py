@@ -14,8 +14,6 @@ from typing import Any, cast
 
 from prefect_together.errors import FailureClass
 
-FINAL_STATUSES = frozenset({"completed", "failed", "cancelled"})
-
 BAD_PARAMETER_CODES = frozenset(
     {
         "unsupportedparameter",
@@ -59,6 +57,7 @@ class VideoJob:
 
     @property
     def is_failed(self) -> bool:
+        """Given up by the service: `failed` or `cancelled`."""
         return self.status in ("failed", "cancelled")
 
     @property

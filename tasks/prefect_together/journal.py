@@ -57,7 +57,7 @@ class LedgerJournal:
             raise
         self.tally.set(self.key, State.SUBMITTED)
 
-    async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent, *, again: bool) -> None:
+    async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent) -> None:
         state, failure_class = State.PLANNED, None
         if isinstance(error, BadParameter | ImageChanged):
             state, failure_class = State.FAILED, "bad_parameter"

@@ -55,10 +55,12 @@ class VideoRecord:
 
     @property
     def estimate_usd(self) -> float | None:
+        """What one job was estimated at when it was sent; None if the price is unknown."""
         return to_usd(self.estimate_micro_usd)
 
     @property
     def cost_usd(self) -> float | None:
+        """What the service charged for all jobs of this video; None while it has said nothing."""
         return to_usd(self.cost_micro_usd)
 
 

@@ -164,6 +164,7 @@ def _decode_alone(context: VideoCodecContext, packet: Packet[VideoStream]) -> Vi
 
 
 def length_seconds(opened: InputContainer, stream: VideoStream, end_seconds: float) -> float:
+    """The stream's length, else the container's, else `end_seconds`, where its last frame ends."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
     return opened.duration / 1_000_000 if opened.duration is not None else end_seconds

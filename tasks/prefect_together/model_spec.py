@@ -37,6 +37,7 @@ class Lengths:
     default: float | None = None
 
     def allows(self, seconds: float) -> bool:
+        """Whether a clip may be so long."""
         if self.values:
             return seconds in self.values
         if self.whole and seconds != int(seconds):

@@ -47,7 +47,6 @@ class RunOutcome:
     totals: Totals
     output_dir: str
     page: str
-    stopped: bool = False
     notes: tuple[str, ...] = ()
 
     @property

@@ -35,6 +35,7 @@ class PlannedVideo:
 
     @property
     def extension(self) -> str:
+        """The file's, dot included; MP4 unless WEBM is asked for."""
         return ".webm" if self.request.output_format == "WEBM" else ".mp4"
 
     def free_file(self, taken: Collection[str]) -> str:
@@ -75,6 +76,7 @@ class Plan:
 
     @property
     def low_usd(self) -> float:
+        """The sum at the lower reading of each price; what is unknown counts nothing."""
         return sum(video.low_usd or 0.0 for video in self.videos.values())
 
     @property

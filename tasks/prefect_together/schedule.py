@@ -157,6 +157,7 @@ class DurationBook:
         return plan
 
     def median_seconds(self, model: str) -> float:
+        """How long half of the model's jobs take at most."""
         return self.quantile(model, 0.5)
 
     def quantile(self, model: str, q: float, *, elapsed_seconds: float = 0.0) -> float:

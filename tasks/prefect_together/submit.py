@@ -28,9 +28,17 @@ class Journal(Protocol):
         """Make the intent durable; return the attempt's number. May raise BudgetReached: then nothing is sent."""
         ...
 
-    async def accepted(self, attempt: int, job: VideoJob) -> None: ...
-    async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent, *, again: bool) -> None: ...
-    async def in_doubt(self, attempt: int, reason: str) -> None: ...
+    async def accepted(self, attempt: int, job: VideoJob) -> None:
+        """Write the id of a job that is paid from now on."""
+        ...
+
+    async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent) -> None:
+        """Write that nothing is billed: refused, or never sent. It may be tried again, as another attempt."""
+        ...
+
+    async def in_doubt(self, attempt: int, reason: str) -> None:
+        """Write that a job may exist and be billed."""
+        ...
 
 
 @dataclass(slots=True)
@@ -44,7 +52,7 @@ class NoJournal:
         return self.attempts
 
     async def accepted(self, attempt: int, job: VideoJob) -> None: ...
-    async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent, *, again: bool) -> None: ...
+    async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent) -> None: ...
     async def in_doubt(self, attempt: int, reason: str) -> None: ...
 
 
@@ -70,7 +78,7 @@ async def submit(
             pacer.released()
             raise refusal
         try:
-            job = await _attempt(api, request, journal, give_up_at, clock, last_try=never_sent >= NEVER_SENT_TRIES - 1)
+            job = await _attempt(api, request, journal)
         except RateLimited as error:
             refusal = error
             pacer.refused(error.retry_after_seconds)
@@ -93,9 +101,7 @@ async def submit(
             return job
 
 
-async def _attempt(
-    api: VideoApi, request: VideoRequest, journal: Journal, give_up_at: float, clock: Clock, *, last_try: bool
-) -> VideoJob:
+async def _attempt(api: VideoApi, request: VideoRequest, journal: Journal) -> VideoJob:
     """One create call with its entries in the journal. A cancellation does not tear the call from its entry."""
     attempt = await _intend(journal)
     call = asyncio.create_task(api.create(request))
@@ -104,12 +110,8 @@ async def _attempt(
     except asyncio.CancelledError:
         await _end_cancelled(call, journal, attempt)
         raise
-    except (RateLimited, NeverSent) as error:
-        tries_over = clock.time() >= give_up_at or (last_try and isinstance(error, NeverSent))
-        await journal.not_accepted(attempt, error, again=not tries_over)
-        raise
-    except SubmissionRefused as error:
-        await journal.not_accepted(attempt, error, again=False)
+    except (SubmissionRefused, NeverSent) as error:
+        await journal.not_accepted(attempt, error)
         raise
     except SubmissionInDoubt as error:
         await journal.in_doubt(attempt, error.reason)
@@ -131,7 +133,7 @@ async def _intend(journal: Journal) -> int:
     except asyncio.CancelledError:
         await asyncio.wait([intent])
         if not intent.cancelled() and intent.exception() is None:
-            await journal.not_accepted(intent.result(), NeverSent("the run was stopped before it was sent"), again=True)
+            await journal.not_accepted(intent.result(), NeverSent("the run was stopped before it was sent"))
         raise
 
 
@@ -148,6 +150,6 @@ async def _end_cancelled(call: asyncio.Task[VideoJob], journal: Journal, attempt
     if error is None:
         await journal.accepted(attempt, call.result())
     elif isinstance(error, SubmissionRefused | NeverSent):
-        await journal.not_accepted(attempt, error, again=isinstance(error, RateLimited | NeverSent))
+        await journal.not_accepted(attempt, error)
     else:
         await journal.in_doubt(attempt, error.reason if isinstance(error, SubmissionInDoubt) else str(error))

@@ -36,6 +36,7 @@ class Tally:
         self.finished_before = self.finished
 
     def set(self, key: str, state: State) -> None:
+        """Note a video's state; videos that are not of this table are not counted."""
         if key in self.states:
             self.states[key] = state
 

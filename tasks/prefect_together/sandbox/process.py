@@ -58,6 +58,7 @@ class SandboxProcess:
 
     @property
     def pid(self) -> int | None:
+        """The process's id; None while it does not run."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> Self:

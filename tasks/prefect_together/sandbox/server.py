@@ -146,6 +146,7 @@ class Sandbox(Scripting):
 
     @property
     def base_url(self) -> str:
+        """What TOGETHER_BASE_URL is set to, without a slash at its end."""
         return self._service.base_url
 
     @property
@@ -154,6 +155,7 @@ class Sandbox(Scripting):
         return self._on_loop(lambda: list(self._service.recorder.requests))
 
     def clear_faults(self) -> None:
+        """End all faults, those with a share of all requests too."""
         self._on_loop(self._service.faults.clear)
 
     def expire_links(self) -> None:
