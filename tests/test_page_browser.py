@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
@@ -305,17 +304,13 @@ def test_nothing_sticks_out_at_any_width_and_theme(show: Show, width: int, dark:
 
 
 @pytest.mark.parametrize("count", [1_000, 10_000])
-def test_a_long_table_is_there_at_once_and_answers_at_once(show: Show, count: int) -> None:
+def test_of_a_long_table_only_what_is_near_the_window_is_in_the_document(show: Show, count: int) -> None:
     rows = [*films(count - 1), result(count + 1, prompt="the needle")]
 
-    start = time.perf_counter()
     page = show(rows)
     page.wait_for_selector(".card")
-    ready_seconds = time.perf_counter() - start
-    search_milliseconds = page.evaluate(
-        """() => { const start = performance.now(); choose({ query: "needle" }); return performance.now() - start; }"""
-    )
+    cards = page.locator(".card").count()
+    page.evaluate("""() => choose({ query: "needle" })""")
 
-    assert ready_seconds < 5
-    assert search_milliseconds < 1000
+    assert cards < 200
     assert prompts(page) == ["the needle"]
