@@ -23,7 +23,7 @@ DEFAULTS = SandboxSettings()
 
 def main() -> int:
     """Serve until SIGINT, SIGTERM or, if asked for, the end of stdin. Exit code 2 for a wrong argument."""
-    parser = _parser()
+    parser = command_parser()
     given = parser.parse_args()
     try:
         settings = _settings(given)
@@ -89,7 +89,8 @@ def _settings(given: argparse.Namespace) -> SandboxSettings:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The command line of the sandbox as a program."""
     parser = argparse.ArgumentParser(
         prog="python -m prefect_together.sandbox",
         description=about,
