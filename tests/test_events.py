@@ -10,8 +10,8 @@ from prefect.events import Event
 from prefect.events.clients import AssertingPassthroughEventsClient
 from prefect.events.worker import EventsWorker
 
-from prefect_together.errors import CanaryFailed
-from prefect_together.events import emit_video_event, run_events
+from prefect_together.errors import AccountBlocked, BudgetReached, CanaryFailed, ServiceStuck, TogetherVideoError
+from prefect_together.events import ACCOUNT_BLOCKED, BUDGET_REACHED, emit_video_event, run_events
 from prefect_together.outcome import RunOutcome
 from prefect_together.plan import make_plan
 from prefect_together.results import RowResult, TakeResult, totals
@@ -86,11 +86,20 @@ def test_outside_a_flow_run_nothing_is_emitted() -> None:
     emit_video_event("downloaded", replace(video, row_id="x" * 100_000))
 
 
-def test_rows_refused_for_their_canary_are_not_taken_for_a_blocked_account() -> None:
-    error = str(CanaryFailed(MODEL, "r1", "job job-1 failed (moderation)"))
-    take = TakeResult(row_id="r2", status="refused", model=MODEL, parameters={}, error=error)
+@pytest.mark.parametrize(
+    ("error", "event"),
+    [
+        (BudgetReached(1.0, 0.9, 0.28), BUDGET_REACHED),
+        (BudgetReached(1.0, 0.9, None), BUDGET_REACHED),
+        (AccountBlocked(402, None, "no credits"), ACCOUNT_BLOCKED),
+        (CanaryFailed(MODEL, "r1", "job job-1 failed (moderation)"), None),
+        (ServiceStuck(20), None),
+    ],
+)
+def test_each_reason_not_to_send_a_row_has_its_own_event_or_none(error: TogetherVideoError, event: str | None) -> None:
+    take = TakeResult(row_id="r2", status="refused", model=MODEL, parameters={}, error=str(error))
     rows = (RowResult(number=3, cells={}, takes=(take,)),)
 
     events = dict(run_events(RunOutcome(rows, totals(rows), "out", "out/index.html")))
 
-    assert events == {}
+    assert list(events) == ([event] if event else [])

@@ -10,6 +10,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.exceptions import EventTooLarge
 
+from prefect_together.advice import kind_of
 from prefect_together.outcome import RunOutcome
 from prefect_together.plan import PlannedVideo
 from prefect_together.results import RowResult
@@ -70,13 +71,12 @@ def run_events(outcome: RunOutcome) -> Iterator[tuple[str, dict[str, Any]]]:
         usd = outcome.totals.in_doubt_usd
         message = f"{_rows(in_doubt)} in doubt: {dollars(usd)} may have been billed without a clip"
         yield IN_DOUBT, _payload(f"{message}; resubmit_in_doubt sends them again", in_doubt, usd, outcome)
-    refused = [row for row in outcome.rows if row.status == "refused"]
-    by_budget = [row for row in refused if _is_for_budget(row)]
+    by_budget = _refused_for(outcome, "budget", "price")
     if by_budget:
         usd = _estimate(by_budget)
         message = f"budget reached: {_rows(by_budget)} not sent, {dollars(usd)} more needed"
         yield BUDGET_REACHED, _payload(message, by_budget, usd, outcome)
-    by_account = [row for row in refused if not _is_for_budget(row) and not _is_for_canary(row)]
+    by_account = _refused_for(outcome, "account")
     if by_account:
         error = next((take.error for row in by_account for take in row.takes if take.error), "no reason known")
         message = f"the account is blocked: {_rows(by_account)} not sent; {error[:300]}"
@@ -94,14 +94,10 @@ def _payload(message: str, rows: list[RowResult], usd: float, outcome: RunOutcom
     }
 
 
-def _is_for_budget(row: RowResult) -> bool:
-    """BudgetReached and AccountBlocked both end `refused`; their messages begin differently."""
-    return any((take.error or "").startswith("budget ") for take in row.takes)
-
-
-def _is_for_canary(row: RowResult) -> bool:
-    """CanaryFailed ends `refused` too; the canary itself is a failed row, of which the run's state tells."""
-    return any((take.error or "").startswith("not sent: canary row ") for take in row.takes)
+def _refused_for(outcome: RunOutcome, *kinds: str) -> list[RowResult]:
+    """Rows that were not sent, for one of these reasons of `advice`."""
+    refused = [row for row in outcome.rows if row.status == "refused"]
+    return [row for row in refused if any(take.status == "refused" and kind_of(take) in kinds for take in row.takes)]
 
 
 def _estimate(rows: list[RowResult]) -> float:
