@@ -18,10 +18,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from prefect_together.batch import RunSettings
 from prefect_together.generate import remembered_plan
 from prefect_together.parameters import BlockName, LedgerPlace
 from prefect_together.places import Places
+from prefect_together.run_settings import RunSettings
 from prefect_together.table_run import run_plan
 
 

@@ -19,10 +19,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from prefect_together.batch import RunSettings
 from prefect_together.parameters import BlockName, Budget, ForAllRows, Image, Images, Model, for_all_rows
 from prefect_together.places import Places
 from prefect_together.plan import Plan
+from prefect_together.run_settings import RunSettings
 from prefect_together.single import plan_video
 from prefect_together.table_run import run_plan
 

@@ -21,7 +21,6 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from prefect_together.batch import RunSettings
 from prefect_together.parameters import (
     ApprovalLimit,
     BlockName,
@@ -32,6 +31,7 @@ from prefect_together.parameters import (
     ModelOrTable,
 )
 from prefect_together.places import Places
+from prefect_together.run_settings import RunSettings
 from prefect_together.table_run import run_table
 
 

@@ -12,8 +12,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from prefect_together.batch import RunSettings
 from prefect_together.places import Places
+from prefect_together.run_settings import RunSettings
 from prefect_together.shard_run import run_shard
 from prefect_together.shares import Share
 

@@ -29,11 +29,11 @@ from prefect_together.pacing import SubmitPacer
 from prefect_together.plan import Plan, PlannedVideo
 from prefect_together.poll_budget import PollBudget
 from prefect_together.requests import VideoRequest
+from prefect_together.run_settings import RunSettings
 from prefect_together.schedule import DurationBook
 from prefect_together.session import VideoSession
 from prefect_together.storage import LocalStore
 from prefect_together.tally import Tally
-from prefect_together.video_run import RunSettings
 
 T = TypeVar("T")
 

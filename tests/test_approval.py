@@ -17,9 +17,9 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect_together.approval import price_text, to_be_sent
 from prefect_together.errors import NotApproved
 from prefect_together.places import Places
+from prefect_together.run_settings import RunSettings
 from prefect_together.table_plan import TableToPlan
 from prefect_together.table_run import run_table
-from prefect_together.video_run import RunSettings
 from table_of_prompts import FLOWS, MODEL, Desk, load_script, prompts, table_text
 
 CAT, HARBOUR = "A cat asleep on a drum", "A harbour at dawn"

@@ -18,8 +18,9 @@ from ledger_rows import a_video
 from prefect_together.errors import JobFailed
 from prefect_together.ledger import HERE, open_ledger
 from prefect_together.ledger_schema import State
+from prefect_together.run_settings import RunSettings
 from prefect_together.storage import LocalStore
-from prefect_together.video_run import GONE_SECONDS, RunSettings
+from prefect_together.video_run import GONE_SECONDS
 from prefect_together.wait import NOT_VISIBLE_SECONDS
 
 

@@ -22,8 +22,8 @@ from prefect_together.errors import SettingsInvalid, SubmissionInDoubt
 from prefect_together.ledger import HERE, Ledger, open_ledger
 from prefect_together.ledger_engine import LedgerEngine, LedgerUnavailable, Operation, open_engine
 from prefect_together.ledger_schema import State
+from prefect_together.run_settings import RunSettings
 from prefect_together.storage import LocalStore
-from prefect_together.video_run import RunSettings
 from table_of_prompts import Desk, prompts
 
 

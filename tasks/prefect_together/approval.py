@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 from prefect_together.errors import NotApproved
 from prefect_together.ledger import VideoRecord
 from prefect_together.plan import Plan, PlannedVideo
-from prefect_together.video_run import RunSettings
+from prefect_together.run_settings import RunSettings
 from prefect_together.wording import dollars, duration, markdown_cell
 
 POLL_SECONDS = 2

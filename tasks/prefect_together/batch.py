@@ -16,13 +16,14 @@ from prefect_together.ledger_engine import LedgerUnavailable
 from prefect_together.ledger_schema import State
 from prefect_together.plan import Plan, PlannedVideo
 from prefect_together.remembered import video_of
+from prefect_together.run_settings import RunSettings
 from prefect_together.session import MAX_DOWNLOADS, VideoSession
 from prefect_together.shares import ALONE, Share
 from prefect_together.storage import OutputStore
 from prefect_together.tally import FINISHED, Tally
 from prefect_together.tasks import forget_results
 from prefect_together.unstored_results import results_not_stored
-from prefect_together.video_run import RunSettings, VideoRun
+from prefect_together.video_run import VideoRun
 
 HELD_PAUSE_SECONDS, LONGEST_HELD_PAUSE_SECONDS = 1.0, 15.0
 """Between looks at videos that another run works on."""
@@ -302,6 +303,3 @@ class Batch:
 
     def _is_over(self, video: PlannedVideo) -> bool:
         return self._tally.states[video.key] in FINISHED
-
-
-__all__ = ["Batch", "RunSettings"]

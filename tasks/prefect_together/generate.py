@@ -14,7 +14,6 @@ from uuid import UUID
 
 from prefect_together.approval import ask_if_above
 from prefect_together.artifacts import create_progress, publish_results, quiet_about_the_server, update_progress
-from prefect_together.batch import RunSettings
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger import Ledger, open_ledger
@@ -25,6 +24,7 @@ from prefect_together.places import Places, RunLogger, Work, open_batch
 from prefect_together.plan import Plan
 from prefect_together.remembered import from_text, to_text
 from prefect_together.results import totals
+from prefect_together.run_settings import RunSettings
 from prefect_together.shares import Share
 from prefect_together.storage import OutputStore, open_store, redacted
 from prefect_together.summary import Shown

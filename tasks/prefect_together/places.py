@@ -10,11 +10,12 @@ from pathlib import Path
 
 from together import AsyncTogether
 
-from prefect_together.batch import Batch, RunSettings
+from prefect_together.batch import Batch
 from prefect_together.client import open_client
 from prefect_together.ledger import HERE, LEDGER_FILE, Ledger
 from prefect_together.outputs import PAGE_FILE
 from prefect_together.plan import Plan
+from prefect_together.run_settings import RunSettings
 from prefect_together.schedule import DurationBook
 from prefect_together.session import REQUESTS_PER_SECOND, open_session
 from prefect_together.shares import ALONE, Share

@@ -11,7 +11,6 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
-from prefect_together.batch import RunSettings
 from prefect_together.console import plain_task_lines
 from prefect_together.errors import Problem, SettingsInvalid, TogetherVideoError
 from prefect_together.ledger import open_ledger
@@ -19,6 +18,7 @@ from prefect_together.ledger_engine import parse_ledger_url
 from prefect_together.local_prefect import Stopped, until_stopped
 from prefect_together.places import Places, RunLogger, Work, open_batch
 from prefect_together.process import this_machine
+from prefect_together.run_settings import RunSettings
 from prefect_together.shards import marker
 from prefect_together.shared_plan import SharedPlan, join, missing_images
 from prefect_together.shares import Share

@@ -27,11 +27,12 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Cancelled, Cancelling, Crashed
 
 from prefect_together.artifacts import quiet_about_the_server
-from prefect_together.batch import Batch, RunSettings
+from prefect_together.batch import Batch
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid
 from prefect_together.ledger_engine import parse_ledger_url
 from prefect_together.places import Places, RunLogger, Work
+from prefect_together.run_settings import RunSettings
 from prefect_together.shared_plan import gone, lay_down, sweep
 from prefect_together.shares import NO_SERVER, Share
 from prefect_together.tally import FINISHED

@@ -13,7 +13,6 @@ from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
-from prefect_together.batch import RunSettings
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.console import plain_task_lines
 from prefect_together.errors import NotApproved, TogetherVideoError
@@ -24,6 +23,7 @@ from prefect_together.outcome import RowsFailed, RunOutcome
 from prefect_together.parameters import VideoParameters
 from prefect_together.places import Places
 from prefect_together.plan import Plan
+from prefect_together.run_settings import RunSettings
 from prefect_together.table_plan import TableToPlan
 from prefect_together.tally import Tally
 
