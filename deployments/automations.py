@@ -27,7 +27,7 @@ FLOWS = ["generate-videos", "generate-video", "collect-videos"]
 STATE_BODY = """\
 {{ flow.name }} / {{ flow_run.name }} is {{ flow_run.state.name }}.
 
-{{ flow_run.state.message|truncate(700) }}
+{{ (flow_run.state.message or '')|truncate(700) }}
 
 {{ flow_run|ui_url or '' }}
 """

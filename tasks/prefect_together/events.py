@@ -79,7 +79,7 @@ def run_events(outcome: RunOutcome) -> Iterator[tuple[str, dict[str, Any]]]:
     by_account = _refused_for(outcome, "account")
     if by_account:
         error = next((take.error for row in by_account for take in row.takes if take.error), "no reason known")
-        message = f"the account is blocked: {_rows(by_account)} not sent; {error[:300]}"
+        message = f"the account is blocked: {_rows(by_account)} not sent; {error[:300].rstrip('.')}"
         yield ACCOUNT_BLOCKED, _payload(message, by_account, _estimate(by_account), outcome)
 
 
