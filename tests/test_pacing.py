@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from email.utils import format_datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fake_clock import START_UNIX_SECONDS, FakeClock
-from prefect_together.pacing import SubmitPacer, ratelimit_delay
+from prefect_together.pacing import MAX_RATELIMIT_SECONDS, SubmitPacer, ratelimit_delay
 from prefect_together.sandbox.ratelimit import DynamicLimit
 
 ROUND_TRIP_SECONDS = 0.05
@@ -293,6 +295,7 @@ NOW = START_UNIX_SECONDS
         ({"x-ratelimit-reset": "nan", "retry-after": "inf"}, None),
         ({"x-ratelimit-reset": "soon", "retry-after": "4"}, 4.0),
         ({"x-ratelimit-reset": ""}, None),
+        ({"Retry-After": "Mon, 01 Jan 99999999999 00:00:00 GMT"}, None),
     ],
 )
 def test_the_wait_that_an_answer_asks_for(headers: dict[str, str], seconds: float | None) -> None:
@@ -303,3 +306,15 @@ def test_a_date_is_compared_with_the_service_s_own_clock() -> None:
     headers = {"Date": "Tue, 10 Nov 2026 10:00:00 GMT", "Retry-After": "Tue, 10 Nov 2026 10:00:25 GMT"}
 
     assert ratelimit_delay(headers, now_unix_seconds=0.0) == 25.0
+
+
+NUMBERS = st.one_of(st.integers(0, 99), st.integers()).map(str)
+DATES = st.builds("{} {} {} {}:{}:{} {}".format, NUMBERS, st.just("Jan"), *[NUMBERS] * 4, NUMBERS | st.just("GMT"))
+HEADERS = st.text(max_size=40) | NUMBERS | DATES
+
+
+@given(HEADERS, HEADERS)
+def test_no_header_asks_for_a_wait_that_is_none(header: str, date: str) -> None:
+    seconds = ratelimit_delay({"Date": date, "Retry-After": header, "x-ratelimit-reset": header})
+
+    assert seconds is None or 0.0 <= seconds <= MAX_RATELIMIT_SECONDS

@@ -190,7 +190,7 @@ def retry_after_seconds(header: str | None, now_seconds: float) -> float:
         return float(header)
     try:
         when = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):  # the year 99999999999
         return 0.0
     when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
     return max(0.0, when.timestamp() - now_seconds)

@@ -219,6 +219,6 @@ def _http_date(value: str) -> float | None:
     """The unix time of an HTTP date."""
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # the year 99999999999
         return None
     return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
