@@ -18,6 +18,7 @@ from batch_place import (
     some,
     working,
 )
+from ledger_rows import a_video
 from prefect_together.errors import SettingsInvalid, SubmissionInDoubt
 from prefect_together.ledger import HERE, Ledger, open_ledger
 from prefect_together.ledger_engine import LedgerEngine, LedgerUnavailable, Operation, open_engine
@@ -90,12 +91,31 @@ def test_two_overlapping_runs_told_to_send_again_send_each_doubtful_row_once(bat
 
 
 def test_a_stuck_service_gets_no_more_than_twice_what_may_be_in_flight(timeless_place: Place) -> None:
-    ended = timeless_place.run(some(12), service := Service(working), max_in_flight=2)
+    ended = timeless_place.run(some(12), service := Service(working), max_in_flight=4)
 
-    assert 2 <= len(service.created) <= 2 + 2
+    assert 4 <= len(service.created) <= 4 + 4
     assert ended.states == {"submitted": len(service.created), "refused": 12 - len(service.created)}
     reasons = {record.error for record in ended.records.values() if record.state == State.REFUSED}
-    assert reasons == {"not sent: 2 jobs in a row were not done in time; run again later"}
+    assert reasons == {"not sent: 4 jobs in a row were not done in time; run again later"}
+
+
+def test_jobs_left_by_earlier_runs_that_time_out_do_not_stop_a_healthy_run(timeless_place: Place) -> None:
+    left, new = [a_video(f"left{number}") for number in range(4)], some(8)
+    for number, video in enumerate(left):
+        timeless_place.buy(video, f"job-left-{number}")
+    service = Service(answers={f"job-left-{number}": working for number in range(4)})
+
+    ended = timeless_place.run([*left, *new], service, max_in_flight=4)
+
+    assert ended.states == {"submitted": 4, "downloaded": 8}
+
+
+def test_one_slow_job_at_a_time_does_not_stop_the_run(timeless_place: Place) -> None:
+    service = Service(answers={"job-1": working, "job-2": working})
+
+    ended = timeless_place.run(some(5), service, max_in_flight=1)
+
+    assert ended.states == {"submitted": 2, "downloaded": 3}
 
 
 class Breaking:

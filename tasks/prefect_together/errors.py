@@ -175,7 +175,10 @@ class SubmissionInDoubt(TogetherVideoError):
 
 
 class ServiceStuck(TogetherVideoError):
-    """As many jobs in a row as may be in flight were not done by their deadline. Nothing more is sent in this run."""
+    """As many jobs in a row as may be in flight, at least three, were not done by their deadline: nothing more is sent.
+
+    Jobs of earlier runs do not count.
+    """
 
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)

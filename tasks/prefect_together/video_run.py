@@ -40,6 +40,8 @@ UPSTREAM_JOBS = 2
 """Jobs that one video may use up: one, and one more after an upstream failure."""
 GONE_SECONDS = 48 * 3600.0
 """A job that answers 404 is given up when it is so old. Before that, a wrong key or address is the likelier reason."""
+LEAST_LATE = 3
+"""Jobs of this run in a row that time out before the service counts as stuck, however few may be in flight."""
 
 
 class VideoRun:
@@ -103,7 +105,7 @@ class VideoRun:
         """Create the job unless there is one, wait for it; one more job after an upstream failure."""
         jobs = record.jobs
         job = VideoJob(record.job_id, model=record.model) if record.job_id and record.state == State.SUBMITTED else None
-        submitted_at = record.submitted_at or self._session.clock.time()
+        submitted_at, is_new = record.submitted_at or self._session.clock.time(), False
         while True:
             if job is None and (refusal := await self._refusal(video)) is not None:
                 await self._refuse(video, refusal)
@@ -111,12 +113,12 @@ class VideoRun:
             async with self._slots.slot(already_there=job is not None):
                 if job is None:
                     job = await self._create(video)
-                    submitted_at = self._session.clock.time()
+                    submitted_at, is_new = self._session.clock.time(), True
                     jobs += 1
                 if job is None:
                     return None
                 may_repeat = may_send and jobs < UPSTREAM_JOBS
-                done, again = await self._wait(video, job, submitted_at, may_repeat=may_repeat)
+                done, again = await self._wait(video, job, submitted_at, is_new=is_new, may_repeat=may_repeat)
             if not again:
                 return done
             job = None
@@ -167,9 +169,9 @@ class VideoRun:
         return None
 
     async def _wait(
-        self, video: PlannedVideo, job: VideoJob, submitted_at: float, *, may_repeat: bool
+        self, video: PlannedVideo, job: VideoJob, submitted_at: float, *, is_new: bool, may_repeat: bool
     ) -> tuple[VideoJob | None, bool]:
-        """The completed job, or None; and whether the video is planned anew."""
+        """The completed job, or None; and whether the video is planned anew. `is_new`: this run has created the job."""
         try:
             done = await wait_for_video(
                 of_a_task(job),
@@ -191,8 +193,9 @@ class VideoRun:
                 await self._ledger.note(video.key, f"{error}: is it the right key and address?", state=State.SUBMITTED)
             return None, False
         except JobTimedOut as error:
-            self._late_in_a_row += 1
-            if self._late_in_a_row >= self._settings.max_in_flight and self.breaker.reason is None:
+            self._late_in_a_row += is_new  # those of earlier runs, perhaps long lost, say nothing of the service now
+            enough = max(self._settings.max_in_flight, LEAST_LATE)
+            if self._late_in_a_row >= enough and self.breaker.reason is None:
                 self.breaker.reason = ServiceStuck(self._late_in_a_row)
             await self._ledger.note(video.key, str(error), state=State.SUBMITTED)
             return None, False
