@@ -118,6 +118,7 @@ class Place:
     folder: Path
     clock: Clock = SYSTEM_CLOCK
     opened: OpenLedger = field(default=lambda url: open_ledger(url))
+    session: type[Session] = Session
 
     @property
     def url(self) -> str:
@@ -168,7 +169,7 @@ class Place:
     ) -> Ended:
         clock = self.clock
         soon = DurationBook(min_seconds=0.01, max_seconds=0.05) if clock is SYSTEM_CLOCK else DurationBook()
-        session = Session(service, cast(Any, None), SubmitPacer(clock), PollBudget(clock=clock), soon, clock)
+        session = self.session(service, cast(Any, None), SubmitPacer(clock), PollBudget(clock=clock), soon, clock)
         tally, error = Tally(clock.time()), None
         await store.prepare()
         async with self.opened(self.url) as ledger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +15,15 @@ from batch_place import (
     Ended,
     Place,
     Service,
+    Session,
     T,
     some,
     working,
 )
 from ledger_rows import a_video
+from prefect_together.download import MAX_CLIP_BYTES, DownloadedClip
 from prefect_together.errors import SettingsInvalid, SubmissionInDoubt
+from prefect_together.jobs import VideoJob
 from prefect_together.ledger import HERE, Ledger, open_ledger
 from prefect_together.ledger_engine import LedgerEngine, LedgerUnavailable, Operation, open_engine
 from prefect_together.ledger_schema import State
@@ -49,6 +53,44 @@ def test_an_error_nobody_foresaw_in_one_create_call_is_in_doubt_and_loses_no_oth
 
     assert ended.states == {"downloaded": 11, "in_doubt": 1}
     assert ended.totals.in_doubt_usd == pytest.approx(0.28)
+
+
+def test_a_finished_clip_is_recorded_before_all_other_downloads_are_through(batch_place: Place) -> None:
+    all_want_one, first_is_recorded = asyncio.Event(), asyncio.Event()
+
+    class OneAtATime(Session):
+        wanted = begun = 0
+
+        def __init__(self, *parts: Any) -> None:
+            super().__init__(*parts)
+            self.download_slots = asyncio.Semaphore(1)
+
+        async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
+            self.wanted += 1
+            if self.wanted == 6:
+                all_want_one.set()
+            async with self.download_slots:
+                await all_want_one.wait()
+                self.begun += 1
+                if self.begun == 6:
+                    await asyncio.wait_for(first_is_recorded.wait(), timeout=5)
+                return await super().download(job, target, max_bytes=max_bytes)
+
+    class Noticing(LocalStore):
+        async def publish(self, local: Path, name: str) -> None:
+            await super().publish(local, name)
+            first_is_recorded.set()
+
+    batch_place.session = OneAtATime
+
+    @flow(name="a-batch", persist_result=False)
+    async def work() -> Ended:
+        store = Noticing(batch_place.folder / "out")
+        return await batch_place._run(some(6), Service(), RunSettings(), HERE, store)  # pyright: ignore[reportPrivateUsage]
+
+    ended = batch_place.prefect.run(work)
+
+    assert ended.states == {"downloaded": 6}
 
 
 def test_two_overlapping_runs_told_to_send_again_send_each_doubtful_row_once(batch_place: Place) -> None:

@@ -226,8 +226,7 @@ class VideoRun:
                 session=as_it_is(self._session),
                 max_bytes=self._settings.max_clip_bytes,
             )
-            async with self._session.download_slots:  # to a remote store this is an upload
-                await self._store.publish(clip.path, file)
+            await self._store.publish(clip.path, file)  # not behind the downloads that wait: the clip is not safe yet
         except DownloadFailed as error:
             await self._ledger.note(video.key, str(error), state=State.COMPLETED, failure_class="download")
             return False
