@@ -27,6 +27,9 @@ MAX_DOWNLOADS = 16
 REQUESTS_PER_SECOND = 100.0
 """Polls of one process over all its jobs, fewer after a refusal; the service publishes no limit (November 2026)."""
 
+LINK_PAUSES_SECONDS = (1.0, 4.0, 15.0)
+"""The least waits before a fresh link is asked for again when there was no answer."""
+
 
 @dataclass(slots=True, eq=False)
 class VideoSession:
@@ -41,11 +44,26 @@ class VideoSession:
     download_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_DOWNLOADS))
 
     async def fresh_link(self, job_id: str) -> str:
-        """Ask the job for its link again. Raises LinkExpired if there is none to be had now."""
-        try:
-            job = await self.api.retrieve(job_id)
-        except (PollMissed, JobNotFound, AccountBlocked) as error:
-            raise LinkExpired(f"no fresh link for job {job_id}: {error}") from error
+        """Ask the job for its link again, within the poll budget. Raises LinkExpired if there is none to be had now.
+
+        A missed question is put again a few times, after as long as the service says.
+        """
+        pauses = iter(LINK_PAUSES_SECONDS)
+        while True:
+            await self.poll_budget.acquire()
+            try:
+                job = await self.api.retrieve(job_id)
+            except PollMissed as missed:
+                if missed.is_rate_limit:
+                    self.poll_budget.refused(missed.retry_after_seconds)
+                pause = next(pauses, None)
+                if pause is None:
+                    raise LinkExpired(f"no fresh link for job {job_id}: {missed}") from missed
+                await self.clock.sleep(max(pause, missed.retry_after_seconds or 0.0))
+            except (JobNotFound, AccountBlocked) as error:
+                raise LinkExpired(f"no fresh link for job {job_id}: {error}") from error
+            else:
+                break
         if not job.video_url:
             raise LinkExpired(f"job {job_id} is {job.status} and gives no link")
         return job.video_url
