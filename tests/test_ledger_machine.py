@@ -291,4 +291,4 @@ class TestLedger(LedgerMachine.TestCase):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 class TestLedgerLong(LedgerMachine.TestCase):
-    settings = settings(UNHURRIED, max_examples=400, stateful_step_count=50)
+    settings = settings(UNHURRIED, max_examples=200, stateful_step_count=50)
