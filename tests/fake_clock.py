@@ -27,13 +27,19 @@ class FakeClock:
         """Every length asked of `sleep`, in order."""
         self._auto = auto
         self._now = 0.0
+        self._set_back = (0.0, 0.0)
         self._start_unix_seconds = start_unix_seconds
         self._order = itertools.count()
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._pumping = False
 
     def time(self) -> float:
-        return self._start_unix_seconds + self._now
+        seconds, back = self._set_back
+        return self._start_unix_seconds + self._now - (back if self._now >= seconds else 0.0)
+
+    def set_back(self, by_seconds: float, *, at_seconds: float) -> None:
+        """From `at_seconds` on the wall clock is so far behind; `monotonic` is not."""
+        self._set_back = (at_seconds, by_seconds)
 
     def monotonic(self) -> float:
         return self._now

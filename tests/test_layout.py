@@ -27,7 +27,7 @@ PURE = frozenset(
         *("advice", "budget", "canary", "catalogue", "catalogue_checks", "clock", "durations", "errors", "field_types"),
         *("identity", "inputs", "jobs", "media_checks", "model_listing", "model_spec", "names", "outcome", "pacing"),
         *("parameters", "plan", "plan_report", "poll_budget", "pricing", "requests", "results", "schedule", "shares"),
-        *("slots", "submission", "summary", "table_columns", "tally", "typed_cells", "wording"),
+        *("side_by_side", "slots", "submission", "summary", "table_columns", "tally", "typed_cells", "wording"),
     }
 )
 """No I/O. They import nothing of this package but each other."""

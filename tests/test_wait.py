@@ -151,13 +151,34 @@ async def test_a_refused_poll_waits_as_long_as_it_is_told() -> None:
 
 
 async def test_a_refused_poll_slows_all_jobs_down() -> None:
-    watch = Watch(PollMissed("HTTP 503 on retrieve", None, is_rate_limit=True), DONE)
+    watch = Watch(PollMissed("HTTP 429 on retrieve", 1.0, is_rate_limit=True), DONE)
     with watch.budget.waiting():
         before = watch.budget.fair_seconds
 
         await watch.wait()
 
         assert watch.budget.fair_seconds > before
+
+
+async def test_a_lone_503_slows_nobody_down() -> None:
+    watch = Watch(PollMissed("HTTP 503 on retrieve", None, is_rate_limit=True), DONE)
+    with watch.budget.waiting():
+        before = watch.budget.fair_seconds
+
+        await watch.wait()
+
+        assert watch.budget.fair_seconds == before
+
+
+async def test_a_wall_clock_that_is_set_back_makes_no_look_late() -> None:
+    watch = Watch(at("queued"), at("in_progress"), DONE)
+    watch.book.load("m", [90.0] * 40)
+    watch.clock.set_back(3600.0, at_seconds=1.0)
+
+    await watch.wait()
+
+    _, second, third = watch.asked_after
+    assert third - second < 60.0
 
 
 async def test_a_pause_of_one_job_holds_the_others_too() -> None:

@@ -30,6 +30,15 @@ async def test_without_stamps_the_looks_around_the_end_are_learned() -> None:
     assert job.generation_seconds == pytest.approx(last)
 
 
+async def test_of_a_job_of_less_than_a_second_the_looks_are_learned() -> None:
+    watch = Watch(at("queued"), replace(DONE, created_at=1000.0, completed_at=1000.0))
+
+    await watch.wait()
+
+    [(seconds, earliest)] = watch.book.told
+    assert (seconds, earliest) == (pytest.approx(watch.asked_after[1]), pytest.approx(watch.asked_after[0]))
+
+
 async def test_nothing_is_learned_from_a_job_that_ended_while_nobody_watched() -> None:
     watch = Watch(DONE)
 

@@ -14,11 +14,13 @@ import math
 import random
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from prefect_together.durations import LEAST_SECONDS, MEMORY, PRIOR, Bell, Durations, still_going
+from prefect_together.side_by_side import Lesson, SideBySide
 
 MIN_SECONDS, MAX_SECONDS = 0.25, 240.0
 """Bounds of the wait between two looks."""
@@ -117,6 +119,7 @@ class DurationBook:
         self._prior = tuple(prior)
         self._bounds = (min_seconds, max_seconds)
         self._models: dict[str, Durations] = {}
+        self._side_by_side: dict[str, SideBySide] = {}
         self._plans: dict[str, tuple[int, PollPlan]] = {}  # with the number of fits before it
         self._unknown = _make_plan(self._prior, *self._bounds)
 
@@ -134,6 +137,16 @@ class DurationBook:
         early = seconds - 0.5 if earliest_seconds is None else earliest_seconds
         late = seconds + 0.5 if earliest_seconds is None else seconds
         durations.learn(max(min(early, late), 0.0), late)
+
+    @contextmanager
+    def waiting(self, model: str, began_at: float) -> Generator[Lesson]:
+        """Around the wait for a job that began at a time: what it tells is learned when its turn has come."""
+        jobs = self._side_by_side.setdefault(model, SideBySide())
+        lesson = jobs.begin(began_at)
+        try:
+            yield lesson
+        finally:
+            jobs.end(lesson)
 
     def load(self, model: str, samples: Iterable[float]) -> None:
         """Durations in seconds from an earlier run, the oldest first."""

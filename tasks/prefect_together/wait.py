@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from prefect_together.client import PollMissed, VideoApi
 from prefect_together.clock import SYSTEM_CLOCK, Clock
@@ -44,14 +45,20 @@ async def wait(
     a minute), AccountBlocked (the key is refused, three polls in a row).
     """
     polls, status, blocked = 0, None, 0
-    looked_at, missing_since = submitted_at, None
-    with poll_budget.waiting() as place:
-        pause = place.next_look(book.plan(model), max(clock.time() - submitted_at, 0.0), looked_seconds=0.0, rng=rng)
+    missing_since, looked_seconds = None, 0.0
+    began, age_then = clock.monotonic(), max(clock.time() - submitted_at, 0.0)
+
+    def age_seconds() -> float:
+        """Of the job; the wall clock, which may be set, is asked once."""
+        return age_then + clock.monotonic() - began
+
+    with poll_budget.waiting() as place, book.waiting(model, submitted_at) as lesson:
+        pause = place.next_look(book.plan(model), age_then, looked_seconds=0.0, rng=rng)
         while True:
             await clock.sleep(max(min(pause, deadline - clock.time()), 0.0))
             await poll_budget.acquire()
             polls += 1
-            asked_at = clock.time()
+            asked_seconds = age_seconds()
             retry_after = 0.0
             try:
                 job = await api.retrieve(job_id)
@@ -60,8 +67,8 @@ async def wait(
                 if missed.is_rate_limit:
                     poll_budget.refused(missed.retry_after_seconds)
             except JobNotFound:
-                missing_since, blocked = missing_since or asked_at, 0
-                if asked_at - missing_since >= NOT_VISIBLE_SECONDS:
+                missing_since, blocked = asked_seconds if missing_since is None else missing_since, 0
+                if asked_seconds - missing_since >= NOT_VISIBLE_SECONDS:
                     raise
             except AccountBlocked:
                 blocked += 1
@@ -73,22 +80,21 @@ async def wait(
                     on_change(status, job.status)
                     status = job.status
                 if job.is_completed:
-                    job = replace(job, polls=polls, observed_seconds=max(asked_at - submitted_at, 0.0))
-                    _learn(book, model, job, earliest_seconds=looked_at - submitted_at)
+                    job = replace(job, polls=polls, observed_seconds=asked_seconds)
+                    lesson.tell(partial(_learn, book, model, job, earliest_seconds=looked_seconds))
                     return job
                 if job.is_failed:
                     raise job_failed(job)
-                looked_at = asked_at
-            now = clock.time()
-            if now >= deadline:
-                raise JobTimedOut(job_id, status, now - submitted_at)
-            pause = max(place.next_look(book.plan(model), now - submitted_at, rng=rng), retry_after)
+                looked_seconds = asked_seconds
+            if clock.time() >= deadline:
+                raise JobTimedOut(job_id, status, age_seconds())
+            pause = max(place.next_look(book.plan(model), age_seconds(), rng=rng), retry_after)
 
 
 def _learn(book: DurationBook, model: str, job: VideoJob, *, earliest_seconds: float) -> None:
     """Tell the book how long the job took: by the service's stamps, else by the looks between which it was done."""
     stamped = job.stamped_seconds
-    if stamped is not None:
+    if stamped:  # of a job of less than a second both stamps are often the same: the looks know more
         book.observe(model, stamped)
     elif job.observed_seconds is not None and job.observed_seconds - earliest_seconds <= WATCHED_SECONDS:
         book.observe(model, job.observed_seconds, earliest_seconds=earliest_seconds)
