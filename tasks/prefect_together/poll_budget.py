@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -18,8 +19,9 @@ from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.schedule import Dice, PollPlan
 
 REQUESTS_PER_SECOND = 100.0
-POLL_WORTH_SECONDS = 0.25
-"""Lateness that one poll is worth while there is room: about 10 polls and 2.5 s at 90 s with a spread of 0.35."""
+POLL_WORTH_SECONDS = 0.1
+"""Lateness that one poll is worth while there is room: about 17 polls and 1.6 s at 90 s with a spread of 0.35. So a run
+of 1,000 rows, 200 in flight, is 1.5 % slower than one that looks at each job twice a second."""
 MAX_POLL_WORTH_SECONDS = 3600.0
 TARGET_LOAD = 0.9
 """Part of the budget that the price aims at; the rest is for jobs that come due together."""
@@ -31,6 +33,8 @@ RECOVERY_SECONDS = 60.0
 """Time in which the rate comes back from 0 to the budget after a refusal."""
 LEAST_RATE = 0.02
 """Part of the budget that refusals leave in any case."""
+NOISE_POLLS, NOISE_PART = 20, 0.25
+"""A refusal that names no wait is noise while less than this part of so many polls and refusals were such refusals."""
 SAME_ROUND_SECONDS = 1.0
 """Refusals within this time of each other are answers to polls that were on their way together."""
 
@@ -54,6 +58,7 @@ class PollBudget:
         self._next_at = -math.inf
         self._cut_at, self._cut_rate = -math.inf, requests_per_second
         self._paused_until = -math.inf
+        self._refused = deque([False] * NOISE_POLLS, maxlen=NOISE_POLLS)  # polls, and refusals of them
 
     @contextmanager
     def waiting(self) -> Generator[Place]:
@@ -89,12 +94,18 @@ class PollBudget:
                 await self._clock.sleep(pause)
             earliest = self._clock.monotonic() - BURST_SECONDS
             self._next_at = max(self._next_at, earliest) + 1.0 / self._rate()
+            self._refused.append(False)
 
     def refused(self, retry_after_seconds: float | None = None) -> None:
         """A poll was answered 429 or 503: all polls pause, and go on at half the rate, which recovers in a minute.
 
-        The polls that were on their way together are refused together: within a second they count once.
+        The polls that were on their way together are refused together: within a second they count once. A lone refusal
+        that names no wait says nothing of a limit and changes nothing.
         """
+        if retry_after_seconds is None:
+            self._refused.append(True)
+            if self._refused.count(True) < NOISE_PART * NOISE_POLLS:
+                return
         now = self._clock.monotonic()
         if now >= self._cut_at + SAME_ROUND_SECONDS:
             self._cut_rate = max(self._rate() / 2.0, LEAST_RATE * self.requests_per_second)
