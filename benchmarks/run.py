@@ -1,8 +1,8 @@
 """Runs the benchmarks and writes what they print into RESULTS.md: `python benchmarks/run.py [PART ...] [--rows N]`.
 
-Parts: overhead, floors, durations, downloads, resume, start, server, scale, waiting, pace; without one, all. A part
-that is run alone replaces its own section of RESULTS.md and leaves the others. `--smoke` runs each part at a tiny size
-and writes nothing.
+Parts: overhead, floors, durations, downloads, resume, start, server, scale, waiting, in_flight, pace; without one, all.
+A part that is run alone replaces its own section of RESULTS.md and leaves the others. `--smoke` runs each part at a
+tiny size and writes nothing.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ PARTS = {
     "server": Part("The engine's server", lambda rows, rounds: server.measure(rows=rows, rounds=rounds), 300, 1),
     "scale": Part("Scale", lambda rows, rounds: scale.measure(rows=rows, rounds=rounds), 10_000, 1, smoke_rows=20),
     "waiting": Part("Waiting (simulated time)", program("waiting")),
+    "in_flight": Part("Many jobs in flight (simulated time)", program("in_flight")),
     "pace": Part("Pace (simulated time)", program("pace")),
 }
 

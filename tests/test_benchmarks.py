@@ -54,6 +54,7 @@ def test_a_section_replaces_its_earlier_form_and_leaves_the_others(tmp_path: Pat
         ("server", ["| SQLite, as a local run starts it", "PostgreSQL"]),
         ("scale", ["peak under", "first card"]),
         ("waiting", ["optimum"]),
+        ("in_flight", ["in flight", "Goal"]),
         ("pace", ["refused"]),
     ],
 )
