@@ -100,7 +100,7 @@ class TestOneLedgerForManyTables:
             assert await other.remembered_table("out-19") == "x"
 
     @pytest.mark.parametrize("sandbox_first", [True, False])
-    async def test_the_sandbox_and_the_service_never_share_an_output_directory(
+    async def test_the_sandbox_and_the_service_never_share_an_output_directory_or_a_ledger(
         self, ledger: Ledger, sandbox_first: bool
     ) -> None:
         await ledger.remember_table("out", "first", is_sandbox=sandbox_first)
@@ -108,7 +108,9 @@ class TestOneLedgerForManyTables:
         with pytest.raises(SettingsInvalid, match="choose another output directory"):
             await ledger.remember_table("out", "second", is_sandbox=not sandbox_first)
 
-        await ledger.remember_table("elsewhere", "second", is_sandbox=not sandbox_first)
+        with pytest.raises(SettingsInvalid, match="choose another ledger"):
+            await ledger.remember_table("elsewhere", "second", is_sandbox=not sandbox_first)
+        await ledger.remember_table("elsewhere", "second", is_sandbox=sandbox_first)
         await ledger.remember_table("out", "third", is_sandbox=sandbox_first)
         assert await ledger.remembered_table("out") == "third"
 

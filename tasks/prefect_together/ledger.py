@@ -191,17 +191,19 @@ class Ledger:
     async def remember_table(self, output_dir: str, content: str, *, is_sandbox: bool) -> None:
         """Keep the table of an output directory; see `remembered`.
 
-        Raises SettingsInvalid if the directory's videos are the sandbox's and this run's are not, or the reverse.
+        Raises SettingsInvalid if the directory's or the ledger's videos are the sandbox's and this run's are not, or
+        the reverse: a row is the same row in every directory, and what was paid for at one is not there at the other.
         """
         now = self._clock.time()
         values = {"content": ledger_records.plain(content), "is_sandbox": is_sandbox, "written_at": now}
 
         def write(connection: Connection) -> None:
-            before = connection.execute(
-                select(tables.c.is_sandbox).where(tables.c.output_dir == output_dir)
-            ).scalar_one_or_none()
-            if before is not None and before != is_sandbox:
-                raise SettingsInvalid([Problem(_other_service(before), column="output_dir")])
+            found = connection.execute(select(tables.c.output_dir, tables.c.is_sandbox))
+            kinds = {row.output_dir: row.is_sandbox for row in found}
+            if kinds.get(output_dir, is_sandbox) != is_sandbox:
+                raise SettingsInvalid([Problem(_other_service("output directory", is_sandbox), column="output_dir")])
+            if kinds and is_sandbox not in kinds.values():
+                raise SettingsInvalid([Problem(_other_service("ledger", is_sandbox), column="ledger")])
             insert = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
             statement = insert(tables).values(output_dir=output_dir, **values)
             connection.execute(statement.on_conflict_do_update(index_elements=["output_dir"], set_=values))
@@ -285,7 +287,7 @@ async def _stopped(work: Awaitable[object]) -> bool:
     return False
 
 
-def _other_service(is_sandbox: bool) -> str:
+def _other_service(what: str, is_sandbox: bool) -> str:
     if is_sandbox:
-        return "holds the sandbox's imitations: choose another output directory for real videos"
-    return "holds real videos: choose another output directory for the sandbox"
+        return f"holds real videos: choose another {what} for the sandbox"
+    return f"holds the sandbox's imitations: choose another {what} for real videos"
