@@ -108,6 +108,14 @@ def test_2_for_a_setting_that_is_wrong(desk: Desk, capsys: pytest.CaptureFixture
     assert desk.api.requests == []
 
 
+def test_2_for_what_only_the_run_finds_wrong_and_its_reason(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    code = said_by_shell(desk, prompts(CAT), "--shards", "2", "--max-in-flight", "1")
+
+    assert code == 2
+    assert "1 jobs at once cannot be divided among 2 shards" in capsys.readouterr().err
+    assert desk.api.requests == []
+
+
 def test_a_dry_run_says_the_price_and_what_is_odd_and_sends_nothing(
     desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:

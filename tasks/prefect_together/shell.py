@@ -140,6 +140,7 @@ def report(result: object) -> int:
         print(result.advice, file=sys.stderr)
         return result.exit_code
     if isinstance(result, TableInvalid | SettingsInvalid | NotConfigured):
+        print(result, file=sys.stderr)
         return INVALID
     if isinstance(result, PlanReport):
         print(result.summary)
