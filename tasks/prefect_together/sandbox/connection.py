@@ -11,6 +11,10 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+TURNS_OF_A_CONNECTION = 6
+"""Turns of the loop after which a connection that has just been accepted is known here, or one that is aborted is
+closed: two or three each in asyncio."""
+
 
 class SandboxProtocol(H11Protocol):
     """HTTP/1.1 whose requests find their transport in `scope["state"]["transport"]`."""
@@ -41,12 +45,17 @@ class SandboxServer(uvicorn.Server):
         await self._stopping.wait()
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        # First no more are accepted: asyncio leaks the socket of one that comes in while its server is closed.
+        for listener in sockets or []:
+            asyncio.get_running_loop().remove_reader(listener)
+        for _ in range(TURNS_OF_A_CONNECTION):
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
         for server in self.servers:
             server.close()
         for listener in sockets or []:
             listener.close()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
         tasks = list(self.server_state.tasks)
         for task in tasks:
             task.cancel()
