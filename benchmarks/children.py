@@ -6,25 +6,26 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 PEERS = Path(__file__).parent / "peers"
 FIGURES = "FIGURES "
-KILO = 1 if sys.platform == "darwin" else 1024
-"""The unit of ru_maxrss in bytes."""
+USED = "USED "
+LAUNCH = (sys.executable, "-S", str(Path(__file__).parent / "launch.py"))
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a peer: the wall time of its body, its processor time from there to its end, its largest memory."""
+    """One run of a peer: the wall time of its body, its processor time from there to its end, its largest memory; the
+    wall time of the whole process, and when that was started (unix seconds)."""
 
     body_seconds: float
     cpu_seconds: float
     peak_mb: float
     all_seconds: float
+    started_at: float
     said: str
 
 
@@ -42,24 +43,25 @@ def run_child(command: Sequence[str], *, environment: Mapping[str, str], exit_co
 
     Raises PeerFailed.
     """
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    process = subprocess.run(
+        [*LAUNCH, *command],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
-    assert process.stdout is not None
-    with process.stdout as output:
-        said = output.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    all_seconds = time.perf_counter() - started
+    said, _, used_line = process.stdout.rpartition(USED)
     if process.returncode not in exit_codes:
         raise PeerFailed(f"{' '.join(command)} ended with {process.returncode}: {said[-3000:]}")
+    used: dict[str, float] = json.loads(used_line)
     told = [line.removeprefix(FIGURES) for line in said.splitlines() if line.startswith(FIGURES)]
     figures: dict[str, float] = json.loads(told[-1]) if told else {}
     return Run(
-        body_seconds=figures.get("body_seconds", all_seconds),
-        cpu_seconds=used.ru_utime + used.ru_stime - figures.get("cpu_before_seconds", 0.0),
-        peak_mb=used.ru_maxrss * KILO / 1e6,
-        all_seconds=all_seconds,
+        body_seconds=figures.get("body_seconds", used["all_seconds"]),
+        cpu_seconds=used["cpu_seconds"] - figures.get("cpu_before_seconds", 0.0),
+        peak_mb=used["peak_bytes"] / 1e6,
+        all_seconds=used["all_seconds"],
+        started_at=used["started_at"],
         said=said,
     )

@@ -26,10 +26,9 @@ def generate_videos(table: Path, output: Path, *words: str) -> list[str]:
 
 def seconds_to_empty_flow(variables: Mapping[str, str]) -> tuple[float, float]:
     """Seconds from the command to the body of an empty flow, and to the end of its process."""
-    started = time.time()
     run = run_child([sys.executable, str(PEERS / "empty_flow.py")], environment=variables)
     began = next(float(line.split()[1]) for line in run.said.splitlines() if line.startswith("BEGAN "))
-    return began - started, run.all_seconds
+    return began - run.started_at, run.all_seconds
 
 
 def seconds_to_first_call(

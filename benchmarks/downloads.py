@@ -25,7 +25,7 @@ AT_ONCE = 16
 """As many as a run has (`session.MAX_DOWNLOADS`)."""
 CLIPS = 3
 PARALLEL = ("--parallel", "--parallel-max", f"{AT_ONCE}")
-FEW = 20
+FEW = 48
 """Clips of the smaller run that the memory of the larger is compared with."""
 
 Fetch = Callable[[Sequence[str], Path], Run]
