@@ -55,6 +55,47 @@ def test_an_error_nobody_foresaw_in_one_create_call_is_in_doubt_and_loses_no_oth
     assert ended.totals.in_doubt_usd == pytest.approx(0.28)
 
 
+def broken(*job_ids: str) -> type[Session]:
+    """Downloads of these jobs, or of all, end by an error that nobody foresees."""
+
+    class Broken(Session):
+        async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
+            if job.id in job_ids or not job_ids:
+                raise ZeroDivisionError(job.id)
+            return await super().download(job, target, max_bytes=max_bytes)
+
+    return Broken
+
+
+def test_rows_that_nobody_foresaw_to_fail_lose_no_other_row(batch_place: Place) -> None:
+    batch_place.session = broken("job-1", "job-2")
+
+    ended = batch_place.run(some(36), Service(), max_in_flight=1)
+
+    assert ended.states == {"downloaded": 34, "completed": 2}
+    assert "2 sub-exceptions" in str(ended.error)
+
+
+def test_a_fault_in_every_row_is_not_paid_for_hundreds_of_times(batch_place: Place) -> None:
+    batch_place.session = broken()
+
+    ended = batch_place.run(some(20), service := Service(), max_in_flight=1)
+
+    assert 3 <= len(service.created) <= 6
+    assert ended.states == {"completed": len(service.created), "planned": 20 - len(service.created)}
+
+
+def test_a_fault_in_what_earlier_runs_have_paid_stops_no_new_row(batch_place: Place) -> None:
+    left, new = [a_video(f"left{number}") for number in range(4)], some(3)
+    for number, video in enumerate(left):
+        batch_place.buy(video, f"job-left-{number}")
+    batch_place.session = broken(*(f"job-left-{number}" for number in range(4)))
+
+    ended = batch_place.run([*left, *new], Service(), max_in_flight=1)
+
+    assert ended.states == {"completed": 4, "downloaded": 3}
+
+
 def test_a_finished_clip_is_recorded_before_all_other_downloads_are_through(batch_place: Place) -> None:
     all_want_one, first_is_recorded = asyncio.Event(), asyncio.Event()
 

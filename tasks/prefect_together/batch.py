@@ -10,7 +10,7 @@ from functools import partial
 
 from prefect_together.canary import StartOrder
 from prefect_together.collector import seldom_collected
-from prefect_together.errors import CanaryFailed, WrongAddress
+from prefect_together.errors import CanaryFailed, UnforeseenErrors, WrongAddress
 from prefect_together.ledger import HERE, Ledger, VideoRecord
 from prefect_together.ledger_engine import LedgerUnavailable
 from prefect_together.ledger_schema import State
@@ -33,6 +33,10 @@ LEAST_CLAIMED_AHEAD = 4
 """Videos that such a run claims before they can be sent: what it has, no other can take up."""
 THERE = (State.SUBMITTED, State.COMPLETED, State.SUBMITTING)
 """States of videos that are, or may be, paid: they go first."""
+PAID = (State.SUBMITTING, State.SUBMITTED, State.COMPLETED, State.IN_DOUBT)
+"""States in which a row that breaks off has, or may have, cost money without a file to show for it."""
+UNFORESEEN_ERRORS = 3
+"""Rows sent and paid for that may break off in a row: by then it is a fault of the program, and all would do so."""
 REASON_CHARACTERS = 300
 """How much of a canary's error the other rows of its model bear."""
 
@@ -67,6 +71,7 @@ class Batch:
         self._held: list[PlannedVideo] = []
         self._tried_models: set[str] = set()
         self._unexpected: list[BaseException] = []
+        self._broken_in_a_row = 0
         self._share, self._attempts = share, attempts or {}
         self._room = asyncio.Semaphore(settings.max_in_flight + self._ahead)
         self.is_open = asyncio.Event()
@@ -101,7 +106,8 @@ class Batch:
         """Work until every video is finished, in doubt, refused, or past its deadline.
 
         Raises LedgerUnavailable at once; anything else that a row did not foresee after all other rows are through, and
-        WrongAddress likewise: what is not sent stays planned.
+        WrongAddress likewise: what is not sent stays planned. After three paid rows in a row that ended so, no more are
+        sent.
         """
         videos = self._plan.videos
         self._records = await self._ledger.plan(list(videos.values()), output_dir=self._output_dir)
@@ -178,13 +184,18 @@ class Batch:
         order = self._start_order(todo)
         self._open_if_free(order)
 
-        def is_over(task: asyncio.Task[None], has_room: bool) -> None:
+        ledger_is_gone = asyncio.Event()
+
+        def is_over(task: asyncio.Task[None], video: PlannedVideo, has_room: bool) -> None:
             running.discard(task)
             if has_room:
                 self._room.release()
-            if not task.cancelled() and (error := task.exception()) is not None:
+            error = None if task.cancelled() else task.exception()
+            self._look_for_a_fault(video, error)
+            if error is not None:
                 self._unexpected.append(error)
                 if isinstance(error, LedgerUnavailable):
+                    ledger_is_gone.set()
                     for other in running:
                         other.cancel()
 
@@ -193,10 +204,10 @@ class Batch:
                 has_room = self._records[video.key].state not in (State.SUBMITTED, State.COMPLETED)
                 if has_room:
                     await self._room.acquire()
-                if self._unexpected:
+                if ledger_is_gone.is_set():
                     break
                 running.add(task := asyncio.create_task(self._run_one(video, order)))
-                task.add_done_callback(partial(is_over, has_room=has_room))
+                task.add_done_callback(partial(is_over, video=video, has_room=has_room))
                 await asyncio.sleep(0)  # the first rows go on while the others start: a thousand starts take seconds
             while running:
                 await asyncio.wait(running)
@@ -208,6 +219,18 @@ class Batch:
         gone = [error for error in errors if isinstance(error, LedgerUnavailable)]
         if gone:  # one error with what each row has to say: the id of a paid job may be in it
             raise LedgerUnavailable(gone[0].url, "; ".join(dict.fromkeys(error.reason for error in gone))) from gone[0]
+
+    def _look_for_a_fault(self, video: PlannedVideo, error: BaseException | None) -> None:
+        """Send no more when row after row is paid for in vain. What was paid before this run does not count."""
+        if not self._is_sent(video):
+            return
+        state = self._tally.states[video.key]
+        if error is None:
+            self._broken_in_a_row *= state != State.DOWNLOADED
+        elif state in PAID:
+            self._broken_in_a_row += 1
+            if self._broken_in_a_row >= UNFORESEEN_ERRORS and self._one.breaker.reason is None:
+                self._one.breaker.reason = UnforeseenErrors(self._broken_in_a_row)
 
     def _start_order(self, todo: list[PlannedVideo]) -> StartOrder:
         if not self._settings.canary:
@@ -263,7 +286,7 @@ class Batch:
         deadline = self._clock.time() + wait_seconds
         pause = HELD_PAUSE_SECONDS
         before: dict[str, VideoRecord] = {}
-        while self._held and not self._unexpected and self._clock.time() < deadline:
+        while self._held and self._clock.time() < deadline:
             held, self._held = self._held, []
             await self._clock.sleep(pause)
             pause = min(pause * 1.5, LONGEST_HELD_PAUSE_SECONDS if self._is_alone else LONGEST_SHARED_PAUSE_SECONDS)

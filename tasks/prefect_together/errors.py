@@ -13,6 +13,7 @@ TogetherVideoError
 │   └── ImageChanged        a local image is gone or no longer what the table was checked with
 ├── SubmissionInDoubt       no usable answer: a job may exist and be billed
 ├── ServiceStuck            too many jobs in a row were not done in time: no more are sent in this run
+├── UnforeseenErrors        too many paid rows in a row broke off: no more are sent in this run
 ├── NotApproved             a person was asked before money is spent, and did not say yes; nothing was sent
 ├── CanaryFailed            the row of its model that went first was not downloaded; it was not sent
 ├── BudgetReached           sending it could pass the spending cap; it was not sent
@@ -186,6 +187,17 @@ class ServiceStuck(TogetherVideoError):
 
     def __str__(self) -> str:
         return f"not sent: {self.jobs} jobs in a row were not done in time; run again later"
+
+
+class UnforeseenErrors(TogetherVideoError):
+    """Paid rows in a row ended by errors that nobody foresaw, none downloaded between: nothing more is sent."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(rows)
+        self.rows = rows
+
+    def __str__(self) -> str:
+        return f"not sent: {self.rows} paid rows in a row ended by an error that was not foreseen"
 
 
 class NotApproved(TogetherVideoError):

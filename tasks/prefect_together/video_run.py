@@ -20,6 +20,7 @@ from prefect_together.errors import (
     ServiceStuck,
     SubmissionInDoubt,
     TogetherVideoError,
+    UnforeseenErrors,
     WrongAddress,
 )
 from prefect_together.events import emit_video_event
@@ -134,7 +135,7 @@ class VideoRun:
         return stopped() or await self._budget.promise(video.key, video.estimate_usd, stopped=stopped)
 
     async def _refuse(self, video: PlannedVideo, error: TogetherVideoError) -> None:
-        if isinstance(error, WrongAddress):  # the run ends with it; nobody has refused the video
+        if isinstance(error, WrongAddress | UnforeseenErrors):  # the run ends with it; nobody has refused the video
             return
         await self._ledger.refused(video.key, str(error))
         self._tally.set(video.key, State.REFUSED)
@@ -152,7 +153,7 @@ class VideoRun:
                 journal=as_it_is(journal),
                 give_up_at=self._session.clock.time() + self._wait_seconds,
             )
-        except (AccountBlocked, BudgetReached, ServiceStuck) as error:
+        except (AccountBlocked, BudgetReached, ServiceStuck, UnforeseenErrors) as error:
             await self._refuse(video, error)
         except (BadParameter, WrongAddress, RateLimited, NeverSent, SubmissionInDoubt) as error:
             # the journal has written what became of it
