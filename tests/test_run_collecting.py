@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +13,19 @@ from batch_place import (
     Ended,
     Place,
     Service,
+    Session,
+    done,
     gave_up,
     unknown,
 )
 from ledger_rows import a_video
+from prefect_together.batch import COLLECTED_AT_ONCE
+from prefect_together.download import MAX_CLIP_BYTES, DownloadedClip
 from prefect_together.errors import JobFailed
-from prefect_together.ledger import HERE, open_ledger
+from prefect_together.jobs import VideoJob
+from prefect_together.ledger import HERE, Ledger, open_ledger
 from prefect_together.ledger_schema import State
+from prefect_together.plan import PlannedVideo
 from prefect_together.run_settings import RunSettings
 from prefect_together.storage import LocalStore
 from prefect_together.video_run import GONE_SECONDS
@@ -78,6 +86,44 @@ def test_a_job_that_answers_404_days_later_is_given_up(timeless_place: Place) ->
     ended = timeless_place.run([video], Service(unknown))
 
     assert (ended.of(video).state, ended.of(video).failure_class) == (State.FAILED, "not_found")
+
+
+def test_clips_that_only_want_fetching_are_taken_up_some_at_a_time_and_hold_up_no_new_row(batch_place: Place) -> None:
+    left, new = [a_video(f"left{number}") for number in range(COLLECTED_AT_ONCE + 4)], a_video("new")
+    at_work = list[str]()
+    is_new_there = asyncio.Event()
+
+    async def leave_completed(ledger: Ledger) -> None:
+        await ledger.plan(left)
+        await asyncio.gather(*(complete(ledger, video) for video in left))
+
+    async def complete(ledger: Ledger, video: PlannedVideo) -> None:
+        await ledger.claim(video.key)
+        attempt = await ledger.intend(video.key, estimate_usd=0.28, budget_usd=None)
+        job = done()(f"job-{video.row_id}")
+        await ledger.accepted(video.key, attempt, job)
+        await ledger.completed(video.key, job, generation_seconds=60.0, polls=1)
+
+    class UntilTheNewOne(Session):
+        async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
+            if job.id == "job-1":
+                is_new_there.set()
+            else:
+                at_work.append(job.id)
+                most.append(len(at_work))
+                await is_new_there.wait()
+            clip = await super().download(job, target, max_bytes=max_bytes)
+            at_work[:] = [other for other in at_work if other != job.id]
+            return clip
+
+    most = [0]
+    batch_place.ledger(leave_completed)
+    batch_place.session = UntilTheNewOne
+
+    ended = batch_place.run([*left, new], Service(), max_in_flight=1)
+
+    assert ended.states == {"downloaded": len(left) + 1}
+    assert max(most) <= COLLECTED_AT_ONCE
 
 
 def test_only_collecting_never_buys(batch_place: Place) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -31,6 +32,8 @@ LONGEST_SHARED_PAUSE_SECONDS = 4.0
 """The same, between runs over one plan: who has nothing left to do takes up what others have not begun."""
 LEAST_CLAIMED_AHEAD = 4
 """Videos that such a run claims before they can be sent: what it has, no other can take up."""
+COLLECTED_AT_ONCE = 2 * MAX_DOWNLOADS
+"""Videos taken up together of which only the clip is to be fetched: those at work, and as many that follow."""
 THERE = (State.SUBMITTED, State.COMPLETED, State.SUBMITTING)
 """States of videos that are, or may be, paid: they go first."""
 PAID = (State.SUBMITTING, State.SUBMITTED, State.COMPLETED, State.IN_DOUBT)
@@ -74,6 +77,7 @@ class Batch:
         self._broken_in_a_row = 0
         self._share, self._attempts = share, attempts or {}
         self._room = asyncio.Semaphore(settings.max_in_flight + self._ahead)
+        self._collected = asyncio.Semaphore(COLLECTED_AT_ONCE)
         self.is_open = asyncio.Event()
         self.wanted: list[PlannedVideo] = []
 
@@ -179,7 +183,7 @@ class Batch:
             await self._ledger.files_are_gone(keys, output_dir=self._output_dir)
 
     async def _run_all(self, todo: list[PlannedVideo]) -> None:
-        """Run these videos: those at the provider at once, the others as room is made for them."""
+        """Run these videos: those at the provider at once, the others as room is made, for sending or for fetching."""
         running: set[asyncio.Task[None]] = set()
         order = self._start_order(todo)
         self._open_if_free(order)
@@ -201,7 +205,7 @@ class Batch:
 
         try:
             while (video := await order.next()) is not None:
-                has_room = self._records[video.key].state not in (State.SUBMITTED, State.COMPLETED)
+                has_room = self._state(video) not in (State.SUBMITTED, State.COMPLETED)
                 if has_room:
                     await self._room.acquire()
                 if ledger_is_gone.is_set():
@@ -242,10 +246,15 @@ class Batch:
     def _is_sent(self, video: PlannedVideo) -> bool:
         return video.key in self._plan.videos and self._settings.sends(self._records[video.key].state)
 
+    def _state(self, video: PlannedVideo) -> State:
+        """How far it is now; of a video that is not of the table, how far it was when the run began."""
+        return self._tally.states.get(video.key, self._records[video.key].state)
+
     async def _run_one(self, video: PlannedVideo, order: StartOrder) -> None:
         may_send = video.key in self._plan.videos
         try:
-            is_ours = await self._one.run(video, self._records[video.key], may_send=may_send)
+            async with self._collected if self._state(video) == State.COMPLETED else nullcontext():
+                is_ours = await self._one.run(video, self._records[video.key], may_send=may_send)
             if not is_ours and may_send:
                 self._held.append(video)
             if order.is_canary(video):
