@@ -35,6 +35,20 @@ async def test_a_video_goes_from_planned_to_downloaded(ledger: Ledger) -> None:
     assert await ledger.durations(["minimax/video-01-director"]) == {"minimax/video-01-director": [90.0]}
 
 
+async def test_durations_come_in_the_order_in_which_the_jobs_were_sent(ledger: Ledger) -> None:
+    slow, quick = a_video("slow", prompt="a slow cat"), a_video("quick", prompt="a quick cat")
+    await planned(ledger, slow, quick)
+    for video in (slow, quick):
+        attempt = await ledger.intend(video.key, estimate_usd=0.28, budget_usd=None)
+        await ledger.accepted(video.key, attempt, VideoJob(f"job-{video.row_id}"))
+
+    for video, seconds in ((quick, 40.0), (slow, 90.0)):
+        done = VideoJob(f"job-{video.row_id}", "completed", video_url="https://x/1")
+        await ledger.completed(video.key, done, generation_seconds=seconds, polls=8)
+
+    assert await ledger.durations([slow.request.model]) == {slow.request.model: [90.0, 40.0]}
+
+
 async def test_planning_again_changes_nothing(ledger: Ledger) -> None:
     video = a_video()
     await planned(ledger, video)

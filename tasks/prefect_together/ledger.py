@@ -237,7 +237,7 @@ class Ledger:
         return await self._engine.run(ledger_records.totals)
 
     async def durations(self, models: Iterable[str]) -> dict[str, list[float]]:
-        """The newest generation times of each model in seconds, oldest first."""
+        """The newest generation times of each model in seconds, in the order in which the jobs were sent."""
 
         def read(connection: Connection) -> dict[str, list[float]]:
             return {model: ledger_records.durations(connection, model) for model in models}

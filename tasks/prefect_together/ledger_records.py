@@ -153,11 +153,14 @@ def paid_but_absent(connection: Connection, keys: Collection[str], *, output_dir
 
 
 def durations(connection: Connection, model: str, limit: int = LEARNED_DURATIONS) -> list[float]:
-    """The newest `limit` generation times of a model, oldest first, in seconds."""
+    """The generation times in seconds of a model's `limit` newest jobs, in the order in which these were sent.
+
+    Not in that of their ends: there the slow ones of a run come last.
+    """
     newest = (
         select(videos.c.generation_seconds)
         .where(videos.c.model == model, videos.c.generation_seconds.is_not(None))
-        .order_by(videos.c.completed_at.desc())
+        .order_by(videos.c.submitted_at.desc())
         .limit(limit)
     )
     return [float(seconds) for seconds in connection.scalars(newest)][::-1]
