@@ -70,6 +70,11 @@ class Service(VideoApi):
         self.usual, self.answers = usual or done(), dict(answers or {})
         self.created: list[str | None] = []
         self.on_create: Callable[[], Awaitable[None]] | None = None
+        self.has_shown = False
+
+    @property
+    def has_shown_a_job(self) -> bool:
+        return self.has_shown
 
     async def create(self, request: VideoRequest) -> VideoJob:
         self.created.append(request.prompt)
@@ -79,7 +84,9 @@ class Service(VideoApi):
         return VideoJob(f"job-{number}", "queued")
 
     async def retrieve(self, job_id: str) -> VideoJob:
-        return self.answers.get(job_id, self.usual)(job_id)
+        job = self.answers.get(job_id, self.usual)(job_id)
+        self.has_shown = True
+        return job
 
 
 class Session(VideoSession):

@@ -79,13 +79,25 @@ def test_a_job_that_answers_404_for_long_stays_submitted_and_a_later_run_collect
     assert (found.of(video).state, found.totals.committed_usd) == (State.DOWNLOADED, pytest.approx(0.28))
 
 
-def test_a_job_that_answers_404_days_later_is_given_up(timeless_place: Place) -> None:
-    video = a_video()
+def test_a_job_that_answers_404_days_later_is_given_up_where_another_job_is_known(timeless_place: Place) -> None:
+    video, service = a_video(), Service(unknown)
+    service.has_shown = True
     timeless_place.buy(video, "job-gone", submitted_ago=GONE_SECONDS)
 
-    ended = timeless_place.run([video], Service(unknown))
+    ended = timeless_place.run([video], service)
 
     assert (ended.of(video).state, ended.of(video).failure_class) == (State.FAILED, "not_found")
+
+
+def test_where_no_job_is_known_at_all_none_is_given_up_for_the_address_may_be_wrong(timeless_place: Place) -> None:
+    video = a_video()
+    timeless_place.buy(video, "job-real", submitted_ago=GONE_SECONDS)
+
+    wrong = timeless_place.run([video], Service(unknown))
+    right = timeless_place.run([video], Service())
+
+    assert (wrong.of(video).state, wrong.of(video).job_id) == (State.SUBMITTED, "job-real")
+    assert right.of(video).state == State.DOWNLOADED
 
 
 def test_clips_that_only_want_fetching_are_taken_up_some_at_a_time_and_hold_up_no_new_row(batch_place: Place) -> None:

@@ -99,3 +99,18 @@ def test_with_the_right_address_the_same_run_goes_on(desk: Desk, monkeypatch: py
     ended = desk.run(prompts(*TAKES[:2]), budget_usd=0.56)
 
     assert ended.statuses == ["downloaded"] * 2
+
+
+def test_a_run_at_a_wrong_address_that_was_to_send_again_leaves_every_doubt_as_it_is(desk: Desk) -> None:
+    """Forgotten, the doubt would be sent again by the next run, unasked, and perhaps paid twice."""
+    for take in TAKES[:3]:
+        desk.api.fault("500-after", endpoint="create", prompt=take)
+    before = desk.run(prompts(*TAKES[:3]))
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TOGETHER_BASE_URL", f"{desk.api.base_url}/shop")
+        wrong = desk.run(prompts(*TAKES[:3]), resubmit_in_doubt=True, max_in_flight=1)
+    after = desk.run(prompts(*TAKES[:3]))
+
+    assert before.statuses == wrong.statuses == after.statuses == ["in_doubt"] * 3
+    assert desk.api.accepted() == 3

@@ -80,6 +80,11 @@ class VideoApi:
         self._key = client.api_key or ""
         self._unproven_url: str | None = str(client.base_url).rstrip("/")
 
+    @property
+    def has_shown_a_job(self) -> bool:
+        """Whether there is a video API at the base URL: it has answered with a job."""
+        return self._unproven_url is None
+
     async def create(self, request: VideoRequest) -> VideoJob:
         """Send one create call, exactly once.
 

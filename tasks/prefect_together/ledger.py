@@ -147,6 +147,13 @@ class Ledger:
             lambda connection: operations.in_doubt(connection, key, attempt, reason, now), order=(1, key)
         )
 
+    async def not_resent(self, key: str, *, state: State, error: str) -> bool:
+        """A video that was to be sent again was not taken: it is failed or in doubt as before. False if it was."""
+        run_id = self.run.run_id
+        return await self._engine.run(
+            lambda connection: operations.not_resent(connection, key, run_id, state, error), order=(1, key)
+        )
+
     async def refused(self, key: str, error: str) -> None:
         """The video was not sent because of the budget or the account; a later run takes it up."""
         await self._engine.run(lambda connection: operations.refused(connection, key, error), order=(1, key))

@@ -137,6 +137,20 @@ def release(connection: Connection, key: str, run_id: str) -> None:
     connection.execute(_GIVE_BACK, {"key": key, "mine": run_id})
 
 
+def not_resent(connection: Connection, key: str, run_id: str, state: State, error: str) -> bool:
+    """See `Ledger.not_resent`."""
+    changed = connection.execute(
+        update(videos)
+        .where(
+            videos.c.video_key == key,
+            videos.c.owner == run_id,
+            videos.c.state.in_((State.PLANNED, State.REFUSED)),
+        )
+        .values(state=state, error=error)
+    )
+    return changed.rowcount > 0
+
+
 def intend(connection: Connection, key: str, run_id: str, estimate: int | None, budget: int | None, now: float) -> int:
     """See `Ledger.intend`."""
     row = connection.execute(_READ_OWNER, {"key": key}).one()

@@ -90,8 +90,18 @@ class VideoRun:
         finally:
             if not is_given_back:
                 with suppress(LedgerUnavailable):  # it must not hide what went wrong; the run's end gives all back
+                    await self._keep_as_it_was(video, seen, record)
                     await self._ledger.release(video.key)
         return True
+
+    async def _keep_as_it_was(self, video: PlannedVideo, seen: VideoRecord, claimed: VideoRecord) -> None:
+        """A video that was to be sent again and was not taken keeps its doubt or failure: the next run has to be asked."""
+        before = State.IN_DOUBT if seen.state == State.SUBMITTING else seen.state
+        if claimed.state != State.PLANNED or before not in (State.IN_DOUBT, State.FAILED):
+            return
+        error = seen.error or "the run that sent it ended before the answer came"
+        if await self._ledger.not_resent(video.key, state=before, error=error):
+            self._tally.set(video.key, before)
 
     async def _go_on(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
         """Whether the video was downloaded, with which its claim ends."""
@@ -188,7 +198,8 @@ class VideoRun:
             await self._failed(video, error, again=again)
             return None, again
         except JobNotFound as error:
-            if self._session.clock.time() - submitted_at >= GONE_SECONDS:
+            is_old = self._session.clock.time() - submitted_at >= GONE_SECONDS
+            if is_old and self._session.api.has_shown_a_job:  # else the address may be wrong, which looks the same
                 await self._failed(video, JobFailed(error.job_id, None, str(error), "not_found"), again=False)
             else:
                 await self._ledger.note(video.key, f"{error}: is it the right key and address?", state=State.SUBMITTED)
