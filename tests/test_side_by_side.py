@@ -9,7 +9,7 @@ from fake_clock import FakeClock
 from prefect_together.jobs import VideoJob
 from prefect_together.poll_budget import PollBudget
 from prefect_together.schedule import DurationBook
-from prefect_together.side_by_side import LEAST_BEHIND, SideBySide
+from prefect_together.side_by_side import BEHIND_OF_THEM, SideBySide
 from prefect_together.wait import wait
 from scripted_api import ScriptedApi
 
@@ -55,7 +55,7 @@ def test_a_stuck_job_does_not_hold_the_others_back_for_ever_and_is_told_in_the_e
     jobs, told = SideBySide(), list[str]()
     stuck = jobs.begin(0.0)
     stuck.tell(lambda: told.append("stuck"))
-    for number in range(LEAST_BEHIND):
+    for number in range(BEHIND_OF_THEM):
         lesson = jobs.begin(1.0 + number)
         lesson.tell(lambda: told.append("other"))
         jobs.end(lesson)
@@ -63,7 +63,7 @@ def test_a_stuck_job_does_not_hold_the_others_back_for_ever_and_is_told_in_the_e
 
     jobs.end(stuck)
 
-    assert before == ["other"] * LEAST_BEHIND
+    assert before == ["other"] * BEHIND_OF_THEM
     assert told[-1] == "stuck"
 
 

@@ -11,8 +11,8 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-BEHIND_PART, LEAST_BEHIND = 0.9, 10
-"""A job holds the others back until this part of those that began after it, and so many, have ended."""
+NEXT_JOBS, BEHIND_OF_THEM = 20, 18
+"""A job holds the others back until, of so many that began next after it, so many have ended."""
 
 
 @dataclass(eq=False, slots=True)
@@ -34,7 +34,6 @@ class SideBySide:
     """One model's jobs that are waited for, those that began first in front."""
 
     _lessons: list[Lesson] = field(default_factory=list[Lesson])
-    _ended: int = 0
 
     def begin(self, began_at: float) -> Lesson:
         """A job that began at a time, in any unit that all use."""
@@ -49,7 +48,6 @@ class SideBySide:
                 lesson.told()
             return
         lesson.has_ended = True
-        self._ended += 1
         turn = 0
         while turn < len(self._lessons) and (self._lessons[turn].has_ended or self._is_far_behind(turn)):
             front = self._lessons[turn]
@@ -57,11 +55,10 @@ class SideBySide:
             if not front.has_ended:
                 front.is_passed = True
                 continue
-            self._ended -= 1
             if front.told is not None:
                 front.told()
         del self._lessons[:turn]
 
     def _is_far_behind(self, place: int) -> bool:
-        later = len(self._lessons) - place - 1
-        return self._ended >= max(BEHIND_PART * later, LEAST_BEHIND)
+        following = self._lessons[place + 1 : place + 1 + NEXT_JOBS]
+        return sum(lesson.has_ended for lesson in following) >= BEHIND_OF_THEM
