@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from types import FrameType
 
 import psutil
@@ -28,7 +29,8 @@ def stop_runs(worker: psutil.Process, *, seconds: float) -> None:
         while (runs := worker.children()) and time.monotonic() < deadline:
             for run in set(runs) - asked:
                 asked.add(run)
-                run.terminate()
+                with suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                    run.terminate()
             psutil.wait_procs(runs, timeout=0.2)
     except psutil.NoSuchProcess:
         return
