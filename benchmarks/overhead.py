@@ -20,7 +20,9 @@ DOCUMENT_ROWS = 2
 FLOORS = ("c", "e", "f", "ours")
 GOAL_CPU, GOAL_WALL = 1.3, 1.2
 GOAL_DURATIONS = 1.02
-WHY_CPU = "the SDK's calls, the clips' checks and the log lines alone need more than 0.3 x (f), see benchmarks/README.md"
+WHY_CPU = (
+    "the SDK's calls, the clips' checks and the log lines alone need more than 0.3 x (f), see benchmarks/README.md"
+)
 WHY_WALL = "at jobs of 2 s, all at once, it is the processor time that takes long; and the looks: 100 a second at most"
 
 

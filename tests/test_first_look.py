@@ -65,7 +65,9 @@ def test_the_table_is_found_among_options_that_are_not_its_own(words: str, table
     assert table_in(words.split()) == table
 
 
-@pytest.mark.parametrize("words", ["", "--output-dir out t.csv", "--prompts t.csv", "--help", "t.csv --seed many"])
+@pytest.mark.parametrize(
+    "words", ["", "--output-dir out t.csv", "--prompts t.csv", "--help", "t.csv --help", "t.csv --seed many"]
+)
 def test_what_only_the_flows_signature_can_tell_is_left_to_it(words: str) -> None:
     assert table_in(words.split()) is None
 

@@ -59,7 +59,7 @@ def table_in(words: Sequence[str]) -> TableToPlan | None:
     ) -> TableToPlan:
         return TableToPlan(prompts, model, parameters, catalogue_checks, image_directory)
 
-    if not words or words[0].startswith("-"):
+    if not words or words[0].startswith("-") or {"--help", "-h"}.intersection(words):
         return None
     app = App(help_flags=[], version_flags=[])
     app.default(table)
