@@ -103,7 +103,10 @@ class TestOneLedgerForManyTables:
     async def test_the_sandbox_and_the_service_never_share_an_output_directory_or_a_ledger(
         self, ledger: Ledger, sandbox_first: bool
     ) -> None:
+        await ledger.remember_table("out", "nothing sent yet", is_sandbox=not sandbox_first)
         await ledger.remember_table("out", "first", is_sandbox=sandbox_first)
+        await planned(ledger, video := a_video())
+        await ledger.intend(video.key, estimate_usd=0.28, budget_usd=None)
 
         with pytest.raises(SettingsInvalid, match="choose another output directory"):
             await ledger.remember_table("out", "second", is_sandbox=not sandbox_first)

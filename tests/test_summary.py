@@ -43,7 +43,7 @@ def outcome(*rows: RowResult, place: str = "/films") -> RunOutcome:
         ("failed", "upstream", "job x failed", "`retry_failed`"),
         ("failed", "cancelled", "job x failed", "`retry_failed`"),
         ("failed", "not_found", "job x is unknown", "right key"),
-        ("failed", "download", "paid, but not downloaded", "`collect-videos`"),
+        ("failed", "download", "paid, but not downloaded", "Nothing is bought again"),
         ("failed", None, "an older ledger's words", "`retry_failed`"),
         ("in_doubt", None, "possibly billed", "`resubmit_in_doubt`"),
         ("refused", None, str(BudgetReached(1.0, 0.9, 0.28)), "Raise `budget_usd`"),

@@ -45,7 +45,7 @@ _KINDS: dict[str, tuple[str, str]] = {
     ),
     "download": (
         "paid, but not downloaded",
-        f"To fetch it, {AGAIN}, or run the deployment `collect-videos`. Nothing is bought again.",
+        f"To fetch them, {AGAIN}. Nothing is bought again.",
     ),
     "failed": ("failed", f"The error says why. To send these rows again, {RETRY}."),
     "budget": (
@@ -67,7 +67,7 @@ _KINDS: dict[str, tuple[str, str]] = {
     ),
     "submitted": (
         "still generating",
-        f"Later, {AGAIN}, or run the deployment `collect-videos`. They are fetched, and nothing is bought again.",
+        f"Later, {AGAIN}. They are fetched, and nothing is bought again.",
     ),
     "planned": ("not sent yet", f"To go on, {AGAIN}."),
 }

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.postgresql import insert as postgres_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -28,7 +28,7 @@ from prefect_together.ledger_engine import LedgerEngine, LedgerUnavailable, Oper
 from prefect_together.ledger_operations import Claim, ClaimLost
 from prefect_together.ledger_records import LedgerTotals, VideoRecord
 from prefect_together.ledger_runs import Run
-from prefect_together.ledger_schema import State, money, tables, to_micro, to_usd
+from prefect_together.ledger_schema import State, attempts, money, tables, to_micro, to_usd
 from prefect_together.plan import PlannedVideo
 
 __all__ = ["Claim", "ClaimLost", "Ledger", "LedgerTotals", "State", "VideoRecord", "open_ledger"]
@@ -205,6 +205,8 @@ class Ledger:
         values = {"content": ledger_records.plain(content), "is_sandbox": is_sandbox, "written_at": now}
 
         def write(connection: Connection) -> None:
+            if connection.execute(select(attempts.c.video_key).limit(1)).first() is None:  # nothing was ever sent
+                connection.execute(delete(tables).where(tables.c.is_sandbox != is_sandbox))
             found = connection.execute(select(tables.c.output_dir, tables.c.is_sandbox))
             kinds = {row.output_dir: row.is_sandbox for row in found}
             if kinds.get(output_dir, is_sandbox) != is_sandbox:

@@ -95,7 +95,7 @@ class VideoRun:
         return True
 
     async def _keep_as_it_was(self, video: PlannedVideo, seen: VideoRecord, claimed: VideoRecord) -> None:
-        """A video that was to be sent again and was not taken keeps its doubt or failure: the next run has to be asked."""
+        """A video that was to be sent again and was not taken keeps its doubt or failure: the next run asks again."""
         before = State.IN_DOUBT if seen.state == State.SUBMITTING else seen.state
         if claimed.state != State.PLANNED or before not in (State.IN_DOUBT, State.FAILED):
             return
@@ -109,7 +109,8 @@ class VideoRun:
         if record.state == State.SUBMITTED or (record.state == State.PLANNED and may_send):
             job = await self._generate(video, record, may_send=may_send)
         elif record.state == State.COMPLETED and record.job_id is not None:
-            job = VideoJob(record.job_id, "completed", record.model, record.video_url, cost_usd=record.cost_usd)
+            # Without its link: that of an earlier run may have expired, and a sandbox has another port each time.
+            job = VideoJob(record.job_id, "completed", record.model, cost_usd=record.cost_usd)
         return job is not None and await self._download(video, record.file, job)
 
     async def _generate(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> VideoJob | None:
