@@ -100,14 +100,8 @@ def test_where_no_job_is_known_at_all_none_is_given_up_for_the_address_may_be_wr
     assert right.of(video).state == State.DOWNLOADED
 
 
-def test_clips_that_only_want_fetching_are_taken_up_some_at_a_time_and_hold_up_no_new_row(batch_place: Place) -> None:
-    left, new = [a_video(f"left{number}") for number in range(COLLECTED_AT_ONCE + 4)], a_video("new")
-    at_work = list[str]()
-    is_new_there = asyncio.Event()
-
-    async def leave_completed(ledger: Ledger) -> None:
-        await ledger.plan(left)
-        await asyncio.gather(*(complete(ledger, video) for video in left))
+def leave_completed(place: Place, left: list[PlannedVideo]) -> None:
+    """A run that ended when all its jobs were done and no clip was downloaded."""
 
     async def complete(ledger: Ledger, video: PlannedVideo) -> None:
         await ledger.claim(video.key)
@@ -115,6 +109,35 @@ def test_clips_that_only_want_fetching_are_taken_up_some_at_a_time_and_hold_up_n
         job = done()(f"job-{video.row_id}")
         await ledger.accepted(video.key, attempt, job)
         await ledger.completed(video.key, job, generation_seconds=60.0, polls=1)
+
+    async def leave(ledger: Ledger) -> None:
+        await ledger.plan(left)
+        await asyncio.gather(*(complete(ledger, video) for video in left))
+
+    place.ledger(leave)
+
+
+def test_the_link_of_an_earlier_run_is_asked_for_anew(batch_place: Place) -> None:
+    """It may have expired; and a sandbox has another port each time."""
+    links = list[str | None]()
+
+    class Seen(Session):
+        async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
+            links.append(job.video_url)
+            return await super().download(job, target, max_bytes=max_bytes)
+
+    leave_completed(batch_place, [video := a_video()])
+    batch_place.session = Seen
+
+    ended = batch_place.run([video], Service())
+
+    assert (ended.of(video).state, links) == (State.DOWNLOADED, [None])
+
+
+def test_clips_that_only_want_fetching_are_taken_up_some_at_a_time_and_hold_up_no_new_row(batch_place: Place) -> None:
+    left, new = [a_video(f"left{number}") for number in range(COLLECTED_AT_ONCE + 4)], a_video("new")
+    at_work = list[str]()
+    is_new_there = asyncio.Event()
 
     class UntilTheNewOne(Session):
         async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
@@ -129,7 +152,7 @@ def test_clips_that_only_want_fetching_are_taken_up_some_at_a_time_and_hold_up_n
             return clip
 
     most = [0]
-    batch_place.ledger(leave_completed)
+    leave_completed(batch_place, left)
     batch_place.session = UntilTheNewOne
 
     ended = batch_place.run([*left, new], Service(), max_in_flight=1)
