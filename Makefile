@@ -20,7 +20,7 @@ format: .venv/ready
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# About half an hour; one part: .venv/bin/python benchmarks/run.py overhead
+# More than an hour; one part: .venv/bin/python benchmarks/run.py overhead
 bench: .venv/ready
 	$(BIN)/python benchmarks/run.py
 
