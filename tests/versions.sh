@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 uv="$PWD/.venv/bin/uv"
 work="$(mktemp -d "${TMPDIR:-/tmp}/prefect-together-versions-XXXXXX")"
 trap 'rm -rf "$work"' EXIT
-tools=(pytest pytest-asyncio pytest-timeout hypothesis opentelemetry-sdk build)
+tools=(pytest pytest-asyncio pytest-timeout hypothesis opentelemetry-sdk build playwright)
 
 combinations=()
 while [ $# -gt 0 ] && [ "$1" != "--" ]; do
