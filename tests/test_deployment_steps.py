@@ -104,6 +104,10 @@ class Terminal:
             process.wait()
 
 
+OUR_ERROR = re.compile(r'File "[^"]*/(prefect_together|flows|deployments)/')
+"""A line of a stack trace in this project's code. (A busy Prefect server on SQLite prints traces of its own.)"""
+
+
 def wait_until(is_so: Callable[[], bool]) -> None:
     deadline = time.monotonic() + STEP_SECONDS
     while not is_so():
@@ -139,5 +143,5 @@ def test_the_steps_of_the_readme_lead_to_a_run_by_schedule(terminal: Terminal, t
     wait_until(lambda: terminal.said().count(COMPLETED) >= 2)  # the one that was asked for, and one by schedule
     assert "together-credentials/team-video" in "".join(said.values())
     assert "Resumed schedule" in "".join(said.values())
-    assert "Traceback" not in terminal.said()
+    assert OUR_ERROR.search(terminal.said()) is None
     assert len(list((tmp_path / "prefect-together" / "out" / "videos").glob("videos/*.mp4"))) == 3

@@ -229,7 +229,7 @@ def test_what_cannot_be_shared_is_said_before_anything_is_sent(
 
 @pytest.mark.slow
 def test_a_shell_without_a_prefect_server_says_that_shards_need_one(tmp_path: Path) -> None:
-    done = in_shell(tmp_path, prompts(CAT), "--shards", "2", TOGETHER_API_KEY="x")
+    done = in_shell(tmp_path, prompts(CAT), "--model", MODEL, "--shards", "2", TOGETHER_API_KEY="x")
 
     assert done.returncode == 2
     assert NO_SERVER in done.stderr
