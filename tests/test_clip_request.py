@@ -9,7 +9,6 @@ import pytest
 
 from clip_server import status
 from download_place import SHA256, Place, open_place
-from prefect_together.clip_request import retry_after_seconds
 from prefect_together.errors import DownloadFailed
 
 
@@ -101,8 +100,3 @@ async def test_a_link_is_http_only(place: Place, url: str) -> None:
         await place.fetch(url)
 
     assert place.files() == {}
-
-
-@pytest.mark.parametrize("header", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "Mon, 01 Jan 2026 99999999999:00:00 GMT"])
-def test_a_date_beyond_all_calendars_asks_for_no_wait(header: str) -> None:
-    assert retry_after_seconds(header, now_seconds=0.0) == 0.0

@@ -24,7 +24,18 @@ ENTRYPOINT_FILE = ROOT / "deployments" / "prefect.yaml"
 
 PURE = frozenset(
     {
-        *("advice", "budget", "canary", "catalogue", "catalogue_checks", "clock", "durations", "errors", "field_types"),
+        *(
+            "advice",
+            "asked_wait",
+            "budget",
+            "canary",
+            "catalogue",
+            "catalogue_checks",
+            "clock",
+            "durations",
+            "errors",
+            "field_types",
+        ),
         *("identity", "inputs", "jobs", "media_checks", "model_listing", "model_spec", "names", "outcome", "pacing"),
         *("parameters", "plan", "plan_report", "poll_budget", "pricing", "requests", "results", "schedule", "shares"),
         *("side_by_side", "slots", "submission", "summary", "table_columns", "tally", "typed_cells", "wording"),

@@ -15,6 +15,7 @@ import httpx
 import together
 from together import AsyncAPIResponse, AsyncTogether, DefaultAioHttpClient
 
+from prefect_together.asked_wait import asked_wait_seconds
 from prefect_together.errors import (
     AccountBlocked,
     JobNotFound,
@@ -23,7 +24,6 @@ from prefect_together.errors import (
     TogetherVideoError,
 )
 from prefect_together.jobs import VideoJob, parse_job
-from prefect_together.pacing import ratelimit_delay
 from prefect_together.requests import LocalImage, VideoRequest
 from prefect_together.submission import ACCOUNT_STATUSES, classify_submission, error_fields
 
@@ -117,7 +117,7 @@ class VideoApi:
                 raise JobNotFound(job_id) from error
             if status in ACCOUNT_STATUSES:
                 raise AccountBlocked(status, *error_fields(error.body, error.message, secret=self._key)) from error
-            pause = ratelimit_delay(error.response.headers)
+            pause = asked_wait_seconds(error.response.headers)
             raise PollMissed(f"HTTP {status} on retrieve", pause, status in (429, 503)) from error
         except _NO_ANSWER as error:
             raise PollMissed(f"{type(error).__name__} on retrieve: {error.__cause__ or error}") from error

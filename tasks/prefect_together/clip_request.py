@@ -10,8 +10,6 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -180,17 +178,3 @@ def _says(error: Exception, host: str, stall_seconds: float) -> str:
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | ConnectionError):
         return f"{host} dropped the connection"
     return f"{host} did not answer properly ({type(error).__name__})"
-
-
-def retry_after_seconds(header: str | None, now_seconds: float) -> float:
-    """What a Retry-After header asks for, 0 if nothing; `now_seconds` is unix time, for the form with a date."""
-    if header is None:
-        return 0.0
-    if header.strip().isdecimal():
-        return float(header)
-    try:
-        when = parsedate_to_datetime(header)
-    except (ValueError, OverflowError):  # the year 99999999999
-        return 0.0
-    when = when if when.tzinfo is not None else when.replace(tzinfo=UTC)
-    return max(0.0, when.timestamp() - now_seconds)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import aiohttp
 
+from prefect_together.asked_wait import asked_wait_seconds
 from prefect_together.clip_container import text_excerpt
 from prefect_together.clip_request import (
     ClipAnswer,
@@ -20,7 +21,6 @@ from prefect_together.clip_request import (
     LinkDead,
     RangeRefused,
     get_clip,
-    retry_after_seconds,
 )
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import ClipInvalid, ClipTooLarge, DownloadFailed, LinkExpired
@@ -40,7 +40,6 @@ MAX_REQUESTS = 200
 """A bound for a server that drops every connection after a few bytes; each byte of progress resets `attempts`."""
 
 MAX_PAUSE_SECONDS = 30.0
-MAX_RETRY_AFTER_SECONDS = 300.0
 FRESH_LINKS = 2
 """How many links in a row may be dead before the job's clip is given up as expired."""
 
@@ -197,7 +196,8 @@ class _Download:
             except Interrupted as error:
                 self._note_request(before_bytes)
                 self._note_failure(error.reason)
-                await self._pause(retry_after_seconds(error.retry_after, self._clock.time()))
+                asked = {"retry-after": error.retry_after or ""}
+                await self._pause(asked_wait_seconds(asked, now_unix_seconds=self._clock.time()) or 0.0)
             else:
                 return
 
@@ -216,7 +216,7 @@ class _Download:
 
     async def _pause(self, asked_seconds: float = 0.0) -> None:
         grown_seconds = min(MAX_PAUSE_SECONDS, 2.0 ** max(0, self._failures - 1)) * random.uniform(0.5, 1.0)
-        await self._clock.sleep(max(grown_seconds, min(asked_seconds, MAX_RETRY_AFTER_SECONDS)))
+        await self._clock.sleep(max(grown_seconds, asked_seconds))
 
     async def _renew_link(self, http_status: int) -> None:
         self._dead_links += 1

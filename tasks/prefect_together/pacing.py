@@ -15,9 +15,6 @@ import asyncio
 import math
 import random
 from collections import deque
-from collections.abc import Mapping
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.schedule import Dice
@@ -47,8 +44,6 @@ MOST_APART_SECONDS = 1.0
 NOISE_CALLS = 3
 """A refusal that names no wait is noise if there was none among so many answers before it; before any cut, if two
 thirds of all were taken."""
-MAX_RATELIMIT_SECONDS = 300.0
-"""The longest wait that a header can ask for."""
 
 
 class SubmitPacer:
@@ -184,41 +179,3 @@ class SubmitPacer:
         """The oldest call under way has its answer; returns how many cuts there had been when it was sent."""
         self._answered.set()
         return self._under_way.popleft() if self._under_way else self._cuts
-
-
-def ratelimit_delay(headers: Mapping[str, str], *, now_unix_seconds: float | None = None) -> float | None:
-    """Seconds that an answer asks to wait, 0 to 300; None if it does not say.
-
-    `x-ratelimit-reset` (seconds, or a unix time in seconds or milliseconds; Together's docs, November 2026) and
-    `Retry-After` (seconds or an HTTP date, RFC 9110); the longer one if there are both. Dates are compared with
-    the answer's own `Date` if it has one, since clocks differ, else with `now_unix_seconds` or the machine's clock.
-    """
-    fields = {name.lower(): value.strip() for name, value in headers.items()}
-    now = _http_date(fields.get("date", ""))
-    if now is None:
-        now = SYSTEM_CLOCK.time() if now_unix_seconds is None else now_unix_seconds
-    delays = [_delay(fields[name], now) for name in ("x-ratelimit-reset", "retry-after") if name in fields]
-    known = [delay for delay in delays if delay is not None]
-    return min(max(0.0, *known), MAX_RATELIMIT_SECONDS) if known else None
-
-
-def _delay(value: str, now_unix_seconds: float) -> float | None:
-    try:
-        seconds = float(value)
-    except ValueError:
-        date = _http_date(value)
-        return None if date is None else date - now_unix_seconds
-    if not math.isfinite(seconds):
-        return None
-    if seconds > 1e12:
-        seconds /= 1000.0
-    return seconds - now_unix_seconds if seconds > 1e9 else seconds
-
-
-def _http_date(value: str) -> float | None:
-    """The unix time of an HTTP date."""
-    try:
-        date = parsedate_to_datetime(value)
-    except (ValueError, OverflowError):  # the year 99999999999
-        return None
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

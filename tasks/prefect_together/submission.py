@@ -13,6 +13,7 @@ import aiohttp
 import httpx
 import together
 
+from prefect_together.asked_wait import asked_wait_seconds
 from prefect_together.errors import (
     AccountBlocked,
     BadParameter,
@@ -22,7 +23,6 @@ from prefect_together.errors import (
     SubmissionRefused,
     WrongAddress,
 )
-from prefect_together.pacing import ratelimit_delay
 
 BAD_PARAMETER_STATUSES = frozenset({400, 404, 413, 422})
 ACCOUNT_STATUSES = frozenset({401, 402, 403})
@@ -95,7 +95,7 @@ def _classify_status(
     if status in BAD_PARAMETER_STATUSES:
         return BadParameter(status, code, message, param)
     if status == 429 or (status == 503 and _is_refusal(error.body)):
-        return RateLimited(status, code, message, ratelimit_delay(error.response.headers))
+        return RateLimited(status, code, message, asked_wait_seconds(error.response.headers))
     return SubmissionInDoubt(f"HTTP {status} {message}".strip()[:300])
 
 
