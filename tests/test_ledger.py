@@ -233,7 +233,7 @@ async def test_a_thousand_rows_at_once_are_written(ledger: Ledger) -> None:
 
 
 async def test_another_kind_of_database_is_named_as_a_wrong_setting() -> None:
-    with pytest.raises(SettingsInvalid, match="column ledger: mysql"):
+    with pytest.raises(SettingsInvalid, match="^ledger: mysql"):
         async with open_ledger("mysql://localhost/x"):
             pass
 
@@ -253,3 +253,21 @@ async def test_paid_videos_of_a_run_that_was_killed_are_found_though_their_rows_
             found = await later.paid_but_absent([], output_dir=".")
 
     assert [record.job_id for record in found] == ["job-1"]
+
+
+async def test_a_failed_video_that_was_not_sent_again_is_failed_as_before_with_its_class(ledger: Ledger) -> None:
+    video = a_video()
+    await planned(ledger, video)
+    attempt = await ledger.intend(video.key, estimate_usd=0.28, budget_usd=None)
+    await ledger.accepted(video.key, attempt, VideoJob("job-1"))
+    await ledger.failed(video.key, JobFailed("job-1", None, "not allowed", "moderation"), again=False)
+    before = (await ledger.records())[video.key]
+    await ledger.claim(video.key, resend_attempt=before.attempts, states=[State.FAILED])
+
+    is_kept = await ledger.not_resent(
+        video.key, state=before.state, error=str(before.error), failure_class=before.failure_class
+    )
+
+    assert is_kept
+    after = (await ledger.records())[video.key]
+    assert (after.state, after.failure_class, after.error) == (State.FAILED, "moderation", before.error)

@@ -147,11 +147,12 @@ class Ledger:
             lambda connection: operations.in_doubt(connection, key, attempt, reason, now), order=(1, key)
         )
 
-    async def not_resent(self, key: str, *, state: State, error: str) -> bool:
+    async def not_resent(self, key: str, *, state: State, error: str, failure_class: FailureClass | None) -> bool:
         """A video that was to be sent again was not taken: it is failed or in doubt as before. False if it was."""
         run_id = self.run.run_id
         return await self._engine.run(
-            lambda connection: operations.not_resent(connection, key, run_id, state, error), order=(1, key)
+            lambda connection: operations.not_resent(connection, key, run_id, state, error, failure_class),
+            order=(1, key),
         )
 
     async def refused(self, key: str, error: str) -> None:

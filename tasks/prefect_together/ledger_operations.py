@@ -137,7 +137,9 @@ def release(connection: Connection, key: str, run_id: str) -> None:
     connection.execute(_GIVE_BACK, {"key": key, "mine": run_id})
 
 
-def not_resent(connection: Connection, key: str, run_id: str, state: State, error: str) -> bool:
+def not_resent(
+    connection: Connection, key: str, run_id: str, state: State, error: str, failure_class: FailureClass | None
+) -> bool:
     """See `Ledger.not_resent`."""
     changed = connection.execute(
         update(videos)
@@ -146,7 +148,7 @@ def not_resent(connection: Connection, key: str, run_id: str, state: State, erro
             videos.c.owner == run_id,
             videos.c.state.in_((State.PLANNED, State.REFUSED)),
         )
-        .values(state=state, error=error)
+        .values(state=state, error=error, failure_class=failure_class)
     )
     return changed.rowcount > 0
 

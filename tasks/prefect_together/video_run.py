@@ -100,7 +100,7 @@ class VideoRun:
         if claimed.state != State.PLANNED or before not in (State.IN_DOUBT, State.FAILED):
             return
         error = seen.error or "the run that sent it ended before the answer came"
-        if await self._ledger.not_resent(video.key, state=before, error=error):
+        if await self._ledger.not_resent(video.key, state=before, error=error, failure_class=seen.failure_class):
             self._tally.set(video.key, before)
 
     async def _go_on(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
@@ -206,7 +206,8 @@ class VideoRun:
                 await self._ledger.note(video.key, f"{error}: is it the right key and address?", state=State.SUBMITTED)
             return None, False
         except JobTimedOut as error:
-            self._late_in_a_row += is_new  # those of earlier runs, perhaps long lost, say nothing of the service now
+            if is_new:  # those of earlier runs, perhaps long lost, say nothing of the service now
+                self._late_in_a_row += 1
             enough = max(self._settings.max_in_flight, LEAST_LATE)
             if self._late_in_a_row >= enough and self.breaker.reason is None:
                 self.breaker.reason = ServiceStuck(self._late_in_a_row)
