@@ -83,11 +83,13 @@ class SettingsInvalid(TogetherVideoError):
     """Settings of the run are wrong: every one of them is in `problems`. Nothing was sent."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
+        """`column` of each problem is the setting's name."""
         super().__init__(tuple(problems))
         self.problems = tuple(problems)
 
     def __str__(self) -> str:
-        return "\n".join(str(problem) for problem in self.problems)
+        lines = (f"{one.column}: {one.message}" if one.column else one.message for one in self.problems)
+        return "\n".join(lines)
 
 
 class NotConfigured(TogetherVideoError):
