@@ -229,9 +229,9 @@ class Batch:
         if not self._is_sent(video):
             return
         state = self._tally.states[video.key]
-        if error is None:
-            self._broken_in_a_row *= state != State.DOWNLOADED
-        elif state in PAID:
+        if error is None and state == State.DOWNLOADED:
+            self._broken_in_a_row = 0
+        if error is not None and state in PAID:
             self._broken_in_a_row += 1
             if self._broken_in_a_row >= UNFORESEEN_ERRORS and self._one.breaker.reason is None:
                 self._one.breaker.reason = UnforeseenErrors(self._broken_in_a_row)

@@ -58,7 +58,8 @@ class PollBudget:
         self._next_at = -math.inf
         self._cut_at, self._cut_rate = -math.inf, requests_per_second
         self._paused_until = -math.inf
-        self._refused = deque([False] * NOISE_POLLS, maxlen=NOISE_POLLS)  # polls, and refusals of them
+        self._were_wordless = deque([False] * NOISE_POLLS, maxlen=NOISE_POLLS)
+        """The last polls (False) and refusals without a wait (True), one entry for each."""
 
     @contextmanager
     def waiting(self) -> Generator[Place]:
@@ -94,17 +95,17 @@ class PollBudget:
                 await self._clock.sleep(pause)
             earliest = self._clock.monotonic() - BURST_SECONDS
             self._next_at = max(self._next_at, earliest) + 1.0 / self._rate()
-            self._refused.append(False)
+            self._were_wordless.append(False)
 
     def refused(self, retry_after_seconds: float | None = None) -> None:
-        """A poll was answered 429 or 503: all polls pause, and go on at half the rate, which recovers in a minute.
+        """A poll was answered 429 or 503. All polls wait as long as it says, then go on at half the rate for a while.
 
-        The polls that were on their way together are refused together: within a second they count once. A lone refusal
-        that names no wait says nothing of a limit and changes nothing.
+        The rate recovers in a minute. The polls that were on their way together are refused together: within a second
+        they count once. A lone refusal that names no wait says nothing of a limit and changes nothing.
         """
         if retry_after_seconds is None:
-            self._refused.append(True)
-            if self._refused.count(True) < NOISE_PART * NOISE_POLLS:
+            self._were_wordless.append(True)
+            if self._were_wordless.count(True) < NOISE_PART * NOISE_POLLS:
                 return
         now = self._clock.monotonic()
         if now >= self._cut_at + SAME_ROUND_SECONDS:

@@ -84,7 +84,7 @@ async def submit(
             pacer.refused(error.retry_after_seconds)
             if clock.time() >= give_up_at:
                 raise
-        except ImageChanged:
+        except ImageChanged:  # a NeverSent that no second try mends
             pacer.released()
             raise
         except NeverSent:
@@ -93,7 +93,7 @@ async def submit(
             if never_sent >= NEVER_SENT_TRIES or clock.time() >= give_up_at:
                 raise
             await clock.sleep(NEVER_SENT_PAUSE_SECONDS * 2 ** (never_sent - 1))
-        except BaseException:
+        except BaseException:  # a cancellation too: whatever it was, the place among the creates is free again
             pacer.released()
             raise
         else:
