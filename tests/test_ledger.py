@@ -233,7 +233,7 @@ async def test_a_thousand_rows_at_once_are_written(ledger: Ledger) -> None:
 
 
 async def test_another_kind_of_database_is_named_as_a_wrong_setting() -> None:
-    with pytest.raises(SettingsInvalid, match="^ledger: mysql"):
+    with pytest.raises(SettingsInvalid, match=r"^ledger: mysql"):
         async with open_ledger("mysql://localhost/x"):
             pass
 
