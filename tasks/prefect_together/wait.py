@@ -94,9 +94,8 @@ async def wait(
 def _learn(book: DurationBook, model: str, job: VideoJob, *, earliest_seconds: float) -> None:
     """Tell the book how long the job took: by the service's stamps, else by the looks between which it was done."""
     stamped = job.stamped_seconds
-    if (
-        stamped is not None and stamped > 0.0
-    ):  # of a job of less than a second both stamps are often the same: the looks know more
+    # Of a job of less than a second both stamps are often the same: then the looks know more.
+    if stamped is not None and stamped > 0.0:
         book.observe(model, stamped)
     elif job.observed_seconds is not None and job.observed_seconds - earliest_seconds <= WATCHED_SECONDS:
         book.observe(model, job.observed_seconds, earliest_seconds=earliest_seconds)
