@@ -45,7 +45,7 @@ PURE = frozenset(
 
 WITH_PREFECT = frozenset(
     {
-        *("approval", "artifacts", "console", "credentials", "events", "plan_run", "tasks"),
+        *("approval", "artifacts", "console", "credentials", "event_backlog", "events", "plan_run", "tasks"),
         *("batch", "generate", "places", "shard_run", "shards", "shell", "table_run", "video_run"),
         *("command_line", "local_messages", "local_server", "unstored_results"),
     }

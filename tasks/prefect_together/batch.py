@@ -12,6 +12,7 @@ from functools import partial
 from prefect_together.canary import StartOrder
 from prefect_together.collector import seldom_collected
 from prefect_together.errors import CanaryFailed, UnforeseenErrors, WrongAddress
+from prefect_together.event_backlog import EventBacklog
 from prefect_together.ledger import HERE, Ledger, VideoRecord
 from prefect_together.ledger_engine import LedgerUnavailable
 from prefect_together.ledger_schema import State
@@ -77,7 +78,7 @@ class Batch:
         self._broken_in_a_row = 0
         self._share, self._attempts = share, attempts or {}
         self._room = asyncio.Semaphore(settings.max_in_flight + self._ahead)
-        self._collected = asyncio.Semaphore(COLLECTED_AT_ONCE)
+        self._collected, self._backlog = asyncio.Semaphore(COLLECTED_AT_ONCE), EventBacklog()
         self.is_open = asyncio.Event()
         self.wanted: list[PlannedVideo] = []
 
@@ -208,6 +209,7 @@ class Batch:
                 has_room = self._state(video) not in (State.SUBMITTED, State.COMPLETED)
                 if has_room:
                     await self._room.acquire()
+                    await self._backlog.until_short()
                 if ledger_is_gone.is_set():
                     break
                 running.add(task := asyncio.create_task(self._run_one(video, order)))
