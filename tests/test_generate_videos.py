@@ -156,7 +156,19 @@ def test_without_a_key_the_run_fails_and_names_the_ways_to_give_one(
 
     assert ended.state.is_failed()
     assert all(way in ended.state.message for way in ("TOGETHER_API_KEY", "credentials_block", "--sandbox"))
+    assert ended.state.message.endswith("; nothing was sent")
     assert desk.api.requests == []
+
+
+def test_the_summary_of_a_run_without_a_key_names_what_is_missing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOGETHER_API_KEY")
+
+    ended = desk.run(prompts(CAT))
+
+    summary = desk.prefect.artifacts(ended.run_id)["together-video-summary"].data
+    page = (desk.output_dir / "index.html").read_text(encoding="utf-8")
+    assert "no API key: set TOGETHER\\_API\\_KEY, name a TogetherCredentials block" in summary
+    assert "no API key: set TOGETHER_API_KEY, name a TogetherCredentials block" in page
 
 
 def test_the_card_of_parameters_holds_for_rows_that_do_not_set_them(desk: Desk) -> None:

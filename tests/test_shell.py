@@ -158,7 +158,7 @@ def test_no_key_is_said_at_once_with_the_ways_to_give_one(tmp_path: Path) -> Non
     done = in_shell(tmp_path, prompts(CAT), "--model", MODEL, PREFECT_API_URL=nobody_there)
 
     assert done.returncode == 2
-    assert all(way in done.stderr for way in ("TOGETHER_API_KEY", "credentials_block", "--sandbox"))
+    assert all(way in done.stderr for way in ("TOGETHER_API_KEY", "credentials_block", "--sandbox", "nothing was sent"))
     assert "Traceback" not in done.stderr
     assert nobody_there not in done.stderr
 

@@ -35,7 +35,7 @@ CONNECT_TIMEOUT_SECONDS = 10.0
 
 NO_KEY = (
     "no API key: set TOGETHER_API_KEY, name a TogetherCredentials block (credentials_block),"
-    " or try without one in the sandbox (--sandbox)"
+    " or try without one in the sandbox (--sandbox); nothing was sent"
 )
 CREATE_TIMEOUT = httpx.Timeout(CREATE_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)
 RETRIEVE_TIMEOUT = httpx.Timeout(RETRIEVE_TIMEOUT_SECONDS, connect=CONNECT_TIMEOUT_SECONDS)

@@ -15,7 +15,7 @@ from uuid import UUID
 from prefect_together.approval import ask_if_above
 from prefect_together.artifacts import create_progress, publish_results, quiet_about_the_server, update_progress
 from prefect_together.clock import SYSTEM_CLOCK
-from prefect_together.errors import Problem, SettingsInvalid
+from prefect_together.errors import Problem, SettingsInvalid, TogetherVideoError
 from prefect_together.ledger import Ledger, open_ledger
 from prefect_together.outcome import Rows, RunOutcome
 from prefect_together.outputs import PAGE_FILE, row_results, write_outputs
@@ -63,6 +63,9 @@ async def generate_table(
                     await batch.run()
                 else:
                     await shards.run(batch, work, notes)
+        except TogetherVideoError as error:
+            notes.append(str(error))
+            raise
         finally:
             summary = PageSummary(
                 table=plan.source,
