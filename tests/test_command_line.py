@@ -53,10 +53,19 @@ def output_dir(tmp_path: Path, table: str) -> str:
     return str(place)
 
 
-async def _run_halfway(plan: Plan, place: Path) -> None:
+@pytest.fixture
+def sandbox_dir(tmp_path: Path, table: str) -> str:
+    """The same of a run in the sandbox."""
+    place = tmp_path / "imitated"
+    place.mkdir()
+    asyncio.run(_run_halfway(make_plan(read_table(table)), place, is_sandbox=True))
+    return str(place)
+
+
+async def _run_halfway(plan: Plan, place: Path, *, is_sandbox: bool = False) -> None:
     boat, cat, *_ = plan.videos
     async with open_ledger(str(place / "ledger.db")) as ledger:
-        await ledger.remember_table(str(place), to_text(plan), is_sandbox=False)
+        await ledger.remember_table(str(place), to_text(plan), is_sandbox=is_sandbox)
         await ledger.plan(list(plan.videos.values()))
         for key in (boat, cat):
             await ledger.claim(key)
@@ -168,6 +177,31 @@ def test_status_prints_the_same_for_people(capsys: pytest.CaptureFixture[str], o
     assert "4 videos, 1 downloaded, 2 planned, 1 in doubt" in out
     assert "$0.28 in doubt" in out
     assert "--resubmit-in-doubt" in out
+
+
+@pytest.mark.parametrize("command", ["status", "report"])
+def test_the_dollars_of_the_sandbox_are_said_to_be_nobodys(
+    capsys: pytest.CaptureFixture[str], output_dir: str, sandbox_dir: str, command: str
+) -> None:
+    assert main([command, output_dir]) == 0
+    real = capsys.readouterr().out
+    assert main([command, sandbox_dir]) == 0
+    imitated = capsys.readouterr().out
+
+    assert "Made by the sandbox: imitations, nothing was paid." in imitated
+    assert "sandbox" not in real
+
+
+def test_status_as_json_says_whether_it_is_the_sandboxs(
+    capsys: pytest.CaptureFixture[str], output_dir: str, sandbox_dir: str
+) -> None:
+    assert [said(capsys, "status", place)["is_sandbox"] for place in (output_dir, sandbox_dir)] == [False, True]
+
+
+def test_a_page_written_again_says_that_its_clips_are_the_sandboxs(sandbox_dir: str) -> None:
+    assert main(["report", sandbox_dir]) == 0
+
+    assert '"isSandbox":true' in (Path(sandbox_dir) / "index.html").read_text()
 
 
 def test_status_of_a_directory_without_a_ledger_ends_with_2_and_makes_none(

@@ -140,7 +140,7 @@ def status(
 
     view = asyncio.run(_view(output_dir, ledger))
     if as_json:
-        _print_json({"ledger": view.url, **asdict(view.totals), **_lists(view)})
+        _print_json({"ledger": view.url, "is_sandbox": view.is_sandbox, **asdict(view.totals), **_lists(view)})
     else:
         command_tables.print_status(view)
     return 0
@@ -169,9 +169,12 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
     store = open_store(output_dir)
     rows = row_results(remembered, view.records, store)
     written_at = datetime.now().astimezone().isoformat(timespec="seconds")
-    summary = PageSummary(table=remembered.source, written_at=written_at, is_running=bool(view.runs))
+    summary = PageSummary(
+        table=remembered.source, written_at=written_at, is_running=bool(view.runs), is_sandbox=view.is_sandbox
+    )
     asyncio.run(write_outputs(store, remembered, rows, summary))
-    command_tables.print_totals(totals(rows), [store.uri(PAGE_FILE), store.uri(RESULTS_FILE)])
+    written = [store.uri(PAGE_FILE), store.uri(RESULTS_FILE)]
+    command_tables.print_totals(totals(rows), written, is_sandbox=view.is_sandbox)
     return 0
 
 

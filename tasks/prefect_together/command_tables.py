@@ -25,6 +25,7 @@ PIPE_COLUMNS = 200
 """Width where there is no terminal: rows should not be broken into 80 columns for grep."""
 PROMPT_CHARACTERS = 60
 DOUBTS_SHOWN = 50
+OF_THE_SANDBOX = "Made by the sandbox: imitations, nothing was paid."
 
 
 def print_models(models: Sequence[ListedModel]) -> None:
@@ -89,6 +90,8 @@ def print_status(view: LedgerView) -> None:
     if totals.unsettled_failed_usd:
         money.append(f"{dollars(totals.unsettled_failed_usd)} for failed jobs whose cost is not known")
     _print(", ".join(money))
+    if view.is_sandbox:
+        _print(OF_THE_SANDBOX)
     table = _table("model", "videos", "downloaded", "paid", "median time")
     for model, durations in view.durations.items():
         records = [record for record in view.records.values() if record.model == model]
@@ -119,10 +122,12 @@ def _print_doubts(view: LedgerView) -> None:
         _print("Look for them in the account's usage by time; --resubmit-in-doubt sends them again.")
 
 
-def print_totals(totals: Totals, written: Iterable[str]) -> None:
+def print_totals(totals: Totals, written: Iterable[str], *, is_sandbox: bool) -> None:
     """What the results written anew say, and where they are."""
     counts = state_counts({str(status): count for status, count in totals.rows_by_status.items()})
     _print(f"{counts} of {totals.rows:,} rows, {dollars(totals.spent_usd)}")
+    if is_sandbox:
+        _print(OF_THE_SANDBOX)
     for place in written:
         _print(f"  {place}")
 

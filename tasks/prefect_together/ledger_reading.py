@@ -56,7 +56,10 @@ class RunAtWork:
 
 @dataclass(frozen=True, slots=True)
 class LedgerView:
-    """A ledger at one moment. `tables` has the last table of each output directory, see `remembered`."""
+    """A ledger at one moment. `tables` has the last table of each output directory, see `remembered`.
+
+    `is_sandbox`: its videos are the sandbox's imitations, its dollars nobody's.
+    """
 
     url: str
     totals: LedgerTotals
@@ -64,6 +67,7 @@ class LedgerView:
     doubts: tuple[Doubt, ...]
     runs: tuple[RunAtWork, ...]
     tables: Mapping[str, str]
+    is_sandbox: bool
     durations: Mapping[str, list[float]]
 
     def book(self) -> DurationBook:
@@ -128,13 +132,14 @@ async def _read_postgres(url: URL, work: Operation[T]) -> T:
 def _view(connection: Connection) -> dict[str, Any]:
     records = read_records(connection, None)
     models = {record.model for record in records.values()}
-    remembered = connection.execute(select(tables.c.output_dir, tables.c.content)).all()
+    remembered = connection.execute(select(tables.c.output_dir, tables.c.content, tables.c.is_sandbox)).all()
     return {
         "totals": totals(connection),
         "records": records,
         "doubts": _doubts(connection, records),
         "runs": _runs_at_work(connection),
         "tables": {str(row.output_dir): str(row.content) for row in remembered},
+        "is_sandbox": bool(remembered) and all(row.is_sandbox for row in remembered),
         "durations": {model: durations(connection, model) for model in sorted(models)},
     }
 
