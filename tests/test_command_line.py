@@ -14,6 +14,7 @@ import pytest
 from prefect_together.command_line import main
 from prefect_together.jobs import VideoJob
 from prefect_together.ledger import open_ledger
+from prefect_together.ledger_schema import State
 from prefect_together.plan import Plan, make_plan
 from prefect_together.remembered import to_text
 from prefect_together.sandbox import Sandbox
@@ -162,7 +163,7 @@ def test_status_says_states_dollars_and_when_the_doubtful_call_was_sent(
 ) -> None:
     status = said(capsys, "status", output_dir)
 
-    assert status["by_state"] == {"downloaded": 1, "in_doubt": 1, "planned": 2}
+    assert status["by_status"] == {"downloaded": 1, "in_doubt": 1, "planned": 2}
     assert (status["paid_usd"], status["in_doubt_usd"], status["committed_usd"]) == (0.25, 0.28, 0.53)
     (doubt,) = status["in_doubt"]
     assert (doubt["row_id"], doubt["reason"]) == ("cat", "the connection was reset")
@@ -211,6 +212,39 @@ def test_status_of_a_directory_without_a_ledger_ends_with_2_and_makes_none(
 
     assert "no ledger" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_status_and_plan_have_the_words_of_results_csv(
+    capsys: pytest.CaptureFixture[str], table: str, output_dir: str
+) -> None:
+    asyncio.run(_leave_in_the_middle(make_plan(read_table(table)), Path(output_dir)))
+    assert main(["report", output_dir]) == 0
+    results = [line.split(",") for line in (Path(output_dir) / "results.csv").read_text().splitlines()]
+    words = [row[results[0].index("status")] for row in results[1:]]
+    capsys.readouterr()
+
+    status, plan = said(capsys, "status", output_dir), said(capsys, "plan", table, "--output-dir", output_dir)
+    assert main(["status", output_dir]) == 0
+
+    counts = {"downloaded": 1, "failed": 1, "submitted": 1, "in_doubt": 1}
+    assert words == ["downloaded", "failed", "in_doubt"]
+    assert sorted(video["status"] for video in status["videos"]) == sorted(counts)
+    assert status["by_status"] == plan["states"] == counts
+    assert "4 videos, 1 downloaded, 1 submitted, 1 failed, 1 in doubt" in capsys.readouterr().out
+
+
+async def _leave_in_the_middle(plan: Plan, place: Path) -> None:
+    """`cat` paid and not fetched, one take of `dawn` paid, the other being sent when the run ended."""
+    _, cat, one, other = plan.videos
+    async with open_ledger(str(place / "ledger.db")) as ledger:
+        for key in (cat, one, other):
+            await ledger.claim(key, resend_attempt=1 if key == cat else 0, states=(State.IN_DOUBT,))
+            attempt = await ledger.intend(key, estimate_usd=0.28, budget_usd=None)
+            if key != other:
+                job = VideoJob(f"job-of-{key}", "completed", MODEL, cost_usd=0.25)
+                await ledger.accepted(key, attempt, job)
+                await ledger.completed(key, job, generation_seconds=40.0, polls=3)
+        await ledger.note(cat, "HTTP 500", state=State.COMPLETED, failure_class="download")
 
 
 def test_report_writes_page_and_results_again(capsys: pytest.CaptureFixture[str], output_dir: str) -> None:

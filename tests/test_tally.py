@@ -20,8 +20,16 @@ def test_videos_are_counted_by_their_last_state() -> None:
 
     tally.set("0", State.SUBMITTED)
 
-    assert tally.by_state == {State.SUBMITTED: 1, State.PLANNED: 1, State.FAILED: 1}
+    assert tally.by_status == {"submitted": 1, "planned": 1, "failed": 1}
     assert (tally.total, tally.finished) == (3, 1)
+
+
+def test_videos_are_counted_in_the_words_of_results_csv() -> None:
+    tally = tally_of(State.SUBMITTING, State.SUBMITTED, State.COMPLETED, State.COMPLETED, State.DOWNLOADED)
+
+    tally.undownloaded |= {"3", "4"}
+
+    assert tally.by_status == {"submitted": 3, "failed": 1, "downloaded": 1}
 
 
 def test_a_video_that_is_not_in_the_table_is_not_counted() -> None:

@@ -22,7 +22,7 @@ from batch_place import (
 )
 from ledger_rows import a_video
 from prefect_together.download import MAX_CLIP_BYTES, DownloadedClip
-from prefect_together.errors import SettingsInvalid, SubmissionInDoubt
+from prefect_together.errors import OutputUnwritable, SettingsInvalid, SubmissionInDoubt
 from prefect_together.jobs import VideoJob
 from prefect_together.ledger import HERE, Ledger, open_ledger
 from prefect_together.ledger_engine import LedgerEngine, LedgerUnavailable, Operation, open_engine
@@ -74,6 +74,21 @@ def test_rows_that_nobody_foresaw_to_fail_lose_no_other_row(batch_place: Place) 
 
     assert ended.states == {"downloaded": 34, "completed": 2}
     assert "2 sub-exceptions" in str(ended.error)
+
+
+def test_a_clip_that_cannot_be_fetched_is_counted_as_results_csv_counts_it(batch_place: Place) -> None:
+    class Unwritable(Session):
+        async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
+            if job.id == "job-1":
+                raise OutputUnwritable("no space left on device")
+            return await super().download(job, target, max_bytes=max_bytes)
+
+    batch_place.session = Unwritable
+
+    ended = batch_place.run(some(2), Service(), max_in_flight=1)
+
+    assert ended.states == {"downloaded": 1, "completed": 1}
+    assert ended.tally.by_status == {"downloaded": 1, "failed": 1}
 
 
 def test_a_fault_in_every_row_is_not_paid_for_hundreds_of_times(batch_place: Place) -> None:

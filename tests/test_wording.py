@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prefect_together.ledger_schema import State
+from prefect_together.results import STATUSES
 from prefect_together.wording import STATE_ORDER, dollars, duration, state_counts
 
 
@@ -57,5 +57,5 @@ def test_no_counts_are_nothing_to_do(counts: dict[str, int]) -> None:
     assert state_counts(counts) == "nothing to do"
 
 
-def test_every_state_of_the_ledger_has_its_place() -> None:
-    assert set(STATE_ORDER) == set(State)
+def test_every_status_of_results_csv_has_its_place() -> None:
+    assert set(STATE_ORDER) == set(STATUSES)

@@ -70,7 +70,7 @@ def progress_text(tally: Tally, seconds_left: float | None, *, budget_usd: float
         return "starting"
     cap = "" if budget_usd is None else f", cap {dollars(budget_usd)}"
     parts = [
-        state_counts({str(state): count for state, count in tally.by_state.items()}),
+        state_counts(tally.by_status),
         f"{dollars(tally.spent_usd)} so far, {dollars(tally.projected_usd)} projected{cap}",
     ]
     if seconds_left:

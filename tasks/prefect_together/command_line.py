@@ -137,10 +137,13 @@ def status(
         as_json: The whole of it as JSON.
     """
     from prefect_together import command_tables
+    from prefect_together.outputs import counts_by_status
 
     view = asyncio.run(_view(output_dir, ledger))
     if as_json:
-        _print_json({"ledger": view.url, "is_sandbox": view.is_sandbox, **asdict(view.totals), **_lists(view)})
+        about = {"ledger": view.url, "is_sandbox": view.is_sandbox}
+        counts = {"by_status": counts_by_status(view.records.values())}
+        _print_json({**about, **counts, **asdict(view.totals), **_lists(view)})
     else:
         command_tables.print_status(view)
     return 0
@@ -243,12 +246,14 @@ async def _view(output_dir: str, ledger: str | None) -> LedgerView:
 
 def _lists(view: LedgerView) -> dict[str, Any]:
     """The parts of a view that are lists, for JSON."""
+    from prefect_together.outputs import status_of
+
     videos = [
         {
             "row_id": record.row_id,
             "take": record.take,
             "model": record.model,
-            "state": record.state,
+            "status": status_of(record),
             "job_id": record.job_id,
             "file": record.file,
             "cost_usd": record.cost_usd,

@@ -60,7 +60,7 @@ def print_differences(found: LiveDifferences) -> None:
 
 def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
     """The rows, what is to be known of them, and the sums."""
-    table = _table("row", "id", "model", "prompt", "file", "dollars", "state")
+    table = _table("row", "id", "model", "prompt", "file", "dollars", "status")
     for line in report.lines:
         price = _range(line.low_usd, line.high_usd)
         state = f"same as row {line.shared_with}" if line.shared_with else ", ".join(dict.fromkeys(line.states))
@@ -81,9 +81,11 @@ def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
 
 
 def print_status(view: LedgerView) -> None:
-    """States, dollars, models, what is in doubt, and who works on it."""
-    totals = view.totals
-    _print(f"{view.url}: {sum(totals.by_state.values()):,} videos, {state_counts(totals.by_state)}")
+    """Statuses, dollars, models, what is in doubt, and who works on it."""
+    from prefect_together.outputs import counts_by_status
+
+    totals, counts = view.totals, counts_by_status(view.records.values())
+    _print(f"{view.url}: {len(view.records):,} videos, {state_counts({**counts})}")
     money = [f"{dollars(totals.paid_usd)} paid", f"{dollars(totals.committed_usd)} paid or reserved"]
     if totals.in_doubt_usd:
         money.append(f"{dollars(totals.in_doubt_usd)} in doubt")

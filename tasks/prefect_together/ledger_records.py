@@ -68,7 +68,6 @@ class VideoRecord:
 class LedgerTotals:
     """Sums over the whole ledger. `committed_usd` is what a budget is held against: paid, or reserved and unsettled."""
 
-    by_state: Mapping[str, int]
     committed_usd: float
     paid_usd: float
     in_doubt_usd: float
@@ -167,8 +166,7 @@ def durations(connection: Connection, model: str, limit: int = LEARNED_DURATIONS
 
 
 def totals(connection: Connection) -> LedgerTotals:
-    """Counts and dollars over the whole ledger."""
-    counted = connection.execute(select(videos.c.state, func.count()).group_by(videos.c.state)).all()
+    """Dollars over the whole ledger."""
     committed = connection.execute(select(money.c.committed_micro_usd)).scalar_one_or_none() or 0
     paid = connection.execute(select(func.sum(attempts.c.cost_micro_usd))).scalar() or 0
     doubtful = connection.execute(
@@ -182,7 +180,6 @@ def totals(connection: Connection) -> LedgerTotals:
         )
     ).scalar()
     return LedgerTotals(
-        by_state={str(state): int(count) for state, count in counted},
         committed_usd=committed / 1e6,
         paid_usd=int(paid) / 1e6,
         in_doubt_usd=int(doubtful or 0) / 1e6,

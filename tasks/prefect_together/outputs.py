@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ def status_of(record: VideoRecord) -> Status:
     if record.state == State.COMPLETED:
         return "failed" if record.error else "submitted"
     return record.state.value
+
+
+def counts_by_status(records: Iterable[VideoRecord]) -> Mapping[Status, int]:
+    """How many videos results.csv would call each."""
+    return Counter(status_of(record) for record in records)
 
 
 def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -> TakeResult:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from prefect_together.errors import Problem
 from prefect_together.ledger_schema import State
 from prefect_together.plan import Plan, PlannedRow, PlannedVideo
+from prefect_together.results import Status
 from prefect_together.schedule import DurationBook
 from prefect_together.wording import dollars, duration, state_counts
 
@@ -22,6 +23,7 @@ class Known:
     """What a ledger has of a video of the plan."""
 
     state: State
+    status: Status
     file: str
 
 
@@ -29,7 +31,7 @@ class Known:
 class PlanLine:
     """One row of the table. Dollars are for all its videos, 0 if an earlier row pays; None: the price is unknown.
 
-    `states` are those of its videos in the ledger, "new" for what it does not know.
+    `states` are its videos' words in results.csv, "new" for what it does not know.
     """
 
     row: int
@@ -159,7 +161,7 @@ def _sum(amounts: list[float | None]) -> float | None:
 
 
 def _state(known: Mapping[str, Known], key: str) -> str:
-    return str(known[key].state) if key in known else "new"
+    return known[key].status if key in known else "new"
 
 
 def _is_awaited(state: State) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect_together.ledger_reading import ledger_of, read_ledger
+from prefect_together.outputs import status_of
 from prefect_together.plan import Plan
 from prefect_together.plan_report import Known, PlanReport, plan_report
 
@@ -20,7 +21,11 @@ async def report_on(
     if ledger is None and not _has_ledger(output_dir):
         return plan_report(plan, max_in_flight=max_in_flight)
     view = await read_ledger(ledger_of(output_dir or ".", ledger))
-    known = {key: Known(record.state, record.file) for key, record in view.records.items() if key in plan.videos}
+    known = {
+        key: Known(record.state, status_of(record), record.file)
+        for key, record in view.records.items()
+        if key in plan.videos
+    }
     return plan_report(
         plan,
         known=known,

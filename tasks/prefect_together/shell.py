@@ -180,7 +180,7 @@ def _panel(tally: Tally) -> Table:
     bar.append(f"  {duration(now - tally.started_at)}", style="dim")
     if left:
         bar.append(f"  about {duration(left)} left", style="dim")
-    counts = state_counts({str(state): count for state, count in tally.by_state.items()})
+    counts = state_counts(tally.by_status)
     money = f"{dollars(tally.spent_usd)} so far, {dollars(tally.projected_usd)} projected"
     grid = Table.grid()
     grid.add_row(bar)

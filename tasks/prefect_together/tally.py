@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from prefect_together.ledger_schema import State
 
 FINISHED = frozenset({State.DOWNLOADED, State.FAILED, State.IN_DOUBT, State.REFUSED})
+UNDER_WAY = frozenset({State.SUBMITTING, State.SUBMITTED, State.COMPLETED})
 
 
 @dataclass(slots=True)
 class Tally:
     """Counts kept up to date by the run. `started_at` is unix seconds; dollars are those of this table's videos.
-    `downloaded_here` counts what this run itself has downloaded."""
+    `downloaded_here` counts what this run itself has downloaded, `undownloaded` are keys of paid clips that it could
+    not."""
 
     started_at: float
     states: dict[str, State] = field(default_factory=dict[str, State])
@@ -23,6 +25,7 @@ class Tally:
     finished_before: int = 0
     polls: int = 0
     downloaded_here: int = 0
+    undownloaded: set[str] = field(default_factory=set[str])
 
     def begin_with(self, key: str, state: State, estimate_usd: float | None, cost_usd: float | None) -> None:
         """Enter a video of the table. Others (rows that are gone) are collected, but not counted."""
@@ -51,8 +54,9 @@ class Tally:
             self.costs_usd[key] = usd
 
     @property
-    def by_state(self) -> Mapping[State, int]:
-        return Counter(self.states.values())
+    def by_status(self) -> Mapping[str, int]:
+        """Videos by the words of results.csv, if it were written now."""
+        return Counter(self._status(key, state) for key, state in self.states.items())
 
     @property
     def total(self) -> int:
@@ -84,3 +88,8 @@ class Tally:
         if left == 0:
             return 0.0
         return None if done <= 0 else (now - self.started_at) / done * left
+
+    def _status(self, key: str, state: State) -> str:
+        if state == State.COMPLETED and key in self.undownloaded:
+            return State.FAILED.value
+        return (State.SUBMITTED if state in UNDER_WAY else state).value

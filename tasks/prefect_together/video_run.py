@@ -243,6 +243,7 @@ class VideoRun:
             await self._store.publish(clip.path, file)  # not behind the downloads that wait: the clip is not safe yet
         except DownloadFailed as error:
             await self._ledger.note(video.key, str(error), state=State.COMPLETED, failure_class="download")
+            self._tally.undownloaded.add(video.key)
             return False
         await self._ledger.downloaded(
             video.key, size_bytes=clip.size_bytes, sha256=clip.sha256, clip=clip.media.as_dict()

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 STATE_ORDER = (
     "downloaded",
-    "completed",
     "submitted",
-    "submitting",
     "planned",
     "failed",
     "in_doubt",
