@@ -168,13 +168,14 @@ def test_plan_videos_publishes_every_row_and_ends_completed(prefect_server: Pref
 
 @pytest.mark.slow
 def test_plan_videos_ends_failed_with_every_mistake(prefect_server: PrefectServer) -> None:
-    state = plan_table(prefect_server, "prompt,seconds\nA cat,ten\nA dog,99\n")
+    state = plan_table(prefect_server, "prompt,seconds,widht\nA cat,ten,\nA dog,99,\n")
 
     artifacts = prefect_server.artifacts(state.state_details.flow_run_id)
     assert state.is_failed()
     assert "row 2, column seconds" in state.message
     assert "row 3, column seconds" in state.message
     assert "99 is not a length" in str(artifacts["together-video-plan"].data)
+    assert "## 1 warning\n\n- column widht" in str(artifacts["together-video-plan-summary"].data)
     with pytest.raises(TableInvalid):
         asyncio.run(state.aresult())
 

@@ -31,6 +31,20 @@ def test_all_thirty_one_mistakes_of_a_bad_table_are_named_with_row_and_column() 
     assert "31 mistakes, nothing was sent" in str(caught.value)
 
 
+def test_warnings_are_shown_beside_the_mistakes() -> None:
+    text = f"id,prompt,model,seconds,widht\na,A cat,{DIRECTOR}y,5,\nb,A dog,{DIRECTOR},ten,\n"
+
+    with pytest.raises(TableInvalid) as caught:
+        read_table(text)
+
+    head, mistake, *warnings = str(caught.value).splitlines()
+    assert head == "pasted table: 1 mistake, nothing was sent"
+    assert mistake.startswith("  row 3 (id b), column seconds: 'ten' is not a length")
+    assert any(line.startswith(f"  warning: row 2, column model: {DIRECTOR}y is not in the") for line in warnings)
+    assert any(line.endswith(f"did you mean {DIRECTOR}?") for line in warnings)
+    assert any("column widht" in line and line.startswith("  warning: ") for line in warnings)
+
+
 def test_all_mistakes_of_one_row_are_named_in_the_order_of_the_columns() -> None:
     text = "count,prompt,id,fps,width,seconds,first_frame\n0,x,a,5,1000,99,no.png\n"
 

@@ -67,16 +67,20 @@ class Problem:
 
 
 class TableInvalid(TogetherVideoError):
-    """The prompt table has mistakes: every one of them is in `problems`. Nothing was sent."""
+    """The prompt table has mistakes: every one of them is in `problems`. Nothing was sent.
 
-    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
-        super().__init__(source, tuple(problems))
-        self.source, self.problems = source, tuple(problems)
+    `warnings` are what else is worth a look while the table is mended.
+    """
+
+    def __init__(self, source: str, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> None:
+        super().__init__(source, tuple(problems), tuple(warnings))
+        self.source, self.problems, self.warnings = source, tuple(problems), tuple(warnings)
 
     def __str__(self) -> str:
         count = len(self.problems)
         head = f"{self.source}: {count} mistake{'s' if count != 1 else ''}, nothing was sent"
-        return "\n".join([head, *(f"  {problem}" for problem in self.problems)])
+        warnings = (f"  warning: {warning}" for warning in self.warnings)
+        return "\n".join([head, *(f"  {problem}" for problem in self.problems), *warnings])
 
 
 class SettingsInvalid(TogetherVideoError):

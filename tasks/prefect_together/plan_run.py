@@ -15,7 +15,7 @@ from prefect_together.errors import Problem, TableInvalid, TogetherVideoError
 from prefect_together.plan_report import PlanLine, PlanReport
 from prefect_together.planning import report_on
 from prefect_together.table_plan import TableToPlan
-from prefect_together.wording import dollars, duration, markdown_cell
+from prefect_together.wording import counted, dollars, duration, markdown_cell
 
 ROWS_KEY, SUMMARY_KEY = "together-video-plan", "together-video-plan-summary"
 TABLE_ROWS = 1000
@@ -66,6 +66,7 @@ async def _publish_mistakes(error: TableInvalid) -> None:
     for problem in error.problems[:TABLE_ROWS]:
         cells = [markdown_cell(str(cell)) for cell in _problem_cells(problem).values()]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += _warnings([str(warning) for warning in error.warnings])
     await acreate_markdown_artifact(markdown="\n".join(lines), key=SUMMARY_KEY)
 
 
@@ -92,12 +93,17 @@ def plan_markdown(report: PlanReport, *, budget_usd: float | None) -> str:
         low_usd, high_usd = (dollars(sum(usd or 0.0 for usd in usds)) for usds in zip(*map(_usds, rows), strict=True))
         lines.append(f"| {markdown_cell(model)} | {len(rows):,} | {videos:,} | {low_usd} | {high_usd} |")
     warnings = [*report.warnings, *(f"row {row.row}: {text}" for row in report.lines for text in row.problems)]
-    if warnings:
-        lines += ["", f"## {len(warnings):,} warnings", ""]
-        lines += [f"- {markdown_cell(warning)}" for warning in warnings[:WARNINGS_SHOWN]]
-        if len(warnings) > WARNINGS_SHOWN:
-            lines.append(f"- {len(warnings) - WARNINGS_SHOWN:,} more")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_warnings(warnings)])
+
+
+def _warnings(warnings: Sequence[str]) -> list[str]:
+    if not warnings:
+        return []
+    lines = ["", f"## {counted(len(warnings), 'warning')}", ""]
+    lines += [f"- {markdown_cell(warning)}" for warning in warnings[:WARNINGS_SHOWN]]
+    if len(warnings) > WARNINGS_SHOWN:
+        lines.append(f"- {len(warnings) - WARNINGS_SHOWN:,} more")
+    return lines
 
 
 def _usds(line: PlanLine) -> tuple[float | None, float | None]:

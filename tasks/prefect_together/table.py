@@ -74,9 +74,9 @@ def read_table(
     )
     rows = [reader.read(number, cells) for number, cells in grid.rows]
     problems += [*_table_problems(reader, grid), *reader.of_defaults.problems(), *reader.problems]
-    if problems:
-        raise TableInvalid(found.label, sorted(problems, key=lambda problem: problem.row or 0))
     warnings = [*grid.warnings, *column_warnings(grid.columns, places), *reader.warnings.problems()]
+    if problems:
+        raise TableInvalid(found.label, sorted(problems, key=lambda problem: problem.row or 0), warnings)
     return PromptTable(found.label, grid.columns, tuple(row for row in rows if row is not None), tuple(warnings))
 
 
