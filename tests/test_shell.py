@@ -56,7 +56,23 @@ def test_1_when_a_row_failed_and_the_row_is_named(desk: Desk, capsys: pytest.Cap
 
     said = capsys.readouterr()
     assert code == 1
-    assert "1 downloaded, 1 failed of 2 rows, $0.28. row 2 (r1) failed" in said.out
+    assert "1 downloaded, 1 failed of 2 rows, $0.28\n  row 2 (r1) failed: job" in said.out
+
+
+def test_many_failures_are_said_in_short_lines_counts_first(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.api.fault("job-moderated", prompt=HARBOUR, count=None)
+
+    said_by_shell(desk, prompts(CAT, *(f"{HARBOUR}, take {number}" for number in range(5))))
+
+    counts, *lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if str(desk.output_dir) not in line]
+    assert counts == "1 downloaded, 5 failed of 6 rows, $0.28"
+    assert [line.split(":")[0] for line in said if line.startswith("  row ")] == [
+        f"  row {number} (r{number - 1}) failed" for number in (3, 4, 5)
+    ]
+    assert "  and 2 more, in results.csv" in said
+    assert any(line.startswith("  5 rows the content was refused. Change the prompt") for line in said)
+    assert all(len(line) <= 120 for line in said)
 
 
 def test_1_when_a_row_is_still_generating_and_it_says_to_run_again(

@@ -71,14 +71,25 @@ class RunOutcome:
         return f"{counts} of {len(self.rows):,} rows"
 
     @property
+    def headline(self) -> str:
+        """Like `12 downloaded, 1 failed of 13 rows, $3.36`."""
+        return f"{self.counts}, {dollars(self.totals.spent_usd)}"
+
+    @property
+    def named(self) -> list[str]:
+        """The first rows that failed, each like `row 8 (cat-7) failed: ...`."""
+        return [_named(row) for row in self.failed[:NAMED_ROWS]]
+
+    @property
+    def more(self) -> str:
+        """Like `and 9 more`: rows that failed beyond those that are named. Empty if there are none."""
+        return f"and {len(self.failed) - NAMED_ROWS:,} more" if len(self.failed) > NAMED_ROWS else ""
+
+    @property
     def message(self) -> str:
         """One line: `12 downloaded, 1 failed of 13 rows, $3.36. row 8 (cat-7) failed: ...`."""
-        text = f"{self.counts}, {dollars(self.totals.spent_usd)}"
-        if self.failed:
-            named = "; ".join(_named(row) for row in self.failed[:NAMED_ROWS])
-            more = f" and {len(self.failed) - NAMED_ROWS} more" if len(self.failed) > NAMED_ROWS else ""
-            text = f"{text}. {named}{more}"
-        return ". ".join([text, *self.notes])
+        failed = " ".join(part for part in ("; ".join(self.named), self.more) if part)
+        return ". ".join(part for part in (self.headline, failed, *self.notes) if part)
 
 
 class RowsFailed(TogetherVideoError):

@@ -9,11 +9,12 @@ import asyncio
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from copy import copy
 from dataclasses import fields
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from cyclopts import App, CycloptsError
@@ -42,6 +43,7 @@ from prefect_together.table_run import display, planned
 from prefect_together.tally import Tally
 from prefect_together.wording import counted, dollars, duration, state_counts
 
+LINE_CHARACTERS = 120
 OPTIONS_IN_ADVICE = re.compile(r"`(output_dir|budget_usd|canary|retry_failed|resubmit_in_doubt)`( switched on)?")
 
 
@@ -130,11 +132,12 @@ def report(result: object) -> int:
     if isinstance(result, RowsFailed):
         result = result.outcome
     if isinstance(result, RunOutcome):
-        print(result.message)
+        print(result.headline)
+        _print_lines([*result.named, *([f"{result.more}, in {RESULTS_FILE}"] if result.more else []), *result.notes])
         print(f"  {_near(result.page)}   each clip beside its prompt")
         print(f"  {_near(result.output_dir)}/{RESULTS_FILE}  the table with status, file and cost of each row")
-        for found in advice(result.rows):
-            print(f"  {counted(len(found.rows), 'row')} {found.what}. {_as_typed(found.to_do)}")
+        found = advice(result.rows)
+        _print_lines(f"{counted(len(one.rows), 'row')} {one.what}. {_as_typed(one.to_do)}" for one in found)
         return result.exit_code
     if isinstance(result, Stopped):
         print(result.advice, file=sys.stderr)
@@ -148,6 +151,12 @@ def report(result: object) -> int:
     if isinstance(result, TogetherVideoError):
         print(result, file=sys.stderr)
     return 1
+
+
+def _print_lines(texts: Iterable[str]) -> None:
+    """Each text below the headline, in lines that a terminal need not break."""
+    for text in texts:
+        print(fill(text, LINE_CHARACTERS, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
 
 
 def _as_typed(advised: str) -> str:
