@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from prefect_together.errors import BudgetReached
 from prefect_together.page import MAX_TEXT_CHARACTERS, PageSummary, clip_source, results_page
 from prefect_together.results import RowResult, Status, TakeResult
 
@@ -139,6 +140,18 @@ def test_the_run_is_linked_by_http_only(url: str) -> None:
     page = results_page([], title="t", summary=PageSummary(run_name="otter", run_url=url))
 
     assert content(page)["summary"]["runUrl"] is None
+
+
+def test_only_refused_rows_are_counted_among_the_refusals() -> None:
+    reason = str(BudgetReached(1.0, 0.9, 0.28))
+    refused, half = (take("refused", error=reason),), (take("planned"), take("refused", error=reason))
+    rows = [RowResult(number=number, cells={}, takes=takes) for number, takes in enumerate((refused, half, (take(),)))]
+
+    refusals = content(results_page(rows, title="t"))["refusals"]
+
+    assert list(refusals) == ["budget"]
+    assert refusals["budget"]["rows"] == 1
+    assert "Raise `--budget-usd`" in refusals["budget"]["note"]
 
 
 def test_own_columns_are_shown_that_are_not_shown_as_parameters() -> None:

@@ -11,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect
 
 from chromium import opened_chromium
+from prefect_together.errors import BudgetReached, CanaryFailed
 from prefect_together.page import PageSummary, results_page
 from prefect_together.results import RowResult, Status, TakeResult
 
@@ -263,13 +264,34 @@ def test_states_are_counted_priced_and_explained(show: Show) -> None:
     page = show(rows, is_sandbox=True, is_running=True, budget_usd=10.0)
 
     totals = page.get_by_role("region", name="Totals")
-    for text in ("1 of 6 rows", "$0.28", "of a budget of $10.00", "$1.68", "--resubmit-in-doubt", "--budget-usd"):
+    for text in ("1 of 6 rows", "$0.28", "of a budget of $10.00", "$1.68", "--resubmit-in-doubt", "mend the key"):
         expect(totals).to_contain_text(text)
     expect(totals).to_contain_text("billed as estimated")
     expect(page.locator("#about")).to_contain_text("sandbox")
     expect(page.locator("#about")).to_contain_text("run in progress")
     for label in ("Downloaded", "Failed", "In doubt", "Refused", "Submitted", "Planned"):
         expect(page.get_by_role("button", name=f"{label} 1")).to_be_visible()
+
+
+def test_refused_rows_have_each_their_own_reason_and_what_to_do(show: Show) -> None:
+    reasons = (
+        str(BudgetReached(1.0, 0.9, 0.28)),
+        str(CanaryFailed("model/one", "film-1", "moderated")),
+        "refused with HTTP 402: no credits",
+        str(BudgetReached(1.0, 0.9, 0.28)),
+    )
+
+    page = show([result(number, "refused", error=error) for number, error in enumerate(reasons, start=2)])
+
+    assert page.locator(".card .error").all_inner_texts() == list(reasons)
+    notes = page.locator("#notes li").all_inner_texts()
+    assert [note.split("\n")[0] for note in notes] == ["2 refused", "1 refused", "1 refused"]
+    assert "Raise --budget-usd" in notes[0]
+    assert "without --canary" in notes[1]
+    assert "the credits on together.ai" in notes[2]
+    page.get_by_role("button", name="prompt of film 3").click()
+    expect(page.locator(".problem")).to_contain_text("without --canary")
+    expect(page.locator(".problem")).not_to_contain_text("--budget-usd")
 
 
 def test_a_table_without_rows_says_so(show: Show) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +19,10 @@ class Advice:
     estimate_usd: float
     to_do: str
 
+
+REFUSALS = frozenset({"budget", "price", "canary", "stuck", "account"})
+"""Why a video was not sent, of a take that is `refused`."""
+OPTIONS = re.compile(r"`(output_dir|budget_usd|canary|retry_failed|resubmit_in_doubt)`( switched on)?")
 
 AGAIN = "run again with the same table and `output_dir`"
 RETRY = "run again with `retry_failed` switched on"
@@ -99,6 +104,11 @@ def advice(rows: Iterable[RowResult]) -> list[Advice]:
         for kind, (what, to_do) in _KINDS.items()
         if kind in found
     ]
+
+
+def as_typed(advised: str, *, mark: str = "") -> str:
+    """Advice with the parameters as options of the command line, each between two `mark`s."""
+    return OPTIONS.sub(lambda found: f"{mark}--{found[1].replace('_', '-')}{mark}", advised)
 
 
 def _refusal(error: str) -> str:

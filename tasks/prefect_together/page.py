@@ -20,6 +20,7 @@ from functools import cache
 from importlib import resources
 from urllib.parse import quote
 
+from prefect_together.advice import REFUSALS, advice, as_typed, kind_of
 from prefect_together.results import RowResult, TakeResult, Totals, totals
 
 MAX_TEXT_CHARACTERS = 40_000
@@ -111,6 +112,7 @@ def _content(rows: Sequence[RowResult], *, title: str, summary: PageSummary) -> 
         "title": title,
         "summary": _summary(summary),
         "totals": _totals(totals(rows)),
+        "refusals": _refusals(rows),
         "columns": columns,
         "parameters": list(parameters),
         "videos": videos,
@@ -126,6 +128,7 @@ def _video(row: RowResult, take: TakeResult) -> dict[str, object]:
         "takes": len(row.takes) if len(row.takes) > 1 else None,
         "sharedWith": row.shared_with,
         "status": take.status,
+        "refusal": kind_of(take) if take.status == "refused" else None,
         "model": take.model,
         "prompt": None if take.prompt is None else _cut(take.prompt),
         "jobId": take.job_id,
@@ -145,6 +148,18 @@ def _video(row: RowResult, take: TakeResult) -> dict[str, object]:
         "generationSeconds": _finite(take.generation_seconds),
     }
     return {name: value for name, value in video.items() if value is not None}
+
+
+def _refusals(rows: Sequence[RowResult]) -> dict[str, object]:
+    """For each reason not to send: the refused rows that have it, and what to do."""
+    return {
+        one.kind: {
+            "rows": sum(row.status == "refused" for row in one.rows),
+            "note": f"{one.what[0].upper()}{one.what[1:]}. {as_typed(one.to_do, mark='`')}",
+        }
+        for one in advice(rows)
+        if one.kind in REFUSALS
+    }
 
 
 def clip_source(take: TakeResult) -> str | None:

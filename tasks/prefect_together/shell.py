@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +23,7 @@ from pydantic_core import to_jsonable_python
 from rich.table import Table
 from rich.text import Text
 
-from prefect_together.advice import advice
+from prefect_together.advice import advice, as_typed
 from prefect_together.artifacts import progress_text
 from prefect_together.client import NO_KEY, key_is_set
 from prefect_together.clock import SYSTEM_CLOCK
@@ -44,7 +43,6 @@ from prefect_together.tally import Tally
 from prefect_together.wording import counted, dollars, duration, state_counts
 
 LINE_CHARACTERS = 120
-OPTIONS_IN_ADVICE = re.compile(r"`(output_dir|budget_usd|canary|retry_failed|resubmit_in_doubt)`( switched on)?")
 
 
 def run_from_shell(flow: Flow[..., Any], *, local: LocalPrefect | None, looked: FirstLook | None = None) -> None:
@@ -137,7 +135,7 @@ def report(result: object) -> int:
         print(f"  {_near(result.page)}   each clip beside its prompt")
         print(f"  {_near(result.output_dir)}/{RESULTS_FILE}  the table with status, file and cost of each row")
         found = advice(result.rows)
-        _print_lines(f"{counted(len(one.rows), 'row')} {one.what}. {_as_typed(one.to_do)}" for one in found)
+        _print_lines(f"{counted(len(one.rows), 'row')} {one.what}. {as_typed(one.to_do)}" for one in found)
         return result.exit_code
     if isinstance(result, Stopped):
         print(result.advice, file=sys.stderr)
@@ -157,11 +155,6 @@ def _print_lines(texts: Iterable[str]) -> None:
     """Each text below the headline, in lines that a terminal need not break."""
     for text in texts:
         print(fill(text, LINE_CHARACTERS, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
-
-
-def _as_typed(advised: str) -> str:
-    """Advice with the parameters as options of the command line."""
-    return OPTIONS_IN_ADVICE.sub(lambda found: f"--{found[1].replace('_', '-')}", advised)
 
 
 def _near(place: str) -> str:
