@@ -20,7 +20,7 @@ from prefect_together.batch import Batch
 from prefect_together.client import VideoApi
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.download import MAX_CLIP_BYTES, DownloadedClip
-from prefect_together.errors import JobNotFound
+from prefect_together.errors import JobNotFound, ServiceUnreachable
 from prefect_together.jobs import VideoJob
 from prefect_together.ledger import HERE, Ledger, LedgerTotals, VideoRecord, open_ledger
 from prefect_together.ledger_engine import LedgerUnavailable
@@ -193,7 +193,7 @@ class Place:
             try:
                 async with asyncio.timeout(40):
                     await batch.run()
-            except (LedgerUnavailable, BaseExceptionGroup) as raised:
+            except (LedgerUnavailable, ServiceUnreachable, BaseExceptionGroup) as raised:
                 error = raised
         async with open_ledger(self.url) as ledger:
             return Ended(error, await ledger.records(), await ledger.totals(), tally)

@@ -11,7 +11,7 @@ from functools import partial
 
 from prefect_together.canary import StartOrder
 from prefect_together.collector import seldom_collected
-from prefect_together.errors import CanaryFailed, UnforeseenErrors, WrongAddress
+from prefect_together.errors import CanaryFailed, ServiceUnreachable, UnforeseenErrors, WrongAddress
 from prefect_together.event_backlog import EventBacklog
 from prefect_together.ledger import HERE, Ledger, VideoRecord
 from prefect_together.ledger_engine import LedgerUnavailable
@@ -110,9 +110,9 @@ class Batch:
     async def run(self) -> None:
         """Work until every video is finished, in doubt, refused, or past its deadline.
 
-        Raises LedgerUnavailable at once; anything else that a row did not foresee after all other rows are through, and
-        WrongAddress likewise: what is not sent stays planned. After three paid rows in a row that ended so, no more are
-        sent.
+        Raises LedgerUnavailable at once; anything else that a row did not foresee after all other rows are through (of
+        paid rows that end so, no more are sent after three in a row). WrongAddress and ServiceUnreachable likewise:
+        what is not sent stays planned.
         """
         videos = self._plan.videos
         self._records = await self._ledger.plan(list(videos.values()), output_dir=self._output_dir)
@@ -133,7 +133,7 @@ class Batch:
             await self._run_held()
         if self._unexpected:
             raise BaseExceptionGroup("rows ended by an error that was not foreseen", self._unexpected)
-        if isinstance(self._one.breaker.reason, WrongAddress):
+        if isinstance(self._one.breaker.reason, WrongAddress | ServiceUnreachable):
             raise self._one.breaker.reason
 
     def _own_part(self) -> list[PlannedVideo]:

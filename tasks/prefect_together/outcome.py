@@ -77,13 +77,19 @@ class RunOutcome:
 
     @property
     def named(self) -> list[str]:
-        """The first rows that failed, each like `row 8 (cat-7) failed: ...`."""
-        return [_named(row) for row in self.failed[:NAMED_ROWS]]
+        """The first rows that failed, each like `row 8 (cat-7) failed: ...`, and those that could not be sent."""
+        return [_named(row) for row in self._with_reason[:NAMED_ROWS]]
 
     @property
     def more(self) -> str:
         """Like `and 9 more`: rows that failed beyond those that are named. Empty if there are none."""
-        return f"and {len(self.failed) - NAMED_ROWS:,} more" if len(self.failed) > NAMED_ROWS else ""
+        count = len(self._with_reason)
+        return f"and {count - NAMED_ROWS:,} more" if count > NAMED_ROWS else ""
+
+    @property
+    def _with_reason(self) -> tuple[RowResult, ...]:
+        unsent = (row for row in self.open if row.status == "planned" and any(take.error for take in row.takes))
+        return (*self.failed, *unsent)
 
     @property
     def message(self) -> str:

@@ -18,6 +18,7 @@ from prefect_together.errors import (
     NeverSent,
     RateLimited,
     ServiceStuck,
+    ServiceUnreachable,
     SubmissionInDoubt,
     TogetherVideoError,
     UnforeseenErrors,
@@ -41,6 +42,9 @@ UPSTREAM_JOBS = 2
 """Jobs that one video may use up: one, and one more after an upstream failure."""
 GONE_SECONDS = 48 * 3600.0
 """A job that answers 404 is given up when it is so old. Before that, a wrong key or address is the likelier reason."""
+UNREACHED_ROWS = 3
+"""Rows in a row for which no connection can be made before a service that was never reached counts as unreachable. One
+that was reached before is tried for each row: it may be back any minute."""
 LEAST_LATE = 3
 """Jobs of this run in a row that time out before the service counts as stuck, however few may be in flight."""
 
@@ -55,7 +59,7 @@ class VideoRun:
         self._settings, self._tally = settings, tally
         self._wait_seconds = settings.max_wait_minutes * 60
         self._slots = Slots(settings.max_in_flight)
-        self._late_in_a_row = 0
+        self._late_in_a_row = self._unreached_in_a_row = 0
         self._budget: BudgetQueue | None = None
         if settings.budget_usd is not None:
             self._budget = BudgetQueue(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
@@ -146,8 +150,8 @@ class VideoRun:
         return stopped() or await self._budget.promise(video.key, video.estimate_usd, stopped=stopped)
 
     async def _refuse(self, video: PlannedVideo, error: TogetherVideoError) -> None:
-        if isinstance(error, WrongAddress | UnforeseenErrors):  # the run ends with it; nobody has refused the video
-            return
+        if isinstance(error, WrongAddress | ServiceUnreachable | UnforeseenErrors):
+            return  # the run ends with it; nobody has refused the video
         await self._ledger.refused(video.key, str(error))
         self._tally.set(video.key, State.REFUSED)
         emit_video_event("refused", video)
@@ -164,7 +168,7 @@ class VideoRun:
                 journal=as_it_is(journal),
                 give_up_at=self._session.clock.time() + self._wait_seconds,
             )
-        except (AccountBlocked, BudgetReached, ServiceStuck, UnforeseenErrors) as error:
+        except (AccountBlocked, BudgetReached, ServiceStuck, ServiceUnreachable, UnforeseenErrors) as error:
             await self._refuse(video, error)
         except (BadParameter, WrongAddress, RateLimited, NeverSent, SubmissionInDoubt) as error:
             # the journal has written what became of it
@@ -172,13 +176,21 @@ class VideoRun:
                 emit_video_event("failed", video)
             elif isinstance(error, SubmissionInDoubt):
                 emit_video_event("in_doubt", video)
+            elif isinstance(error, NeverSent):
+                self._not_reached(error)
         else:
+            self._unreached_in_a_row = 0
             emit_video_event("submitted", video, job_id=job.id)
             return job
         finally:
             if self._budget is not None:
                 self._budget.settle(video.key)
         return None
+
+    def _not_reached(self, error: NeverSent) -> None:
+        self._unreached_in_a_row += 1
+        if self._unreached_in_a_row >= UNREACHED_ROWS and not self._session.api.has_shown_a_job:
+            self.breaker.reason = self.breaker.reason or ServiceUnreachable(error.reason)
 
     async def _wait(
         self, video: PlannedVideo, job: VideoJob, submitted_at: float, *, is_new: bool, may_repeat: bool
