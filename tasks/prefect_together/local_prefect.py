@@ -298,5 +298,6 @@ def run_script(body: Callable[[], int], *, local: LocalPrefect | None = None) ->
     # What follows is Prefect sending its last events, in threads of its own.
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)
     logging.getLogger("APILogWorker").setLevel(logging.ERROR)
+    logging.getLogger("prefect.events.utilities").setLevel(logging.CRITICAL)  # a last heartbeat comes too late
     sys.stdout.flush()
     sys.exit(exit_code)
