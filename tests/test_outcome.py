@@ -31,3 +31,15 @@ def test_more_rows_than_are_named_are_counted() -> None:
     said = message(*(row(number, "planned", "not sent: no route") for number in range(NAMED_ROWS + 9)))
 
     assert said.endswith("no route and 9 more")
+
+
+def test_the_reason_given_is_that_of_the_take_that_has_the_rows_status() -> None:
+    takes = (
+        TakeResult(row_id="a", status="submitted", model="m", parameters={}, error="not done in time"),
+        TakeResult(row_id="a", status="planned", model="m", parameters={}, error="not sent: no route"),
+    )
+
+    assert message(RowResult(number=2, cells={}, takes=takes)).endswith("row 2 (a) planned: not sent: no route")
+    assert "not done in time" not in message(
+        RowResult(number=2, cells={}, takes=(takes[0], row(2, "planned").takes[0]))
+    )

@@ -82,13 +82,13 @@ class RunOutcome:
 
     @property
     def more(self) -> str:
-        """Like `and 9 more`: rows that failed beyond those that are named. Empty if there are none."""
+        """Like `and 9 more`: rows beyond those that are named. Empty if there are none."""
         count = len(self._with_reason)
         return f"and {count - NAMED_ROWS:,} more" if count > NAMED_ROWS else ""
 
     @property
     def _with_reason(self) -> tuple[RowResult, ...]:
-        unsent = (row for row in self.open if row.status == "planned" and any(take.error for take in row.takes))
+        unsent = (row for row in self.open if any(take.status == "planned" and take.error for take in row.takes))
         return (*self.failed, *unsent)
 
     @property
@@ -110,5 +110,6 @@ class RowsFailed(TogetherVideoError):
 
 
 def _named(row: RowResult) -> str:
-    error = next((take.error for take in row.takes if take.error), "no reason known")
+    its_own_first = sorted(row.takes, key=lambda take: take.status != row.status)
+    error = next((take.error for take in its_own_first if take.error), "no reason known")
     return f"row {row.number} ({row.takes[0].row_id[:40]}) {row.status.replace('_', ' ')}: {error[:160]}"

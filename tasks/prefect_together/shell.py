@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from copy import copy
 from dataclasses import fields
 from pathlib import Path
-from textwrap import fill
+from textwrap import TextWrapper
 from typing import Any
 
 from cyclopts import App, CycloptsError
@@ -42,7 +42,8 @@ from prefect_together.table_run import display, planned
 from prefect_together.tally import Tally
 from prefect_together.wording import counted, dollars, duration, state_counts
 
-LINE_CHARACTERS = 120
+BELOW = TextWrapper(120, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+"""How texts below the headline are set; a path or URL stays in one piece."""
 
 
 def run_from_shell(flow: Flow[..., Any], *, local: LocalPrefect | None, looked: FirstLook | None = None) -> None:
@@ -154,7 +155,7 @@ def report(result: object) -> int:
 def _print_lines(texts: Iterable[str]) -> None:
     """Each text below the headline, in lines that a terminal need not break."""
     for text in texts:
-        print(fill(text, LINE_CHARACTERS, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
+        print(BELOW.fill(text))
 
 
 def _near(place: str) -> str:

@@ -55,7 +55,7 @@ class Tally:
 
     @property
     def by_status(self) -> Mapping[str, int]:
-        """Videos by the words of results.csv, if it were written now."""
+        """Videos by the words of results.csv; a clip that an earlier run could not fetch is `submitted` until tried."""
         return Counter(self._status(key, state) for key, state in self.states.items())
 
     @property
