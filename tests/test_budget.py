@@ -62,6 +62,19 @@ async def test_what_is_promised_counts_until_it_is_reserved() -> None:
     assert await second is None
 
 
+async def test_what_may_be_sent_again_counts_while_it_is_not_reserved() -> None:
+    till = Till()
+    await till.ask("r1", 0.6)
+    till.queue.settle("r1")
+
+    till.queue.renew("r1", 0.6)  # refused for its rate
+    second = asyncio.create_task(till.ask("r2", 0.6))
+    await asyncio.sleep(0.01)
+
+    assert not second.done()
+    second.cancel()
+
+
 async def test_a_video_waits_for_what_the_jobs_in_flight_leave_and_is_not_overtaken() -> None:
     till = Till()
 
@@ -103,5 +116,6 @@ async def test_who_waits_learns_that_nothing_is_sent_any_more() -> None:
     await asyncio.sleep(0.01)
 
     till.reason = ServiceStuck(3)
+    till.queue.settle("r1")
 
     assert await waiting is till.reason

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from batch_place import (
@@ -28,6 +30,21 @@ def test_a_budget_that_is_used_up_refuses_the_rest_and_is_not_passed(batch_place
     assert ended.states == {"downloaded": 3, "refused": 3}
     assert len(service.created) == 3
     assert ended.totals.committed_usd == pytest.approx(0.84)
+
+
+def test_a_budget_of_just_what_the_table_costs_sends_all_rows_at_once(batch_place: Place) -> None:
+    """Each is answered when all are under way: a row whose call is under way counts once."""
+    service, all_under_way = Service(), asyncio.Event()
+
+    async def answer_all_together() -> None:
+        if len(service.created) == 8:
+            all_under_way.set()
+        await all_under_way.wait()
+
+    service.on_create = answer_all_together
+    ended = batch_place.run(some(8), service, max_in_flight=8, budget_usd=8 * 0.28)
+
+    assert ended.states == {"downloaded": 8}
 
 
 def test_what_the_budget_refuses_are_the_last_rows_of_the_table(batch_place: Place) -> None:

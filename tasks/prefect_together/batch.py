@@ -133,8 +133,10 @@ class Batch:
             await self._run_held()
         if self._unexpected:
             raise BaseExceptionGroup("rows ended by an error that was not foreseen", self._unexpected)
-        if isinstance(self._one.breaker.reason, WrongAddress | ServiceUnreachable):
-            raise self._one.breaker.reason
+        reason = self._one.breaker.reason
+        # The runs of the other shards, on machines of their own, may reach it.
+        if isinstance(reason, WrongAddress) or (isinstance(reason, ServiceUnreachable) and self._is_alone):
+            raise reason
 
     def _own_part(self) -> list[PlannedVideo]:
         """The videos to begin with: all, or this run's share and one of each model that is to have a canary."""

@@ -19,7 +19,7 @@ class BudgetQueue:
     """Promises a cap to one video after the other; `committed_usd` asks the ledger, `slots` are the jobs in flight."""
 
     def __init__(self, cap_usd: float, *, committed_usd: Callable[[], Awaitable[float]], slots: Slots) -> None:
-        self._cap_usd, self._committed_usd, self._slots = cap_usd, committed_usd, slots
+        self.cap_usd, self._committed_usd, self._slots = cap_usd, committed_usd, slots
         self._promised: dict[str, float] = {}
         self._turn = asyncio.Lock()  # first come, first served
 
@@ -30,22 +30,28 @@ class BudgetQueue:
 
         Waits while jobs in flight may still cost less than is reserved for them. Nobody overtakes meanwhile.
         """
-        if estimate_usd is None or estimate_usd > self._cap_usd:
-            return stopped() or BudgetReached(self._cap_usd, await self._committed_usd(), estimate_usd)
+        if estimate_usd is None or estimate_usd > self.cap_usd:
+            return stopped() or BudgetReached(self.cap_usd, await self._committed_usd(), estimate_usd)
         async with self._turn:
             while (reason := stopped()) is None:
-                # Asked before: a promise may be kept, a job settled, while the ledger answers.
+                # Taken and asked before: a promise may be kept, a job settled, while the ledger answers.
+                change = self._slots.next_change()
                 promised_usd, jobs = sum(self._promised.values()), self._slots.used
                 committed_usd = await self._committed_usd()
-                if committed_usd + promised_usd + estimate_usd <= self._cap_usd + ROUNDING_USD:
+                if committed_usd + promised_usd + estimate_usd <= self.cap_usd + ROUNDING_USD:
                     self._promised[key] = estimate_usd
                     return None
                 if not jobs and not promised_usd:
-                    return BudgetReached(self._cap_usd, committed_usd, estimate_usd)
-                if self._slots.used:
-                    await self._slots.until_released()
+                    return BudgetReached(self.cap_usd, committed_usd, estimate_usd)
+                await change.wait()
             return reason
+
+    def renew(self, key: str, estimate_usd: float | None) -> None:
+        """The reservation in the ledger is about to be given back, and the video may be sent again."""
+        if estimate_usd is not None:
+            self._promised[key] = estimate_usd
 
     def settle(self, key: str) -> None:
         """The video is reserved in the ledger, or is not sent after all."""
-        self._promised.pop(key, None)
+        if self._promised.pop(key, None) is not None:
+            self._slots.announce()

@@ -12,7 +12,7 @@ TogetherVideoError
 ├── NeverSent               the request did not leave this machine: may be sent again
 │   └── ImageChanged        a local image is gone or no longer what the table was checked with
 ├── SubmissionInDoubt       no usable answer: a job may exist and be billed
-├── ServiceUnreachable      no connection for one row after another, and none before: no more are sent in this run
+├── ServiceUnreachable      no connection for any of the first rows: no more are sent in this run
 ├── ServiceStuck            too many jobs in a row were not done in time: no more are sent in this run
 ├── UnforeseenErrors        too many paid rows in a row broke off: no more are sent in this run
 ├── NotApproved             a person was asked before money is spent, and did not say yes; nothing was sent
@@ -171,7 +171,7 @@ class ImageChanged(NeverSent):
 
 
 class ServiceUnreachable(TogetherVideoError):
-    """No connection could be made for several rows in a row, each tried for a minute, and none before in this run."""
+    """No connection could be made for the first rows, each tried several times, and none for anything else."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -180,7 +180,7 @@ class ServiceUnreachable(TogetherVideoError):
     def __str__(self) -> str:
         return (
             f"the service cannot be reached ({self.reason}): is the network there, and TOGETHER_BASE_URL or the base"
-            " URL in the TogetherCredentials block right? No row was sent; run again then"
+            " URL in the TogetherCredentials block right? Put that right and run again: every row is as it was"
         )
 
 

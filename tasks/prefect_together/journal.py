@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from prefect_together.budget import BudgetQueue
 from prefect_together.errors import (
     AccountBlocked,
     BadParameter,
@@ -38,14 +39,17 @@ class LedgerJournal:
     ledger: Ledger
     key: str
     estimate_usd: float | None
-    budget_usd: float | None
+    budget: BudgetQueue | None
     breaker: Breaker
     tally: Tally
 
     async def intend(self) -> int:
         if self.breaker.reason is not None:
             raise self.breaker.reason
-        attempt = await self.ledger.intend(self.key, estimate_usd=self.estimate_usd, budget_usd=self.budget_usd)
+        cap_usd = None if self.budget is None else self.budget.cap_usd
+        attempt = await self.ledger.intend(self.key, estimate_usd=self.estimate_usd, budget_usd=cap_usd)
+        if self.budget is not None:
+            self.budget.settle(self.key)
         self.tally.set(self.key, State.SUBMITTING)
         return attempt
 
@@ -66,6 +70,8 @@ class LedgerJournal:
             state = State.REFUSED
         elif isinstance(error, WrongAddress):
             self.breaker.reason = self.breaker.reason or error
+        if self.budget is not None and state == State.PLANNED:
+            self.budget.renew(self.key, self.estimate_usd)
         await self.ledger.not_accepted(self.key, attempt, str(error), state=state, failure_class=failure_class)
         self.tally.set(self.key, state)
 

@@ -14,7 +14,7 @@ class Slots:
     def __init__(self, limit: int) -> None:
         self.limit, self.used = limit, 0
         self._waiters: deque[asyncio.Future[None]] = deque()
-        self._released = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def widen(self, by: int) -> None:
         """Raise the limit for good."""
@@ -22,9 +22,14 @@ class Slots:
         for _ in range(by):
             self._wake()
 
-    async def until_released(self) -> None:
-        """Wait until a job leaves its slot."""
-        await self._released.wait()
+    def next_change(self) -> asyncio.Event:
+        """Set when a job has left its slot, or something else has been announced, after this call."""
+        return self._changed
+
+    def announce(self) -> None:
+        """Let those who wait for a change look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     @asynccontextmanager
     async def slot(self, *, already_there: bool = False) -> AsyncGenerator[None]:
@@ -37,8 +42,7 @@ class Slots:
         finally:
             self.used -= 1
             self._wake()
-            self._released.set()
-            self._released = asyncio.Event()
+            self.announce()
 
     async def _wait(self) -> None:
         while self.used >= self.limit:

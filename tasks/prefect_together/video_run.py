@@ -43,8 +43,8 @@ UPSTREAM_JOBS = 2
 GONE_SECONDS = 48 * 3600.0
 """A job that answers 404 is given up when it is so old. Before that, a wrong key or address is the likelier reason."""
 UNREACHED_ROWS = 3
-"""Rows in a row for which no connection can be made before a service that was never reached counts as unreachable. One
-that was reached before is tried for each row: it may be back any minute."""
+"""Rows given up without a connection before a service that was never reached counts as unreachable. One that was
+reached in this run is tried for each row: it may be back any minute."""
 LEAST_LATE = 3
 """Jobs of this run in a row that time out before the service counts as stuck, however few may be in flight."""
 
@@ -59,7 +59,8 @@ class VideoRun:
         self._settings, self._tally = settings, tally
         self._wait_seconds = settings.max_wait_minutes * 60
         self._slots = Slots(settings.max_in_flight)
-        self._late_in_a_row = self._unreached_in_a_row = 0
+        self._late_in_a_row = self._unreached_rows = 0
+        self._was_reached = False
         self._budget: BudgetQueue | None = None
         if settings.budget_usd is not None:
             self._budget = BudgetQueue(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
@@ -157,9 +158,7 @@ class VideoRun:
         emit_video_event("refused", video)
 
     async def _create(self, video: PlannedVideo) -> VideoJob | None:
-        journal = LedgerJournal(
-            self._ledger, video.key, video.estimate_usd, self._settings.budget_usd, self.breaker, self._tally
-        )
+        journal = LedgerJournal(self._ledger, video.key, video.estimate_usd, self._budget, self.breaker, self._tally)
         try:
             job = await create_video(
                 as_it_is(video.request),
@@ -176,10 +175,9 @@ class VideoRun:
                 emit_video_event("failed", video)
             elif isinstance(error, SubmissionInDoubt):
                 emit_video_event("in_doubt", video)
-            elif isinstance(error, NeverSent):
-                self._not_reached(error)
+            self._look_whether_reached(error)
         else:
-            self._unreached_in_a_row = 0
+            self._look_whether_reached(None)
             emit_video_event("submitted", video, job_id=job.id)
             return job
         finally:
@@ -187,9 +185,19 @@ class VideoRun:
                 self._budget.settle(video.key)
         return None
 
-    def _not_reached(self, error: NeverSent) -> None:
-        self._unreached_in_a_row += 1
-        if self._unreached_in_a_row >= UNREACHED_ROWS and not self._session.api.has_shown_a_job:
+    def _look_whether_reached(self, error: TogetherVideoError | None) -> None:
+        """Send no more to a service that was never reached; go on as soon as it is, even if only once, and late."""
+        if isinstance(error, ImageChanged):
+            return
+        if not isinstance(error, NeverSent):
+            self._was_reached = True
+            if isinstance(self.breaker.reason, ServiceUnreachable):
+                self.breaker.reason = None
+            return
+        self._unreached_rows += 1
+        was_reached = self._was_reached or self._session.api.has_shown_a_job
+        is_polled = State.SUBMITTED in self._tally.states.values()  # the run goes on anyway, and may yet reach it
+        if self._unreached_rows >= UNREACHED_ROWS and not (was_reached or is_polled):
             self.breaker.reason = self.breaker.reason or ServiceUnreachable(error.reason)
 
     async def _wait(
