@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 uv="$PWD/.venv/bin/uv"
+export UV_SYSTEM_CERTS=1 # trust whom the machine trusts, as pip does
 work="$(mktemp -d "${TMPDIR:-/tmp}/prefect-together-versions-XXXXXX")"
 trap 'rm -rf "$work"' EXIT
 tools=(pytest pytest-asyncio pytest-timeout hypothesis opentelemetry-sdk build playwright)
