@@ -11,14 +11,14 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, TimeoutError, expect
 
 from chromium import opened_chromium
 from prefect_server import PrefectServer
@@ -60,8 +60,15 @@ class Place:
 
     def form(self) -> Page:
         page = self.page(f"/v2/deployments/deployment/{self.deployment_id}/run")
-        expect(page.get_by_label("prompts")).to_be_visible()
-        return page
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                expect(page.get_by_label("prompts")).to_be_visible(timeout=15_000)
+            except AssertionError:  # the server was too busy (503): the page goes on loading until it is loaded again
+                assert time.monotonic() < deadline, page.inner_text("body")
+                page.reload()
+            else:
+                return page
 
     def run(self, run_id: str) -> dict[str, Any]:
         return httpx.get(f"{self.server.api_url}/flow_runs/{run_id}", timeout=60).raise_for_status().json()
@@ -163,6 +170,26 @@ def start(place: Place, table: str, output_dir: Path, *, approve_above: str | No
     return run_id
 
 
+def ask_for(page: Page, run_id: str, ask: Callable[[], None]) -> None:
+    """Do what asks the server for a change of the run, again if it is too busy (503: nothing was changed).
+
+    A page that met a 503 while it was loaded may stay under its loading sign for good: it is loaded again.
+    """
+    calls = re.compile(rf"/flow_runs/{run_id}/(resume|set_state|retry)$")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            with page.expect_response(lambda answer: bool(calls.search(answer.url))) as answer:
+                ask()
+        except TimeoutError:
+            assert time.monotonic() < deadline, page.inner_text("body")
+            page.reload()
+            continue
+        if answer.value.status != 503:
+            return
+        page.keyboard.press("Escape")
+
+
 def in_menu(page: Page, item: str) -> None:
     page.get_by_role("button", name="Open menu").first.click()
     page.get_by_role("menuitem", name=item, exact=True).click()
@@ -256,8 +283,11 @@ def test_cancel_leaves_every_row_right_and_retry_goes_on_without_buying_twice(pl
     see_in_artifacts(page, "1 downloaded, 1 submitted")
     picture(page, "5-long-run")
 
-    in_menu(page, "Cancel")
-    page.get_by_role("button", name="Cancel Flow Run").click()
+    def cancel() -> None:
+        in_menu(page, "Cancel")
+        page.get_by_role("button", name="Cancel Flow Run").click()
+
+    ask_for(page, run_id, cancel)
     place.wait_for(run_id, "Cancelled")
 
     see_in_artifacts(page, "together-video-summary")
@@ -268,9 +298,13 @@ def test_cancel_leaves_every_row_right_and_retry_goes_on_without_buying_twice(pl
     place.wait_for_the_worker("Cancelled flow run")  # said later than the run says it, over whatever the state is then
     place.api.clear_faults()
     older = place.page(f"/runs/flow-run/{run_id}")
-    older.get_by_role("button", name="Retry").click()
-    picture(older, "7-retry")
-    older.get_by_role("dialog").get_by_role("button", name="Retry").click()
+
+    def retry() -> None:
+        older.get_by_role("button", name="Retry").click()
+        picture(older, "7-retry")
+        older.get_by_role("dialog").get_by_role("button", name="Retry").click()
+
+    ask_for(older, run_id, retry)
     run = place.wait_for(run_id, "Completed", count=2)
 
     older.context.close()
@@ -286,12 +320,15 @@ def test_the_dialog_shows_the_plan_and_the_answer_is_followed(place: Place, answ
     place.wait_for(run_id, "Paused")
     page = place.page(f"/v2/runs/flow-run/{run_id}")
 
-    in_menu(page, "Resume")
-    dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("$0.28 for 1 new video of 1 row. Nothing has been sent yet.")
-    picture(page, f"8-{answer}")
-    choose(page, dialog.get_by_role("button", name=re.compile("^Select")), answer)
-    dialog.get_by_role("button", name="Resume").click()
+    def resume() -> None:
+        in_menu(page, "Resume")
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("$0.28 for 1 new video of 1 row. Nothing has been sent yet.")
+        picture(page, f"8-{answer}")
+        choose(page, dialog.get_by_role("button", name=re.compile("^Select")), answer)
+        dialog.get_by_role("button", name="Resume").click()
+
+    ask_for(page, run_id, resume)
     place.wait_for(run_id, state)
 
     page.context.close()
