@@ -31,22 +31,22 @@ lock: .venv/ready
 
 # Kills runs at random moments and holds the ledger against the service's own counts: about ten minutes.
 soak: .venv/ready
-	$(BIN)/python tests/kill_harness.py --rows 100 --kills 200
+	$(BIN)/python tests/support/kill_harness.py --rows 100 --kills 200
 	$(BIN)/pytest -m soak --timeout 900
 
 # The oldest allowed versions on 3.11 and 3.13, the newest on 3.12 and 3.13: a few minutes each.
 versions: .venv/ready
-	tests/versions.sh
+	tests/support/versions.sh
 
 # Buys about five clips of the cheapest model from the real service: at most one dollar.
 live: .venv/ready
 	@if [ -z "$$TOGETHER_API_KEY" ]; then \
 		echo "make live buys videos for up to one dollar: set TOGETHER_API_KEY" >&2; exit 2; fi
-	TOGETHER_LIVE=1 $(BIN)/pytest -m live --timeout 3600 tests/test_happy_paths.py
+	TOGETHER_LIVE=1 $(BIN)/pytest -m live --timeout 3600 tests/flows/test_happy_paths.py
 
 # The README's pictures, from a run against the sandbox, in Chromium.
 screenshots: .venv/ready
-	$(BIN)/python tests/screenshots.py
+	$(BIN)/python tests/support/screenshots.py
 
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -12,7 +12,7 @@ from typing import cast
 
 import psutil
 
-TESTS = Path(__file__).parents[1] / "tests"
+TESTS = Path(__file__).parents[1] / "tests" / "support"
 
 
 @dataclass(frozen=True, slots=True)

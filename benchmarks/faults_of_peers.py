@@ -25,9 +25,9 @@ from typing import Any
 import httpx
 from together import Together, TogetherError
 
+from prefect_together.cli.local_prefect import prepare_local_prefect
+from prefect_together.clips.inspection import inspect_clip
 from prefect_together.errors import ClipInvalid
-from prefect_together.local_prefect import prepare_local_prefect
-from prefect_together.media import inspect_clip
 from prefect_together.sandbox import Sandbox
 from prefect_together.sandbox.faults import Endpoint
 

@@ -14,12 +14,11 @@ from statistics import mean
 
 from pace import virtual_clock
 
-from prefect_together.client import VideoApi
+from prefect_together.api.client import VideoApi
+from prefect_together.api.jobs import VideoJob
+from prefect_together.api.poll import PollBudget, wait
+from prefect_together.api.poll_schedule import DurationBook
 from prefect_together.clock import Clock
-from prefect_together.jobs import VideoJob
-from prefect_together.poll_budget import PollBudget
-from prefect_together.schedule import DurationBook
-from prefect_together.wait import wait
 
 MODEL, MEDIAN_LOG_SECONDS = "m", 4.5
 OFTEN_SECONDS = 0.5

@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Protocol, cast
 
+from prefect_together.api.submit import SubmitPacer
 from prefect_together.clock import Clock
-from prefect_together.pacing import SubmitPacer
 from prefect_together.sandbox.ratelimit import DynamicLimit
 
 ROUND_TRIP_SECONDS = 0.1
@@ -167,7 +167,7 @@ GOAL = 1.15
 
 def virtual_clock() -> Clock:
     """The tests' clock: time jumps to the next sleeper."""
-    module = runpy.run_path(str(Path(__file__).parent.parent / "tests" / "fake_clock.py"))
+    module = runpy.run_path(str(Path(__file__).parent.parent / "tests" / "support" / "fake_clock.py"))
     return cast("Clock", module["FakeClock"]())
 
 

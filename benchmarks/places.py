@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from prefect_together.local_prefect import NO_ANALYTICS, SERVER_SETTINGS, LocalPrefect
+from prefect_together.cli.local_prefect import NO_ANALYTICS, SERVER_SETTINGS, LocalPrefect
 from prefect_together.sandbox import SandboxProcess
 
 MODEL = "minimax/video-01-director"
@@ -59,7 +59,7 @@ def prefect_server(home: Path, *, settings: Mapping[str, str] = SERVER_SETTINGS)
         port = int(listener.getsockname()[1])
         ui_api_url = f"http://127.0.0.1:{port}/api"
         process = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "prefect_together.local_server", str(listener.fileno())],
+            [sys.executable, "-W", "ignore", "-m", "prefect_together.cli.local_server", str(listener.fileno())],
             env={**os.environ, **settings, **NO_ANALYTICS, "PREFECT_HOME": str(home), "PREFECT_UI_API_URL": ui_api_url},
             stdin=subprocess.PIPE,
             stdout=log,

@@ -22,7 +22,7 @@ from databases import Database, PostgresServer, postgres_server, sqlite_database
 from markdown_tables import markdown
 from places import IDLE_SHARE, Server, environment, prefect_server, sandbox, scratch, write_prompts
 
-from prefect_together.local_prefect import SERVER_SETTINGS
+from prefect_together.cli.local_prefect import SERVER_SETTINGS
 
 IN_FLIGHT = "200"
 TASK_RUNS_A_ROW = 3

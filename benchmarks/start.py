@@ -62,7 +62,9 @@ def _line(
 
 def import_ms(script: Path) -> list[tuple[str, float]]:
     """Milliseconds that each top-level package takes to import for a flow script, the most expensive first."""
-    program = f"import runpy; runpy.run_path({str(script)!r}, run_name='imported'); import prefect_together.shell"
+    program = (
+        f"import runpy; runpy.run_path({str(script)!r}, run_name='imported'); import prefect_together.cli.flow_script"
+    )
     ran = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True, check=True
     )

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prefect_together.durations import Bell
-from prefect_together.poll_budget import POLL_WORTH_SECONDS
-from prefect_together.schedule import DurationBook, PollPlan
+from prefect_together.api.durations import Bell
+from prefect_together.api.poll import POLL_WORTH_SECONDS
+from prefect_together.api.poll_schedule import DurationBook, PollPlan
 
 WORTH = POLL_WORTH_SECONDS
 RUNS, JOBS, LEARNED = 24, 200, 20

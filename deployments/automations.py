@@ -21,7 +21,7 @@ from prefect.events import AutomationCore, EventTrigger, Posture, SendNotificati
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
-from prefect_together.events import ACCOUNT_BLOCKED, BUDGET_REACHED, IN_DOUBT
+from prefect_together.execution.events import ACCOUNT_BLOCKED, BUDGET_REACHED, IN_DOUBT
 
 FLOWS = ["generate-videos", "generate-video", "collect-videos"]
 STATE_BODY = """\

@@ -8,7 +8,7 @@ TogetherCredentials block given by its name.
 
 # Annotations are real objects here, not text: `serve` hands the flow to its process without the names that text needs.
 
-from prefect_together.local_prefect import prepare_local_prefect
+from prefect_together.cli.local_prefect import prepare_local_prefect
 
 local = prepare_local_prefect() if __name__ == "__main__" else None  # before Prefect is imported: it reads its settings
 
@@ -18,11 +18,9 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from prefect_together.generate import remembered_plan
-from prefect_together.parameters import BlockName, LedgerPlace
-from prefect_together.places import Places
-from prefect_together.run_settings import RunSettings
-from prefect_together.table_run import run_plan
+from prefect_together.execution.settings import Places, RunSettings
+from prefect_together.flows.table_run import remembered_plan, run_plan
+from prefect_together.request.form import BlockName, LedgerPlace
 
 
 @flow(name="collect-videos", persist_result=False)
@@ -54,6 +52,6 @@ async def collect_videos(
 
 
 if __name__ == "__main__":
-    from prefect_together.shell import run_from_shell
+    from prefect_together.cli.flow_script import run_from_shell
 
     run_from_shell(collect_videos, local=local)

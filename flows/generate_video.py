@@ -7,7 +7,7 @@ Schedule: none. Secrets: TOGETHER_API_KEY in the environment, or a TogetherCrede
 
 # Annotations are real objects here, not text: `serve` hands the flow to its process without the names that text needs.
 
-from prefect_together.local_prefect import prepare_local_prefect
+from prefect_together.cli.local_prefect import prepare_local_prefect
 
 local = prepare_local_prefect() if __name__ == "__main__" else None  # before Prefect is imported: it reads its settings
 
@@ -19,12 +19,11 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from prefect_together.parameters import BlockName, Budget, ForAllRows, Image, Images, Model, for_all_rows
-from prefect_together.places import Places
-from prefect_together.plan import Plan
-from prefect_together.run_settings import RunSettings
-from prefect_together.single import plan_video
-from prefect_together.table_run import run_plan
+from prefect_together.execution.settings import Places, RunSettings
+from prefect_together.flows.table_run import run_plan
+from prefect_together.request.form import BlockName, Budget, ForAllRows, Image, Images, Model, for_all_rows
+from prefect_together.table.plan import Plan
+from prefect_together.table.prompt_table import plan_video
 
 
 @flow(name="generate-video", persist_result=False)
@@ -86,6 +85,6 @@ async def generate_video(
 
 
 if __name__ == "__main__":
-    from prefect_together.shell import run_from_shell
+    from prefect_together.cli.flow_script import run_from_shell
 
     run_from_shell(generate_video, local=local)

@@ -10,8 +10,8 @@ TogetherCredentials block given by its name.
 
 from typing import Annotated, Any
 
-from prefect_together.first_look import first_look
-from prefect_together.local_prefect import prepare_local_prefect
+from prefect_together.cli.local_prefect import prepare_local_prefect
+from prefect_together.cli.precheck import first_look
 
 looked = first_look() if __name__ == "__main__" else None  # a mistake in the table needs neither Prefect nor a server
 local = prepare_local_prefect() if __name__ == "__main__" else None  # before Prefect is imported: it reads its settings
@@ -21,7 +21,9 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from prefect_together.parameters import (
+from prefect_together.execution.settings import Places, RunSettings
+from prefect_together.flows.table_run import run_table
+from prefect_together.request.form import (
     ApprovalLimit,
     BlockName,
     Budget,
@@ -30,9 +32,6 @@ from prefect_together.parameters import (
     LedgerPlace,
     ModelOrTable,
 )
-from prefect_together.places import Places
-from prefect_together.run_settings import RunSettings
-from prefect_together.table_run import run_table
 
 
 @flow(name="generate-videos", validate_parameters=True, persist_result=False)
@@ -112,6 +111,6 @@ async def generate_videos(
 
 
 if __name__ == "__main__":
-    from prefect_together.shell import run_from_shell
+    from prefect_together.cli.flow_script import run_from_shell
 
     run_from_shell(generate_videos, local=local, looked=looked)

@@ -12,10 +12,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from prefect_together.places import Places
-from prefect_together.run_settings import RunSettings
-from prefect_together.shard_run import run_shard
-from prefect_together.shares import Share
+from prefect_together.execution.settings import Places, RunSettings, Share
+from prefect_together.shards.shard_run import run_shard
 
 
 @flow(name="generate-videos-shard", persist_result=False)

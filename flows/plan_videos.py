@@ -7,8 +7,8 @@ Schedule: none. Secrets: none. In a shell `prefect-together plan` says the same 
 
 # Annotations are real objects here, not text: `serve` hands the flow to its process without the names that text needs.
 
-from prefect_together.first_look import first_look
-from prefect_together.local_prefect import prepare_local_prefect
+from prefect_together.cli.local_prefect import prepare_local_prefect
+from prefect_together.cli.precheck import first_look
 
 looked = first_look() if __name__ == "__main__" else None  # a mistake in the table needs neither Prefect nor a server
 local = prepare_local_prefect() if __name__ == "__main__" else None  # before Prefect is imported: it reads its settings
@@ -20,9 +20,16 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from pydantic import Field
 
-from prefect_together.parameters import Budget, ForAllRows, ImageDirectory, LedgerPlace, ModelOrTable, PlannedDirectory
-from prefect_together.plan_run import run_planning
-from prefect_together.table_plan import TableToPlan
+from prefect_together.flows.plan_run import run_planning
+from prefect_together.request.form import (
+    Budget,
+    ForAllRows,
+    ImageDirectory,
+    LedgerPlace,
+    ModelOrTable,
+    PlannedDirectory,
+)
+from prefect_together.table.prompt_table import TableToPlan
 
 
 @flow(name="plan-videos", persist_result=False)
@@ -62,6 +69,6 @@ async def plan_videos(
 
 
 if __name__ == "__main__":
-    from prefect_together.shell import run_from_shell
+    from prefect_together.cli.flow_script import run_from_shell
 
     run_from_shell(plan_videos, local=local, looked=looked)

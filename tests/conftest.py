@@ -18,7 +18,7 @@ from prefect_server import ISOLATED, PrefectServer, running_prefect
 if TYPE_CHECKING:  # not for every test: they read tables, and load the SDK
     from batch_place import Place
     from batch_run import WarmRuns
-    from prefect_together.ledger import Ledger
+    from prefect_together.ledger.ledger import Ledger
     from prefect_together.sandbox import SandboxProcess
     from sdk_clients import Transport
     from table_of_prompts import Desk
@@ -121,7 +121,7 @@ def ledger_url(request: pytest.FixtureRequest, ledger_file: str) -> str:
 @pytest.fixture
 async def ledger(ledger_url: str) -> AsyncGenerator[Ledger]:
     """An open ledger of each kind."""
-    from prefect_together.ledger import open_ledger
+    from prefect_together.ledger.ledger import open_ledger
 
     async with open_ledger(ledger_url) as opened:
         yield opened

@@ -15,8 +15,14 @@ from batch_place import Place, Service
 from fake_clock import FakeClock
 from ledger_rows import a_video
 from prefect_server import PrefectServer
-from prefect_together.event_backlog import MAX_WAITING, MOST_SECONDS, STANDSTILL_SECONDS, EventBacklog, events_waiting
-from prefect_together.ledger import Ledger, open_ledger
+from prefect_together.ledger.ledger import Ledger, open_ledger
+from prefect_together.prefect_internals import (
+    MAX_WAITING,
+    MOST_SECONDS,
+    STANDSTILL_SECONDS,
+    EventBacklog,
+    events_waiting,
+)
 
 
 @dataclass

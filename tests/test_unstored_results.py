@@ -9,7 +9,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 
-from prefect_together.unstored_results import results_not_stored
+from prefect_together.prefect_internals import results_not_stored
 from table_of_prompts import Desk
 
 

@@ -7,8 +7,8 @@ import sys
 
 from stopwatch import body, output_directory
 
-from prefect_together.download import download_clip, open_download_session
-from prefect_together.session import MAX_DOWNLOADS
+from prefect_together.api.session import MAX_DOWNLOADS
+from prefect_together.clips.download import download_clip, open_download_session
 
 
 async def main() -> None:

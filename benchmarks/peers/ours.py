@@ -15,7 +15,7 @@ from prefect import Flow, flow
 from prefect.client.schemas.objects import State
 from stopwatch import body, output_directory
 
-from prefect_together.console import shell_console
+from prefect_together.cli.live_display import shell_console
 
 FLOWS = Path(__file__).parents[2] / "flows"
 generate_videos: Flow[..., Any] = runpy.run_path(str(FLOWS / "generate_videos.py"))["generate_videos"]

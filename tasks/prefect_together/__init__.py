@@ -9,42 +9,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prefect_together.catalogue import catalogue as known_models
-    from prefect_together.catalogue import check_request, estimate_usd
+    from prefect_together.api.jobs import VideoJob
+    from prefect_together.api.session import VideoSession, open_session
+    from prefect_together.clips.download import DownloadedClip
     from prefect_together.credentials import TogetherCredentials
-    from prefect_together.download import DownloadedClip
-    from prefect_together.jobs import VideoJob
-    from prefect_together.ledger import Ledger, open_ledger
-    from prefect_together.outcome import RowsFailed, RunOutcome
-    from prefect_together.requests import LocalImage, Media, VideoRequest
+    from prefect_together.execution.tasks import create_video, download_video, wait_for_video
+    from prefect_together.ledger.ledger import Ledger, open_ledger
+    from prefect_together.request.catalogue import catalogue as known_models
+    from prefect_together.request.catalogue import check_request, estimate_usd
+    from prefect_together.request.media import LocalImage, Media
+    from prefect_together.request.request import VideoRequest
+    from prefect_together.results.outcome import RowsFailed, RunOutcome
     from prefect_together.sandbox import Sandbox, SandboxProcess
-    from prefect_together.session import VideoSession, open_session
-    from prefect_together.table import PromptTable, read_table
-    from prefect_together.tasks import create_video, download_video, wait_for_video
+    from prefect_together.table.prompt_table import read_table
+    from prefect_together.table.rows import PromptTable
 
 _HOMES = {
-    "DownloadedClip": "download",
-    "Ledger": "ledger",
-    "LocalImage": "requests",
-    "Media": "requests",
-    "PromptTable": "table",
-    "RowsFailed": "outcome",
-    "RunOutcome": "outcome",
+    "DownloadedClip": "clips.download",
+    "Ledger": "ledger.ledger",
+    "LocalImage": "request.request",
+    "Media": "request.request",
+    "PromptTable": "table.rows",
+    "RowsFailed": "results.outcome",
+    "RunOutcome": "results.outcome",
     "Sandbox": "sandbox",
     "SandboxProcess": "sandbox",
     "TogetherCredentials": "credentials",
-    "VideoJob": "jobs",
-    "VideoRequest": "requests",
-    "VideoSession": "session",
-    "check_request": "catalogue",
-    "create_video": "tasks",
-    "download_video": "tasks",
-    "estimate_usd": "catalogue",
-    "known_models": "catalogue.catalogue",  # a name of its own: `catalogue` is the module once that is imported
-    "open_ledger": "ledger",
-    "open_session": "session",
-    "read_table": "table",
-    "wait_for_video": "tasks",
+    "VideoJob": "api.jobs",
+    "VideoRequest": "request.request",
+    "VideoSession": "api.session",
+    "check_request": "request.catalogue",
+    "create_video": "execution.tasks",
+    "download_video": "execution.tasks",
+    "estimate_usd": "request.catalogue",
+    "known_models": "request.catalogue:catalogue",
+    "open_ledger": "ledger.ledger",
+    "open_session": "api.session",
+    "read_table": "table.prompt_table",
+    "wait_for_video": "execution.tasks",
 }
 
 __all__ = [
@@ -77,7 +79,7 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = home.partition(".")
+    module, _, attribute = home.partition(":")
     return getattr(import_module(f"{__name__}.{module}"), attribute or name)
 
 

@@ -50,7 +50,7 @@ class TogetherCredentials(Block):
 
         Raises NotConfigured on entering it if the base URL ends in /v1.
         """
-        from prefect_together.client import open_client
+        from prefect_together.api.client import open_client
 
         return open_client(
             api_key=self.api_key.get_secret_value(),

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from prefect_together.catalogue import catalogue, estimate_usd
-from prefect_together.model_spec import Lengths, ModelSpec
-from prefect_together.requests import PARAMETERS, VideoRequest
+from prefect_together.request.catalogue import catalogue, estimate_usd
+from prefect_together.request.model_spec import Lengths, ModelSpec
+from prefect_together.request.request import PARAMETERS, VideoRequest
 
 EXAMPLE_MODEL = "model"
 """The id that the SDK's own tests send, with parameters that mean nothing: known to the sandbox only."""

@@ -1,0 +1,109 @@
+"""What many rows share: one client, one pace, one poll budget, learned durations, one download pool. No Prefect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+from together import AsyncTogether
+
+from prefect_together.api.client import PollMissed, TracedApi, VideoApi, add_to_span, call_span, is_traced
+from prefect_together.api.jobs import VideoJob
+from prefect_together.api.poll import PollBudget
+from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.submit import SubmitPacer
+from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip, download_clip, open_download_session
+from prefect_together.clock import SYSTEM_CLOCK, Clock
+from prefect_together.errors import AccountBlocked, JobNotFound, LinkExpired
+from prefect_together.request.images import encode_image
+
+MAX_DOWNLOADS = 16
+"""Downloads at once."""
+REQUESTS_PER_SECOND = 100.0
+"""Polls of one process over all its jobs, fewer after a refusal; the service publishes no limit (November 2026)."""
+
+LINK_PAUSES_SECONDS = (1.0, 4.0, 15.0)
+"""The least waits before a fresh link is asked for again when there was no answer."""
+
+
+@dataclass(slots=True, eq=False)
+class VideoSession:
+    """The shared parts of a run; open one with `open_session` and hand it to the tasks of many rows."""
+
+    api: VideoApi
+    downloads: aiohttp.ClientSession
+    pacer: SubmitPacer
+    poll_budget: PollBudget
+    book: DurationBook
+    clock: Clock = SYSTEM_CLOCK
+    download_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_DOWNLOADS))
+
+    async def fresh_link(self, job_id: str) -> str:
+        """Ask the job for its link again, within the poll budget. Raises LinkExpired if there is none to be had now.
+
+        A missed question is put again a few times, after as long as the service says.
+        """
+        pauses = iter(LINK_PAUSES_SECONDS)
+        while True:
+            await self.poll_budget.acquire()
+            try:
+                job = await self.api.retrieve(job_id)
+            except PollMissed as missed:
+                if missed.is_rate_limit:
+                    self.poll_budget.refused(missed.retry_after_seconds)
+                pause = next(pauses, None)
+                if pause is None:
+                    raise LinkExpired(f"no fresh link for job {job_id}: {missed}") from missed
+                await self.clock.sleep(max(pause, missed.retry_after_seconds or 0.0))
+            except (JobNotFound, AccountBlocked) as error:
+                raise LinkExpired(f"no fresh link for job {job_id}: {error}") from error
+            else:
+                break
+        if not job.video_url:
+            raise LinkExpired(f"job {job_id} is {job.status} and gives no link")
+        return job.video_url
+
+    async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
+        """Fetch and check the clip of a completed job; see `download_clip`. Asks for a fresh link if there is none.
+
+        At most `download_slots` at once; a download that Prefect will try again later holds no place meanwhile.
+        """
+        span_of_call = call_span("download_video", job_id=job.id, model=job.model, cost_usd=job.cost_usd)
+        async with self.download_slots:
+            with span_of_call as span:
+                url = job.video_url or await self.fresh_link(job.id)
+                clip = await download_clip(
+                    self.downloads,
+                    url,
+                    target,
+                    refresh_link=lambda: self.fresh_link(job.id),
+                    max_bytes=max_bytes,
+                    clock=self.clock,
+                )
+                add_to_span(span, size_bytes=clip.size_bytes)
+                return clip
+
+
+@asynccontextmanager
+async def open_session(
+    client: AbstractAsyncContextManager[AsyncTogether],
+    *,
+    book: DurationBook | None = None,
+    requests_per_second: float = REQUESTS_PER_SECOND,
+    clock: Clock = SYSTEM_CLOCK,
+) -> AsyncGenerator[VideoSession]:
+    """Open the client and all that goes with it; everything is closed on leaving."""
+    api_class = TracedApi if is_traced() else VideoApi
+    async with client as together_client, open_download_session() as downloads:
+        yield VideoSession(
+            api=api_class(together_client, encode_image=encode_image),
+            downloads=downloads,
+            pacer=SubmitPacer(clock),
+            poll_budget=PollBudget(requests_per_second=requests_per_second, clock=clock),
+            book=book or DurationBook(),
+            clock=clock,
+        )

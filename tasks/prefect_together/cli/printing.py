@@ -1,0 +1,260 @@
+"""What the commands of `prefect-together` print: tables and lines for a terminal or a pipe. Decides nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from statistics import median
+from typing import TYPE_CHECKING, Any, cast
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from prefect_together.request.catalogue import Estimate, catalogue, estimate_usd
+from prefect_together.request.model_spec import Mode, ModelSpec
+from prefect_together.request.request import VideoRequest
+from prefect_together.results.text import dollars, duration, state_counts
+
+if TYPE_CHECKING:
+    from prefect_together.ledger.view import LedgerView
+    from prefect_together.results.plan_report import PlanReport
+    from prefect_together.results.results import Totals
+
+PIPE_COLUMNS = 200
+"""Width where there is no terminal: rows should not be broken into 80 columns for grep."""
+PROMPT_CHARACTERS = 60
+DOUBTS_SHOWN = 50
+OF_THE_SANDBOX = "Made by the sandbox: imitations, nothing was paid."
+
+
+def print_models(models: Sequence[ListedModel]) -> None:
+    """A line a model; `listed` is Together's own list."""
+    table = _table("model", "listed", "modes", "seconds", "sizes", "one default clip")
+    for model in models:
+        spec = model.spec
+        price = _range(model.price.low_usd, model.price.high_usd) if model.price else "unknown"
+        seconds = str(spec.seconds) if spec.seconds else ""
+        _add(table, spec.id, "yes" if spec.listed else "no", ", ".join(spec.modes), seconds, model.sizes, price)
+    _print(table)
+    _print(f"{len(models)} models. Prices are published readings, low to high; what is billed is the service's word.")
+
+
+def print_differences(found: LiveDifferences) -> None:
+    """What differs between the live catalogue and ours."""
+    _print(f"{found.live_models} video models are served.")
+    parts = (
+        ("served, unknown here (sent unchecked)", found.unknown_here),
+        ("listed here, not served", found.not_served),
+        ("served, though no longer listed", found.served_though_unlisted),
+        ("other prices", found.prices),
+    )
+    for title, names in parts:
+        if names:
+            _print(f"{title}:")
+            for name in names:
+                _print(f"  {name}")
+    if not any(names for _, names in parts):
+        _print("The catalogue agrees with them.")
+
+
+def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
+    """The rows, what is to be known of them, and the sums."""
+    table = _table("row", "id", "model", "prompt", "file", "dollars", "status")
+    for line in report.lines:
+        price = _range(line.low_usd, line.high_usd)
+        state = f"same as row {line.shared_with}" if line.shared_with else ", ".join(dict.fromkeys(line.states))
+        files = line.files[0] + (f" and {len(line.files) - 1} more" if len(line.files) > 1 else "")
+        _add(table, str(line.row), line.id, line.model, line.prompt[:PROMPT_CHARACTERS], files, price, state)
+    _print(table)
+    for warning in report.warnings:
+        _print(f"warning: {warning}")
+    for line in report.lines:
+        for problem in line.problems:
+            _print(f"warning: row {line.row}: {problem}")
+    _print(report.summary)
+    if report.learned_models < report.models and report.high_seconds:
+        unlearned = report.models - report.learned_models
+        _print(f"The time of {unlearned} of {report.models} models is a guess: the ledger has no jobs of theirs yet.")
+    if budget_usd is not None and report.high_usd > budget_usd:
+        _print(f"The budget of {dollars(budget_usd)} may not be enough: what would pass it is not sent.")
+
+
+def print_status(view: LedgerView) -> None:
+    """Statuses, dollars, models, what is in doubt, and who works on it."""
+    from prefect_together.results.outputs import counts_by_status
+
+    totals, counts = view.totals, counts_by_status(view.records.values())
+    _print(f"{view.url}: {len(view.records):,} videos, {state_counts({**counts})}")
+    money = [f"{dollars(totals.paid_usd)} paid", f"{dollars(totals.committed_usd)} paid or reserved"]
+    if totals.in_doubt_usd:
+        money.append(f"{dollars(totals.in_doubt_usd)} in doubt")
+    if totals.unsettled_failed_usd:
+        money.append(f"{dollars(totals.unsettled_failed_usd)} for failed jobs whose cost is not known")
+    _print(", ".join(money))
+    if view.is_sandbox:
+        _print(OF_THE_SANDBOX)
+    table = _table("model", "videos", "downloaded", "paid", "median time")
+    for model, durations in view.durations.items():
+        records = [record for record in view.records.values() if record.model == model]
+        done = sum(record.state == "downloaded" for record in records)
+        paid = sum(record.cost_usd or 0.0 for record in records)
+        usual = duration(median(durations)) if durations else ""
+        _add(table, model, f"{len(records):,}", f"{done:,}", dollars(paid), usual)
+    _print(table)
+    for run in view.runs:
+        place = "here" if run.is_here else "on another machine"
+        _print(f"at work {place}: process {run.pid}, since {moment(run.started_at)}")
+    _print_doubts(view)
+
+
+def _print_doubts(view: LedgerView) -> None:
+    if not view.doubts:
+        return
+    _print("Create calls without an answer, possibly billed:")
+    table = _table("id", "take", "model", "sent at", "attempt", "dollars", "now", "why")
+    for doubt in view.doubts[:DOUBTS_SHOWN]:
+        now = "in doubt" if doubt.is_open else "settled since"
+        sent_at, usd = moment(doubt.sent_at), dollars(doubt.reserved_usd)
+        _add(table, doubt.row_id, str(doubt.take), doubt.model, sent_at, str(doubt.attempt), usd, now, doubt.reason)
+    _print(table)
+    if len(view.doubts) > DOUBTS_SHOWN:
+        _print(f"and {len(view.doubts) - DOUBTS_SHOWN:,} more (--json has them all)")
+    if any(doubt.is_open for doubt in view.doubts):
+        _print("Look for them in the account's usage by time; --resubmit-in-doubt sends them again.")
+
+
+def print_totals(totals: Totals, written: Iterable[str], *, is_sandbox: bool) -> None:
+    """What the results written anew say, and where they are."""
+    counts = state_counts({str(status): count for status, count in totals.rows_by_status.items()})
+    _print(f"{counts} of {totals.rows:,} rows, {dollars(totals.spent_usd)}")
+    if is_sandbox:
+        _print(OF_THE_SANDBOX)
+    for place in written:
+        _print(f"  {place}")
+
+
+def moment(unix_seconds: float) -> str:
+    """Local time with its offset, as it is looked for in an account's usage."""
+    return datetime.fromtimestamp(unix_seconds).astimezone().isoformat(sep=" ", timespec="seconds")
+
+
+def _range(low_usd: float | None, high_usd: float | None) -> str:
+    if low_usd is None or high_usd is None:
+        return "unknown"
+    low, high = dollars(low_usd), dollars(high_usd)
+    return high if low == high else f"{low} to {high}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(_plain(cell)) for cell in cells))
+
+
+def _plain(text: str) -> str:
+    """One line without control characters: a prompt must not steer the terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
+def _print(content: Table | str) -> None:
+    console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
+    if isinstance(content, str):
+        indent = " " * (len(content) - len(content.lstrip(" ")))
+        console.print(Text(indent + _plain(content)), soft_wrap=True)
+    else:
+        console.print(content)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A model, and the price of one clip of which nothing is set but the prompt; None if no price is known."""
+
+    spec: ModelSpec
+    price: Estimate | None
+
+    @property
+    def sizes(self) -> str:
+        """Its resolutions or dimensions, the first four."""
+        choices = self.spec.resolutions or self.spec.dimensions
+        values = choices.values if choices else ()
+        return ", ".join(values[:4]) + (" ..." if len(values) > 4 else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that the catalogue knows, with `estimate`, for JSON."""
+        return asdict(self.spec) | {"estimate": asdict(self.price) if self.price else None}
+
+
+def listed_models(
+    *,
+    listed: bool = False,
+    mode: Mode | None = None,
+    organization: str | None = None,
+    max_price_usd: float | None = None,
+) -> list[ListedModel]:
+    """The models that pass all filters, in the catalogue's order.
+
+    `listed`: only what Together lists today. `max_price_usd` holds the high reading of a default clip against it;
+    models of unknown price do not pass it.
+    """
+    found: list[ListedModel] = []
+    for spec in catalogue().values():
+        price = estimate_usd(VideoRequest(model=spec.id, prompt="any"))
+        is_cheap = max_price_usd is None or (price is not None and price.high_usd <= max_price_usd)
+        is_theirs = organization is None or organization.casefold() in spec.organization.casefold()
+        if is_cheap and is_theirs and (spec.listed or not listed) and (mode is None or mode in spec.modes):
+            found.append(ListedModel(spec, price))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class LiveDifferences:
+    """What `GET /v1/models` says against the catalogue. `prices` are lines on example prices that no source has."""
+
+    live_models: int
+    unknown_here: tuple[str, ...]
+    not_served: tuple[str, ...]
+    served_though_unlisted: tuple[str, ...]
+    prices: tuple[str, ...]
+
+
+def live_differences(answer: object) -> LiveDifferences:
+    """Compare the answer of `GET /v1/models` (a list, or an object with `data`) with the catalogue."""
+    live = {str(entry.get("id")): entry for entry in _entries(answer) if entry.get("type") == "video"}
+    known = catalogue()
+    return LiveDifferences(
+        live_models=len(live),
+        unknown_here=tuple(name for name in live if name not in known),
+        not_served=tuple(name for name, spec in known.items() if spec.listed and name not in live),
+        served_though_unlisted=tuple(name for name, spec in known.items() if not spec.listed and name in live),
+        prices=tuple(_price_differences(live, known)),
+    )
+
+
+def _entries(answer: object) -> list[dict[str, Any]]:
+    if isinstance(answer, dict):
+        answer = cast(dict[str, object], answer).get("data")
+    entries = cast(list[object], answer) if isinstance(answer, list) else []
+    return [cast(dict[str, Any], entry) for entry in entries if isinstance(entry, dict)]
+
+
+def _price_differences(live: Mapping[str, dict[str, Any]], known: Mapping[str, ModelSpec]) -> Iterable[str]:
+    for name, entry in live.items():
+        pricing: Any = entry.get("pricing")
+        video: Any = cast(dict[str, Any], pricing).get("video") if isinstance(pricing, dict) else None
+        example: Any = cast(dict[str, Any], video).get("example_price") if isinstance(video, dict) else None
+        if name not in known or isinstance(example, bool) or not isinstance(example, int | float):
+            continue
+        ours = sorted({price.usd for price in known[name].prices})
+        if not any(abs(example - usd) < 0.005 for usd in ours):
+            described = cast(dict[str, Any], video).get("example_description") or "no description"
+            spelt = ", ".join(f"${usd:g}" for usd in ours) or "no price"
+            yield f"{name}: ${example:g} ({described}) live, {spelt} in the catalogue"

@@ -1,0 +1,338 @@
+"""Fetches one clip over HTTP: resumed, bounded, checked, under its final name only when it is whole. No Prefect."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import aiohttp
+
+from prefect_together.clips.http import ClipAnswer, Interrupted, LinkDead, RangeRefused, get_clip, text_excerpt
+from prefect_together.clips.part_file import PartFile
+from prefect_together.clock import SYSTEM_CLOCK, Clock
+from prefect_together.errors import ClipInvalid, ClipTooLarge, DownloadFailed, LinkExpired
+from prefect_together.retry_after import asked_wait_seconds
+
+if TYPE_CHECKING:
+    from prefect_together.clips.inspection import ExpectedClip, MediaFacts
+
+MAX_CLIP_BYTES = 1 << 30
+MAX_CONNECTIONS = 64
+FLUSH_BYTES = 1 << 20
+READ_BUFFER_BYTES = 1 << 18
+OVERLAP_BYTES = 1 << 12
+"""What is asked for again on resuming, to see that it is still the same clip where the server sends no ETag."""
+
+MAX_REQUESTS = 200
+"""A bound for a server that drops every connection after a few bytes; each byte of progress resets `attempts`."""
+
+MAX_PAUSE_SECONDS = 30.0
+FRESH_LINKS = 2
+"""How many links in a row may be dead before the job's clip is given up as expired."""
+
+# Writing and hashing must not wait behind a flush to a slow disk; threads start with the first clip.
+_WRITERS = ThreadPoolExecutor(4, thread_name_prefix="clip-write")
+_FINISHERS = ThreadPoolExecutor(4, thread_name_prefix="clip-check")
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class DownloadedClip:
+    """A whole, checked clip on disk.
+
+    `resumed_from` counts the bytes an earlier try had left, `links` the links that were used. `warnings` says
+    where the clip differs from what was asked for.
+    """
+
+    path: Path
+    size_bytes: int
+    sha256: str
+    media: MediaFacts
+    resumed_from: int
+    links: int
+    warnings: tuple[str, ...] = ()
+
+
+def open_download_session(*, connections: int = MAX_CONNECTIONS) -> aiohttp.ClientSession:
+    """The session for clips, to be closed by the caller; at most `connections` open at once.
+
+    It knows no key, keeps no cookies and reads no netrc file. Proxies of the environment are used by `download_clip`.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={
+            "User-Agent": f"prefect-together/{version('prefect-together')}",
+            "Accept": "*/*",
+            "Accept-Encoding": "identity",
+        },
+        auto_decompress=False,
+        read_bufsize=READ_BUFFER_BYTES,
+        trust_env=False,
+    )
+
+
+async def download_clip(
+    session: aiohttp.ClientSession,
+    url: str,
+    target: Path,
+    *,
+    refresh_link: Callable[[], Awaitable[str]] | None = None,
+    max_bytes: int = MAX_CLIP_BYTES,
+    stall_seconds: float = 60,
+    attempts: int = 5,
+    clock: Clock = SYSTEM_CLOCK,
+    on_bytes: Callable[[int], None] | None = None,
+    expect: ExpectedClip | None = None,
+) -> DownloadedClip:
+    """Fetch `url` into `target`, whose directory must exist, going on from `NAME.part` if an earlier try left it.
+
+    Dropped connections, 408, 429, 5xx and `stall_seconds` without a byte are tried again from where they
+    stopped, up to `attempts` times without progress, with growing pauses or the server's Retry-After. A dead link is
+    replaced by what `refresh_link` gives. `on_bytes` is told each number of bytes written, on the event loop.
+
+    Raises LinkExpired, ClipInvalid, ClipTooLarge, OutputUnwritable, DownloadFailed, and whatever `refresh_link`
+    raises. Nothing then bears the target's name that did not before; the `.part` stays when it is worth going on from.
+    """
+    part = await _in(_WRITERS, PartFile.open, target)
+    download = _Download(
+        session, url, part, refresh_link, max_bytes, stall_seconds, attempts, clock, on_bytes or _tell_nobody
+    )
+    try:
+        media = await download.run()
+    finally:
+        # A thread may still be writing when this task is cancelled: the file is let go after it.
+        if not part.is_published:
+            await asyncio.shield(_in(_WRITERS, part.close, download.is_bad))
+    return DownloadedClip(
+        path=target,
+        size_bytes=part.size_bytes,
+        sha256=part.sha256(),
+        media=media,
+        resumed_from=download.resumed_from,
+        links=download.links,
+        warnings=() if expect is None else expect.differences(media),
+    )
+
+
+class _Download:
+    """The state of one `download_clip`: where it stands, and what its patience is."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        part: PartFile,
+        refresh_link: Callable[[], Awaitable[str]] | None,
+        max_bytes: int,
+        stall_seconds: float,
+        attempts: int,
+        clock: Clock,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        self._session, self._url, self._part, self._refresh_link = session, url, part, refresh_link
+        self._max_bytes, self._stall_seconds, self._attempts = max_bytes, stall_seconds, attempts
+        self._clock, self._on_bytes = clock, on_bytes
+        self._total_bytes: int | None = None
+        self._validator: str | None = None
+        self._requests = self._failures = self._dead_links = 0
+        self.resumed_from = part.size_bytes
+        self.links = 1
+        self.is_bad = False
+
+    async def run(self) -> MediaFacts:
+        """Fetch, check and publish; a clip put together over time or links that fails is fetched once more whole."""
+        await self._fetch_whole()
+        is_patched = self.resumed_from > 0 or self.links > 1
+        try:
+            return await self._publish()
+        except ClipInvalid:
+            if not is_patched:
+                raise
+        await self._restart()
+        await self._fetch_whole()
+        return await self._publish()
+
+    async def _publish(self) -> MediaFacts:
+        try:
+            return await _in(_FINISHERS, self._part.publish, _inspected)
+        except ClipInvalid:
+            self.is_bad = True
+            raise
+
+    async def _restart(self) -> None:
+        await _in(_WRITERS, self._part.restart)
+        self._total_bytes, self._validator = None, None
+        self.resumed_from = 0
+        self.is_bad = False
+
+    async def _fetch_whole(self) -> None:
+        """Ask until all bytes are there, or patience is at its end."""
+        while True:
+            before_bytes = self._part.size_bytes
+            try:
+                await self._fetch()
+            except LinkDead as error:
+                self._note_request(before_bytes)
+                await self._renew_link(error.http_status)
+            except RangeRefused as error:
+                self._note_request(before_bytes)
+                self._note_failure(error.reason)
+                await self._restart()
+            except Interrupted as error:
+                self._note_request(before_bytes)
+                self._note_failure(error.reason)
+                asked = {"retry-after": error.retry_after or ""}
+                await self._pause(asked_wait_seconds(asked, now_unix_seconds=self._clock.time()) or 0.0)
+            else:
+                return
+
+    def _note_request(self, before_bytes: int) -> None:
+        self._requests += 1
+        if self._part.size_bytes > before_bytes:
+            self._failures = self._dead_links = 0
+
+    def _note_failure(self, reason: str) -> None:
+        """Raises DownloadFailed when it was one too many."""
+        self._failures += 1
+        if self._failures >= self._attempts or self._requests >= MAX_REQUESTS:
+            times = "1 request" if self._requests == 1 else f"{self._requests} requests"
+            kept = f"; {self._part.size_bytes} bytes are kept for the next try" if self._part.size_bytes else ""
+            raise DownloadFailed(f"{reason}, given up after {times}{kept}")
+
+    async def _pause(self, asked_seconds: float = 0.0) -> None:
+        grown_seconds = min(MAX_PAUSE_SECONDS, 2.0 ** max(0, self._failures - 1)) * random.uniform(0.5, 1.0)
+        await self._clock.sleep(max(grown_seconds, asked_seconds))
+
+    async def _renew_link(self, http_status: int) -> None:
+        self._dead_links += 1
+        if self._refresh_link is None or self._dead_links > FRESH_LINKS:
+            raise LinkExpired(f"the link to the clip has expired (HTTP {http_status})")
+        if self._dead_links > 1:
+            await self._pause()
+        self._url = await self._refresh_link()
+        self._validator = None
+        self.links += 1
+
+    async def _fetch(self) -> None:
+        """One request for what is missing. Returns when the clip is whole."""
+        part = self._part
+        overlap_bytes = min(OVERLAP_BYTES, (part.size_bytes + 1) // 2)
+        tail = await _in(_WRITERS, part.tail, overlap_bytes) if overlap_bytes else b""
+        try:
+            async with get_clip(
+                self._session,
+                self._url,
+                start_bytes=part.size_bytes - len(tail),
+                validator=self._validator,
+                stall_seconds=self._stall_seconds,
+            ) as answer:
+                self._compare_size(answer)
+                await self._receive(answer, tail if answer.start_bytes else b"")
+        except RangeRefused as error:
+            if error.total_bytes == part.size_bytes:
+                return
+            raise
+        if self._total_bytes is not None and part.size_bytes < self._total_bytes:
+            raise Interrupted(f"{answer.host} sent {part.size_bytes} of {self._total_bytes} bytes")
+
+    def _compare_size(self, answer: ClipAnswer) -> None:
+        total_bytes = answer.total_bytes
+        if total_bytes is not None and total_bytes > self._max_bytes:
+            self.is_bad = True
+            raise ClipTooLarge(f"the clip has {total_bytes} bytes, the limit is {self._max_bytes}")
+        if answer.start_bytes and total_bytes is not None:
+            known_bytes = self._total_bytes
+            if total_bytes < self._part.size_bytes or known_bytes not in (None, total_bytes):
+                raise RangeRefused(f"{answer.host} has another clip of {total_bytes} bytes now")
+        self._total_bytes = total_bytes
+        self._validator = answer.validator
+
+    async def _receive(self, answer: ClipAnswer, tail: bytes) -> None:
+        """Append the body; `tail` is what its first bytes must be when it goes on from a part."""
+        spool = _Spool(self._part, self._on_bytes)
+        size_bytes = self._part.size_bytes if answer.start_bytes else 0
+        is_begun = answer.start_bytes > 0
+        try:
+            async for chunk, _ in answer.content.iter_chunks():
+                if tail:
+                    known, chunk = chunk[: len(tail)], chunk[len(tail) :]
+                    if not tail.startswith(known):
+                        raise RangeRefused(f"{answer.host} has another clip now")
+                    tail = tail[len(known) :]
+                if not chunk:
+                    continue
+                if not is_begun:
+                    await self._begin(chunk)
+                    is_begun = True
+                size_bytes += len(chunk)
+                if size_bytes > self._max_bytes:
+                    self.is_bad = True
+                    raise ClipTooLarge(f"the clip has more than the {self._max_bytes} bytes that are the limit")
+                await spool.put(chunk)
+        finally:
+            await spool.drain()
+        if not is_begun:
+            raise Interrupted(f"{answer.host} sent an empty answer")
+
+    async def _begin(self, head: bytes) -> None:
+        """A clip comes from its first byte on: an error page must not cost the bytes that are there."""
+        words = text_excerpt(head)
+        if words is not None:
+            raise ClipInvalid(f'the host sent text in place of the clip: "{words}"')
+        if self._part.size_bytes:
+            await _in(_WRITERS, self._part.restart)
+            self.resumed_from = 0
+
+
+class _Spool:
+    """Hands chunks to the part in blocks, one block being written while the next is received."""
+
+    def __init__(self, part: PartFile, on_bytes: Callable[[int], None]) -> None:
+        self._part, self._on_bytes = part, on_bytes
+        self._chunks: list[bytes] = []
+        self._size_bytes = 0
+        self._writing: asyncio.Future[None] | None = None
+        self._writing_bytes = 0
+
+    async def put(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._size_bytes += len(chunk)
+        if self._size_bytes >= FLUSH_BYTES:
+            await self._write()
+
+    async def drain(self) -> None:
+        """Wait until all that was put is written."""
+        await self._write()
+        await self._write()
+
+    async def _write(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            await writing
+            self._on_bytes(self._writing_bytes)
+        if self._chunks:
+            self._writing = _in(_WRITERS, self._part.append, self._chunks)
+            self._writing_bytes = self._size_bytes
+            self._chunks, self._size_bytes = [], 0
+
+
+def _inspected(path: Path) -> MediaFacts:
+    from prefect_together.clips.inspection import inspect_clip  # libav is loaded with the first clip, in a thread
+
+    return inspect_clip(path)
+
+
+def _in(pool: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object) -> asyncio.Future[Result]:
+    return asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+
+
+def _tell_nobody(_size_bytes: int) -> None:
+    """Where nobody wants to follow the progress."""

@@ -1,0 +1,315 @@
+"""Looks into a clip on disk: is it a whole video, what is in it. No network, no Prefect."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import av
+import av.error
+from av.codec.context import Flags
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from PIL import Image, ImageStat
+
+from prefect_together.clips.http import HEAD_BYTES, text_excerpt
+from prefect_together.errors import ClipInvalid, NoPoster
+
+MAX_BOXES = 100_000
+DEMUXERS = {"mp4": "mov", "mov": "mov", "webm": "matroska", "mkv": "matroska"}
+"""libav's reader for each container; always named, so that nothing else is ever tried on a file."""
+
+_FIRST_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
+_EBML = b"\x1a\x45\xdf\xa3"
+_SEGMENT = b"\x18\x53\x80\x67"
+
+
+def container_of(head: bytes) -> str:
+    """ "mp4", "mov", "webm" or "mkv", by a file's first bytes. Raises ClipInvalid for all else, text with its words."""
+    if not head:
+        raise ClipInvalid("the clip is empty (0 bytes)")
+    if head.startswith(_EBML):
+        return "webm" if b"webm" in head[:64] else "mkv"
+    if head[4:8] in _FIRST_BOXES:
+        return "mov" if head[4:12] == b"ftypqt  " or head[4:8] != b"ftyp" else "mp4"
+    words = text_excerpt(head)
+    if words is not None:
+        raise ClipInvalid(f'the clip is text, not a video: "{words}"')
+    raise ClipInvalid(f"the clip is neither MP4 nor WebM (its first bytes are {head[:12].hex(' ')})")
+
+
+def check_boxes(file: BinaryIO, size_bytes: int) -> None:
+    """The boxes at the top of an MP4 must fill the file exactly, with an index and pictures among them.
+
+    Raises ClipInvalid.
+    """
+    kinds: set[bytes] = set()
+    offset = 0
+    for _ in range(MAX_BOXES):
+        if offset >= size_bytes:
+            break
+        file.seek(offset)
+        header = file.read(16)
+        kind = header[4:8]
+        length = int.from_bytes(header[:4])
+        if length == 1:
+            length = int.from_bytes(header[8:16])
+        elif length == 0:
+            length = size_bytes - offset
+        if len(header) < 8 or offset + length > size_bytes:
+            name = kind.decode("ascii", errors="replace") or "next"
+            raise ClipInvalid(f"the MP4 is cut: it ends in its {name} box, at byte {size_bytes}")
+        if length < 8 or not any(kind):
+            raise ClipInvalid(f"the MP4 is damaged at byte {offset}")
+        kinds.add(kind)
+        offset += length
+    if b"moov" not in kinds:
+        raise ClipInvalid(f"the MP4 is cut or damaged: it has no index (moov) in its {size_bytes} bytes")
+    if b"mdat" not in kinds:
+        raise ClipInvalid(f"the MP4 is cut: it has no pictures (mdat) in its {size_bytes} bytes")
+
+
+def check_segment(head: bytes, size_bytes: int) -> None:
+    """The length that a WebM gives for its one segment, if it gives any, must not pass the file's end.
+
+    Raises ClipInvalid.
+    """
+    header_length, header_start = _ebml_length(head, 4)
+    offset = header_start + (header_length or 0)
+    if header_length is None or head[offset : offset + 4] != _SEGMENT:
+        raise ClipInvalid("the WebM is cut or damaged: it has no segment")
+    length, start = _ebml_length(head, offset + 4)
+    if length is not None and start + length > size_bytes:
+        raise ClipInvalid(f"the WebM is cut: it is {start + length} bytes long, {size_bytes} are there")
+
+
+def _ebml_length(head: bytes, offset: int) -> tuple[int | None, int]:
+    """The length at `offset`, None if it is left open, and where the content starts (RFC 8794, 4 and 6)."""
+    first = head[offset] if offset < len(head) else 0
+    width = 9 - first.bit_length()
+    if first == 0 or offset + width > len(head):
+        raise ClipInvalid("the WebM is cut or damaged: its header is not whole")
+    bits = 7 * width
+    value = int.from_bytes(head[offset : offset + width]) & ((1 << bits) - 1)
+    return (None if value == (1 << bits) - 1 else value), offset + width
+
+
+QUICK_OPENING = {"skip_frame": "all", "fpsprobesize": "0", "probesize": "65536", "analyzeduration": "1"}
+"""Opening decodes no picture to learn what the container's header says already: half the time of a check."""
+
+_NOT_TO_BE_SEEN = {"skip_idct": "all", "skip_loop_filter": "all"}
+"""All of a picture is parsed, but not painted: nobody looks at what a check decodes."""
+
+
+@dataclass(frozen=True)
+class MediaFacts:
+    """What a clip holds. `container` is "mp4", "mov", "webm" or "mkv"; `fps` is the average, if known."""
+
+    container: str
+    duration_seconds: float
+    fps: float | None
+    width: int
+    height: int
+    has_audio: bool
+    video_codec: str
+
+    def as_dict(self) -> dict[str, str | float | bool | None]:
+        """The fields as JSON can hold them."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ExpectedClip:
+    """What was asked for, as far as it is known. `container` is the API's "MP4" or "WEBM"."""
+
+    seconds: float | None = None
+    width: int | None = None
+    height: int | None = None
+    fps: float | None = None
+    has_audio: bool | None = None
+    container: str | None = None
+
+    def differences(self, facts: MediaFacts) -> tuple[str, ...]:
+        """Where the clip is not what was asked for, one sentence each; empty if it is.
+
+        Models round: a length within 0.5 s or 10 %, a side within 16 pixels, a rate within 1 count as asked.
+        """
+        found: list[str] = []
+        seconds = self.seconds
+        if seconds is not None and abs(facts.duration_seconds - seconds) > max(0.5, seconds / 10):
+            found.append(f"asked for {seconds:g} s, the clip has {facts.duration_seconds:.2f} s")
+        sides = (("width", self.width, facts.width), ("height", self.height, facts.height))
+        for name, asked, given in sides:
+            if asked is not None and abs(given - asked) > 16:
+                found.append(f"asked for a {name} of {asked}, the clip has {given}")
+        if self.fps is not None and facts.fps is not None and abs(facts.fps - self.fps) > 1:
+            found.append(f"asked for {self.fps:g} frames a second, the clip has {facts.fps:.2f}")
+        if self.has_audio and not facts.has_audio:
+            found.append("asked for sound, the clip has none")
+        if self.container is not None and self.container.lower() != facts.container:
+            found.append(f"asked for {self.container}, the clip is {facts.container.upper()}")
+        return tuple(found)
+
+
+def inspect_clip(path: Path) -> MediaFacts:
+    """Check that a file is a whole MP4 or WebM video that can be played, and say what is in it.
+
+    The container's own lengths are held against the file's size, every packet is read, and the first and the
+    last key frame are decoded: a cut is found whether the index is at the start or at the end. Other formats
+    are refused by their first bytes, so that no playlist is ever opened (libav would fetch what it names).
+
+    Raises `ClipInvalid` with the reason, and `OSError` when the file cannot be read.
+    """
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        container = container_of(head)
+        if DEMUXERS[container] == "mov":
+            check_boxes(file, size_bytes)
+        else:
+            check_segment(head, size_bytes)
+    try:
+        with av.open(path, "r", format=DEMUXERS[container], options=QUICK_OPENING, metadata_errors="replace") as opened:
+            return _read_through(opened, container)
+    except av.error.FFmpegError as error:
+        raise ClipInvalid(f"the {container.upper()} cannot be read: {libav_says(error)}") from error
+
+
+def _read_through(opened: InputContainer, container: str) -> MediaFacts:
+    stream = video_stream(opened)
+    # Some encoders refresh pictures bit by bit: a key frame alone is then not complete, and still decodes.
+    stream.codec_context.flags |= Flags.output_corrupt
+    stream.codec_context.options = _NOT_TO_BE_SEEN
+    name = container.upper()
+    keys: list[Packet[VideoStream]] = []
+    pictures = 0
+    end_seconds = 0.0
+    for packet in opened.demux():
+        if packet.size == 0:
+            continue
+        if packet.is_corrupt:
+            raise ClipInvalid(f"the {name} is cut: a packet of its {packet.stream.type} is not whole")
+        if packet.pts is not None:
+            end_seconds = max(end_seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream_index != stream.index:
+            continue
+        if not any(memoryview(packet)):
+            raise ClipInvalid(f"the {name} is damaged: a picture of it is only zeros")
+        pictures += 1
+        if packet.is_keyframe:
+            keys = [*keys[:1], cast("Packet[VideoStream]", packet)]
+    if not keys:
+        raise ClipInvalid(f"the {name} holds no picture that can be decoded")
+    told_seconds = (opened.duration or 0) / 1_000_000
+    if container in ("webm", "mkv") and end_seconds < told_seconds - max(0.5, told_seconds / 5):
+        raise ClipInvalid(f"the {name} is cut: it ends at {end_seconds:.1f} s of {told_seconds:.1f} s")
+    frames = [_decode_alone(stream.codec_context, packet) for packet in keys]
+    duration_seconds = length_seconds(opened, stream, end_seconds)
+    told_rate = float(stream.average_rate or 0)
+    return MediaFacts(
+        container=container,
+        duration_seconds=duration_seconds,
+        fps=told_rate or (pictures / duration_seconds if duration_seconds else None),
+        width=frames[0].width,
+        height=frames[0].height,
+        has_audio=bool(opened.streams.audio),
+        video_codec=stream.codec_context.codec.canonical_name,
+    )
+
+
+def video_stream(opened: InputContainer) -> VideoStream:
+    streams = opened.streams.video
+    if not streams:
+        raise ClipInvalid("there is no video in it")
+    stream = streams[0]
+    # None when libav was built without this decoder, whatever the type says.
+    if not isinstance(stream.codec_context, VideoCodecContext):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ClipInvalid("its video codec is unknown here")
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def _decode_alone(context: VideoCodecContext, packet: Packet[VideoStream]) -> VideoFrame:
+    context.flush_buffers()
+    frames = context.decode(packet)  # pyright: ignore[reportUnknownMemberType]
+    frames += context.decode(None)  # pyright: ignore[reportUnknownMemberType]
+    if not frames:
+        raise ClipInvalid("a key frame of the clip cannot be decoded")
+    return frames[0]
+
+
+def length_seconds(opened: InputContainer, stream: VideoStream, end_seconds: float) -> float:
+    """The stream's length, else the container's, else `end_seconds`, where its last frame ends."""
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return opened.duration / 1_000_000 if opened.duration is not None else end_seconds
+
+
+def libav_says(error: av.error.FFmpegError) -> str:
+    return error.strerror or os.strerror(error.errno or 0)
+
+
+POSTER_BYTES = 12_000
+POSTER_FRAMES = 48
+QUALITIES = (75, 60, 45, 30, 15)
+FLAT_PICTURE_DEVIATION = 6.0
+"""Below this standard deviation of brightness (0-255) a picture is black, white or a plain fade."""
+
+
+def poster(clip: Path | bytes, *, width_px: int = 320, max_bytes: int = POSTER_BYTES) -> bytes:
+    """A JPEG of a representative frame of a file or of its bytes, at most `width_px` wide, in its proportions.
+
+    The key frame before the first third; if that is plain (a fade from black), the next that shows something. The
+    quality falls until it fits into `max_bytes`; noise may pass them at the lowest. Decodes without the GIL, for
+    some milliseconds: call it in a thread. Raises NoPoster, nothing else.
+    """
+    try:
+        with clip.open("rb") if isinstance(clip, Path) else io.BytesIO(clip) as file:
+            return _poster(file, width_px, max_bytes)
+    except av.error.FFmpegError as error:
+        raise NoPoster(libav_says(error)) from error
+    except ClipInvalid as error:
+        raise NoPoster(error.reason) from error
+    except OSError as error:
+        raise NoPoster(error.strerror or str(error)) from error
+
+
+def _poster(file: BinaryIO, width_px: int, max_bytes: int) -> bytes:
+    container = container_of(file.read(HEAD_BYTES))
+    file.seek(0)
+    with av.open(file, "r", format=DEMUXERS[container], options=QUICK_OPENING, metadata_errors="replace") as opened:
+        stream = video_stream(opened)
+        opened.seek(int(length_seconds(opened, stream, 0.0) / 3 * 1_000_000))
+        return _jpeg(_first_shown(opened.decode(stream), width_px), max_bytes)
+
+
+def _first_shown(frames: Iterator[VideoFrame], width_px: int) -> Image.Image:
+    picture: Image.Image | None = None
+    for frame in islice(frames, POSTER_FRAMES):
+        shown_width = min(width_px, frame.width)
+        shown_height = max(1, round(frame.height * shown_width / frame.width))
+        to_image = cast(Callable[..., Image.Image], frame.to_image)  # pyright: ignore[reportUnknownMemberType]
+        picture = to_image(width=shown_width, height=shown_height)
+        if ImageStat.Stat(picture.convert("L")).stddev[0] > FLAT_PICTURE_DEVIATION:
+            break
+    if picture is None:
+        raise ClipInvalid("no picture can be decoded")
+    return picture
+
+
+def _jpeg(picture: Image.Image, max_bytes: int) -> bytes:
+    jpeg = io.BytesIO()
+    for quality in QUALITIES:
+        jpeg = io.BytesIO()
+        picture.save(jpeg, "JPEG", quality=quality, optimize=True)
+        if jpeg.tell() <= max_bytes:
+            break
+    return jpeg.getvalue()

@@ -1,0 +1,173 @@
+"""Counts jobs at the provider against `max_in_flight`. No I/O, no Prefect."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
+
+from prefect_together.errors import BudgetReached, TogetherVideoError
+from prefect_together.table.plan import PlannedVideo
+
+
+class Slots:
+    """A semaphore that jobs already at the provider may enter above the limit: they cannot be held back."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used = limit, 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+        self._changed = asyncio.Event()
+
+    def widen(self, by: int) -> None:
+        """Raise the limit for good."""
+        self.limit += by
+        for _ in range(by):
+            self._wake()
+
+    def next_change(self) -> asyncio.Event:
+        """Set when a job has left its slot, or something else has been announced, after this call."""
+        return self._changed
+
+    def announce(self) -> None:
+        """Let those who wait for a change look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    @asynccontextmanager
+    async def slot(self, *, already_there: bool = False) -> AsyncGenerator[None]:
+        """Hold a slot; wait for one unless the job is already there."""
+        if not already_there:
+            await self._wait()
+        self.used += 1
+        try:
+            yield
+        finally:
+            self.used -= 1
+            self._wake()
+            self.announce()
+
+    async def _wait(self) -> None:
+        while self.used >= self.limit:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake()
+                elif waiter in self._waiters:
+                    self._waiters.remove(waiter)
+                raise
+
+    def _wake(self) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+
+ROUNDING_USD = 1e-9
+
+
+class BudgetQueue:
+    """Promises a cap to one video after the other; `committed_usd` asks the ledger, `slots` are the jobs in flight."""
+
+    def __init__(self, cap_usd: float, *, committed_usd: Callable[[], Awaitable[float]], slots: Slots) -> None:
+        self.cap_usd, self._committed_usd, self._slots = cap_usd, committed_usd, slots
+        self._promised: dict[str, float] = {}
+        self._turn = asyncio.Lock()  # first come, first served
+
+    async def promise(
+        self, key: str, estimate_usd: float | None, *, stopped: Callable[[], TogetherVideoError | None]
+    ) -> TogetherVideoError | None:
+        """Promise the estimate to a video, or say why it is refused: BudgetReached, or what `stopped` says.
+
+        Waits while jobs in flight may still cost less than is reserved for them. Nobody overtakes meanwhile.
+        """
+        if estimate_usd is None or estimate_usd > self.cap_usd:
+            return stopped() or BudgetReached(self.cap_usd, await self._committed_usd(), estimate_usd)
+        async with self._turn:
+            while (reason := stopped()) is None:
+                # Taken and asked before: a promise may be kept, a job settled, while the ledger answers.
+                change = self._slots.next_change()
+                promised_usd, jobs = sum(self._promised.values()), self._slots.used
+                committed_usd = await self._committed_usd()
+                if committed_usd + promised_usd + estimate_usd <= self.cap_usd + ROUNDING_USD:
+                    self._promised[key] = estimate_usd
+                    return None
+                if not jobs and not promised_usd:
+                    return BudgetReached(self.cap_usd, committed_usd, estimate_usd)
+                await change.wait()
+            return reason
+
+    def renew(self, key: str, estimate_usd: float | None) -> None:
+        """The reservation in the ledger is about to be given back, and the video may be sent again."""
+        if estimate_usd is not None:
+            self._promised[key] = estimate_usd
+
+    def settle(self, key: str) -> None:
+        """The video is reserved in the ledger, or is not sent after all."""
+        if self._promised.pop(key, None) is not None:
+            self._slots.announce()
+
+
+class StartOrder:
+    """Hands out videos one by one; of each model in `guarded` the first is its canary, and the others wait for it.
+
+    Models in `known` have had their canary; without `guarded` videos this is a plain queue.
+    """
+
+    def __init__(
+        self, free: Iterable[PlannedVideo], guarded: Iterable[PlannedVideo] = (), *, known: Collection[str] = ()
+    ) -> None:
+        self._ready = deque(free)
+        self._waiting: dict[str, deque[PlannedVideo]] = {}
+        self._canaries: dict[str, str] = {}
+        self._changed = asyncio.Event()
+        for video in guarded:
+            model = video.request.model
+            if model in known:
+                self._ready.append(video)
+            elif model in self._waiting:
+                self._waiting[model].append(video)
+            else:
+                self._waiting[model] = deque()
+                self._send_as_canary(video)
+
+    async def next(self) -> PlannedVideo | None:
+        """The next video that may start, when there is one; None when all have been handed out."""
+        while not self._ready:
+            if not self._waiting:
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        return self._ready.popleft()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no video waits behind a canary, and none is a canary."""
+        return not self._waiting and not self._canaries
+
+    def is_canary(self, video: PlannedVideo) -> bool:
+        """Whether the others of its model wait for this video now."""
+        return self._canaries.get(video.request.model) == video.key
+
+    def let_go(self, model: str) -> None:
+        """The model's canary has come through, or has not: the others start, and learn of it on their way."""
+        self._canaries.pop(model, None)
+        self._ready.extend(self._waiting.pop(model, ()))
+        self._changed.set()
+
+    def try_another(self, model: str) -> None:
+        """The model's canary was not tried: the next video takes its place."""
+        if waiting := self._waiting.get(model):
+            self._send_as_canary(waiting.popleft())
+            self._changed.set()
+        else:
+            self.let_go(model)
+
+    def _send_as_canary(self, video: PlannedVideo) -> None:
+        self._canaries[video.request.model] = video.key
+        self._ready.append(video)

@@ -1,0 +1,339 @@
+"""Runs all videos of a plan side by side, bounded in width, no row losing another. A video's way is in `video_run`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+
+from prefect_together.api.session import MAX_DOWNLOADS, VideoSession
+from prefect_together.clips.store import OutputStore
+from prefect_together.errors import CanaryFailed, ServiceUnreachable, UnforeseenErrors, WrongAddress
+from prefect_together.execution.admission import StartOrder
+from prefect_together.execution.settings import ALONE, RunSettings, Share
+from prefect_together.execution.tasks import forget_results
+from prefect_together.execution.video import VideoRun
+from prefect_together.ledger.engine import LedgerUnavailable
+from prefect_together.ledger.ledger import HERE, Ledger
+from prefect_together.ledger.plans import video_of
+from prefect_together.ledger.records import VideoRecord
+from prefect_together.ledger.schema import State
+from prefect_together.prefect_internals import EventBacklog, results_not_stored
+from prefect_together.results.progress import FINISHED, Tally
+from prefect_together.table.plan import Plan, PlannedVideo
+
+HELD_PAUSE_SECONDS, LONGEST_HELD_PAUSE_SECONDS = 1.0, 15.0
+"""Between looks at videos that another run works on."""
+LONGEST_SHARED_PAUSE_SECONDS = 4.0
+"""The same, between runs over one plan: who has nothing left to do takes up what others have not begun."""
+LEAST_CLAIMED_AHEAD = 4
+"""Videos that such a run claims before they can be sent: what it has, no other can take up."""
+COLLECTED_AT_ONCE = 2 * MAX_DOWNLOADS
+"""Videos taken up together of which only the clip is to be fetched: those at work, and as many that follow."""
+THERE = (State.SUBMITTED, State.COMPLETED, State.SUBMITTING)
+"""States of videos that are, or may be, paid: they go first."""
+PAID = (State.SUBMITTING, State.SUBMITTED, State.COMPLETED, State.IN_DOUBT)
+"""States in which a row that breaks off has, or may have, cost money without a file to show for it."""
+UNFORESEEN_ERRORS = 3
+"""Rows sent and paid for that may break off in a row: by then it is a fault of the program, and all would do so."""
+REASON_CHARACTERS = 300
+"""How much of a canary's error the other rows of its model bear."""
+
+
+class Batch:
+    """One run over a plan. `await batch.run()`; the ledger then says how far each video came.
+
+    `share` says which part of the plan it begins with if others work on it too; it goes on with what they leave.
+    `attempts` is how often each video had been sent when the plan was made, if that was before this run.
+    `is_open` is set as soon as the others may begin on what is `wanted`: it is in the ledger, and no canary is out.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        ledger: Ledger,
+        session: VideoSession,
+        store: OutputStore,
+        settings: RunSettings,
+        tally: Tally,
+        logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+        output_dir: str = HERE,
+        share: Share = ALONE,
+        attempts: Mapping[str, int] | None = None,
+    ) -> None:
+        self._plan, self._ledger, self._store = plan, ledger, store
+        self._settings, self._tally, self._logger, self._output_dir = settings, tally, logger, output_dir
+        self._clock = session.clock
+        self._one = VideoRun(ledger=ledger, session=session, store=store, settings=settings, tally=tally)
+        self._records: dict[str, VideoRecord] = {}
+        self._held: list[PlannedVideo] = []
+        self._tried_models: set[str] = set()
+        self._unexpected: list[BaseException] = []
+        self._broken_in_a_row = 0
+        self._share, self._attempts = share, attempts or {}
+        self._room = asyncio.Semaphore(settings.max_in_flight + self._ahead)
+        self._collected, self._backlog = asyncio.Semaphore(COLLECTED_AT_ONCE), EventBacklog()
+        self.is_open = asyncio.Event()
+        self.wanted: list[PlannedVideo] = []
+
+    @property
+    def attempts(self) -> Mapping[str, int]:
+        """How often each video of the plan had been sent when this run began."""
+        return {key: self._records[key].attempts for key in self._plan.videos}
+
+    @property
+    def stopped_models(self) -> Collection[str]:
+        """Models whose canary was not downloaded."""
+        return self._one.stopped_models.keys()
+
+    def widen(self, by: int) -> None:
+        """Let so many more videos be at the provider at once: another run's part has become free."""
+        self._one.widen(by)
+        for _ in range(by):
+            self._room.release()
+
+    @property
+    def _ahead(self) -> int:
+        """Videos beyond `max_in_flight` that are claimed: those that are downloaded, and the next ones."""
+        return 2 * MAX_DOWNLOADS if self._is_alone else max(LEAST_CLAIMED_AHEAD, self._settings.max_in_flight // 4)
+
+    @property
+    def _is_alone(self) -> bool:
+        return self._share.of == 1
+
+    async def run(self) -> None:
+        """Work until every video is finished, in doubt, refused, or past its deadline.
+
+        Raises LedgerUnavailable at once; anything else that a row did not foresee after all other rows are through (of
+        paid rows that end so, no more are sent after three in a row). WrongAddress and ServiceUnreachable likewise:
+        what is not sent stays planned.
+        """
+        videos = self._plan.videos
+        self._records = await self._ledger.plan(list(videos.values()), output_dir=self._output_dir)
+        for key, record in self._records.items():
+            self._tally.begin_with(key, record.state, videos[key].estimate_usd, record.cost_usd)
+        self._records |= {
+            key: replace(self._records[key], attempts=attempts) for key, attempts in self._attempts.items()
+        }
+        if self._share.index == 0:
+            await self._find_lost_files()
+        self._tally.begin()
+        todo = self._own_part()
+        if self._share.index == 0:
+            todo += await self._paid_but_absent()
+        todo.sort(key=lambda video: self._records[video.key].state not in THERE)
+        with results_not_stored():
+            await self._run_all(todo)
+            await self._run_held()
+        if self._unexpected:
+            raise BaseExceptionGroup("rows ended by an error that was not foreseen", self._unexpected)
+        reason = self._one.breaker.reason
+        # The runs of the other shards, on machines of their own, may reach it.
+        if isinstance(reason, WrongAddress) or (isinstance(reason, ServiceUnreachable) and self._is_alone):
+            raise reason
+
+    def _own_part(self) -> list[PlannedVideo]:
+        """The videos to begin with: all, or this run's share and one of each model that is to have a canary."""
+        wanted = list(self._plan.videos.values())
+        if self._share.index == 0:  # the others get this list, and count their shares in it too
+            wanted = self.wanted = [video for video in wanted if self._wants(self._records[video.key])]
+        own: list[PlannedVideo] = []
+        models: set[str] = set()
+        for position, video in enumerate(wanted):
+            if not self._wants(self._records[video.key]):
+                continue
+            is_canary = self._settings.canary and self._is_sent(video) and video.request.model not in models
+            if is_canary:
+                models.add(video.request.model)
+            (own if is_canary or self._share.has(position) else self._held).append(video)
+        return own
+
+    async def _paid_but_absent(self) -> list[PlannedVideo]:
+        """What is paid is collected, even if its row has been changed or taken out of the table since."""
+        absent = await self._ledger.paid_but_absent(self._plan.videos.keys(), output_dir=self._output_dir)
+        if absent:
+            self._logger.warning(
+                "%d paid videos belong to rows that have changed or are gone: they are collected into videos/ too",
+                len(absent),
+            )
+        self._records.update({record.video_key: record for record in absent})
+        return [video_of(record) for record in absent]
+
+    def _wants(self, record: VideoRecord) -> bool:
+        state = self._tally.states[record.video_key]
+        if state in (State.FAILED, State.IN_DOUBT):
+            return state in self._settings.states_to_resend
+        if state in (State.PLANNED, State.REFUSED):
+            return not self._settings.collect_only
+        return state != State.DOWNLOADED
+
+    async def _find_lost_files(self) -> None:
+        """A downloaded clip that is gone or has another size is fetched again."""
+        downloaded = [record for record in self._records.values() if record.state == State.DOWNLOADED]
+        sizes = await self._store.sizes([record.file for record in downloaded])
+        lost = [record for record in downloaded if sizes.get(record.file) != record.size_bytes]
+        for record in lost:
+            self._logger.warning("%s: %s is gone or changed, fetching it again", record.row_id, record.file)
+            self._tally.set(record.video_key, State.COMPLETED)
+        if lost:
+            keys = [record.video_key for record in lost]
+            await self._ledger.files_are_gone(keys, output_dir=self._output_dir)
+
+    async def _run_all(self, todo: list[PlannedVideo]) -> None:
+        """Run these videos: those at the provider at once, the others as room is made, for sending or for fetching."""
+        running: set[asyncio.Task[None]] = set()
+        order = self._start_order(todo)
+        self._open_if_free(order)
+
+        ledger_is_gone = asyncio.Event()
+
+        def is_over(task: asyncio.Task[None], video: PlannedVideo, has_room: bool) -> None:
+            running.discard(task)
+            if has_room:
+                self._room.release()
+            error = None if task.cancelled() else task.exception()
+            self._look_for_a_fault(video, error)
+            if error is not None:
+                self._unexpected.append(error)
+                if isinstance(error, LedgerUnavailable):
+                    ledger_is_gone.set()
+                    for other in running:
+                        other.cancel()
+
+        try:
+            while (video := await order.next()) is not None:
+                has_room = self._state(video) not in (State.SUBMITTED, State.COMPLETED)
+                if has_room:
+                    await self._room.acquire()
+                    await self._backlog.until_short()
+                if ledger_is_gone.is_set():
+                    break
+                running.add(task := asyncio.create_task(self._run_one(video, order)))
+                task.add_done_callback(partial(is_over, video=video, has_room=has_room))
+                await asyncio.sleep(0)  # the first rows go on while the others start: a thousand starts take seconds
+            while running:
+                await asyncio.wait(running)
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        errors = (*self._one.breaker.unsaved, *self._unexpected)
+        gone = [error for error in errors if isinstance(error, LedgerUnavailable)]
+        if gone:  # one error with what each row has to say: the id of a paid job may be in it
+            raise LedgerUnavailable(gone[0].url, "; ".join(dict.fromkeys(error.reason for error in gone))) from gone[0]
+
+    def _look_for_a_fault(self, video: PlannedVideo, error: BaseException | None) -> None:
+        """Send no more when row after row is paid for in vain. What was paid before this run does not count."""
+        if not self._is_sent(video):
+            return
+        state = self._tally.states[video.key]
+        if error is None and state == State.DOWNLOADED:
+            self._broken_in_a_row = 0
+        if error is not None and state in PAID:
+            self._broken_in_a_row += 1
+            if self._broken_in_a_row >= UNFORESEEN_ERRORS and self._one.breaker.reason is None:
+                self._one.breaker.reason = UnforeseenErrors(self._broken_in_a_row)
+
+    def _start_order(self, todo: list[PlannedVideo]) -> StartOrder:
+        if not self._settings.canary:
+            return StartOrder(todo)
+        guarded = [video for video in todo if self._is_sent(video)]
+        keys = {video.key for video in guarded}
+        return StartOrder([video for video in todo if video.key not in keys], guarded, known=self._tried_models)
+
+    def _is_sent(self, video: PlannedVideo) -> bool:
+        return video.key in self._plan.videos and self._settings.sends(self._records[video.key].state)
+
+    def _state(self, video: PlannedVideo) -> State:
+        """How far it is now; of a video that is not of the table, how far it was when the run began."""
+        return self._tally.states.get(video.key, self._records[video.key].state)
+
+    async def _run_one(self, video: PlannedVideo, order: StartOrder) -> None:
+        may_send = video.key in self._plan.videos
+        try:
+            async with self._collected if self._state(video) == State.COMPLETED else nullcontext():
+                is_ours = await self._one.run(video, self._records[video.key], may_send=may_send)
+            if not is_ours and may_send:
+                self._held.append(video)
+            if order.is_canary(video):
+                await self._judge(video, order, is_ours=is_ours)
+        finally:
+            forget_results()
+            if order.is_canary(video):  # an error that was not foreseen: whatever it is, no more of this
+                self._stop_model(video, order, "ended by an error that was not foreseen")
+            self._open_if_free(order)
+
+    def _open_if_free(self, order: StartOrder) -> None:
+        if order.is_free:
+            self.is_open.set()
+
+    async def _judge(self, canary: PlannedVideo, order: StartOrder, *, is_ours: bool) -> None:
+        """Let the other videos of the model go if this one was downloaded; if it was not even tried, try another."""
+        state, model = self._tally.states[canary.key], canary.request.model
+        if state == State.DOWNLOADED:
+            self._tried_models.add(model)
+            order.let_go(model)
+        elif not is_ours or state == State.REFUSED:
+            order.try_another(model)
+        else:
+            record = (await self._ledger.records([canary.key]))[canary.key]
+            self._stop_model(canary, order, record.error or f"still {record.state.value}")
+
+    def _stop_model(self, canary: PlannedVideo, order: StartOrder, reason: str) -> None:
+        model = canary.request.model
+        error = CanaryFailed(model, canary.row_id, reason[:REASON_CHARACTERS])
+        self._logger.warning("%s: canary of %s: %s; nothing more of this model is sent", canary.row_id, model, reason)
+        self._one.stopped_models[model] = error
+        self._tried_models.add(model)
+        order.let_go(model)
+
+    async def _run_held(self) -> None:
+        """Wait for the videos that another living run has, and take over what it leaves."""
+        wait_seconds = self._settings.max_wait_minutes * 60
+        deadline = self._clock.time() + wait_seconds
+        pause = HELD_PAUSE_SECONDS
+        before: dict[str, VideoRecord] = {}
+        while self._held and self._clock.time() < deadline:
+            held, self._held = self._held, []
+            await self._clock.sleep(pause)
+            pause = min(pause * 1.5, LONGEST_HELD_PAUSE_SECONDS if self._is_alone else LONGEST_SHARED_PAUSE_SECONDS)
+            records = await self._ledger.records([video.key for video in held])
+            if not self._is_alone and records != before:  # the others have limits of their own: as long as it goes on
+                deadline, before = self._clock.time() + wait_seconds, records
+            living = await self._ledger.living({record.owner for record in records.values() if record.owner})
+            free = self._claimable(held, records, living)
+            self._held = [video for video in held if video.key not in free and not self._is_over(video)]
+            # From the end: the run whose share they are comes from the other side.
+            todo = [video for video in reversed(held) if video.key in free]
+            todo.sort(key=lambda video: records[video.key].state not in THERE)
+            await self._run_all(todo)
+
+    def _claimable(
+        self, held: list[PlannedVideo], records: Mapping[str, VideoRecord], living: Collection[str]
+    ) -> set[str]:
+        """Videos that are not over and that no living run has."""
+        free: set[str] = set()
+        for video in held:
+            record = records[video.key]
+            self._tally.set(video.key, record.state)
+            if self._is_untouched(video, record):
+                if record.owner not in living:
+                    free.add(video.key)
+            elif self._is_over(video):
+                self._tally.replace_cost(video.key, record.cost_usd)
+            elif record.owner not in living:
+                free.add(video.key)
+        return free
+
+    def _is_untouched(self, video: PlannedVideo, record: VideoRecord) -> bool:
+        """Whether a video of another's share is still as it was: failed, in doubt or refused, and to be sent again."""
+        seen = self._records[video.key]
+        is_same = (record.state, record.attempts) == (seen.state, seen.attempts)
+        return not self._is_alone and is_same and self._wants(seen)
+
+    def _is_over(self, video: PlannedVideo) -> bool:
+        return self._tally.states[video.key] in FINISHED

@@ -1,0 +1,97 @@
+"""How a run goes about its plan: limits, caps, and what it sends again. No Prefect."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect_together.clips.download import MAX_CLIP_BYTES
+from prefect_together.clips.remote_store import open_store
+from prefect_together.clips.store import OutputStore, redacted
+from prefect_together.ledger.ledger import HERE, LEDGER_FILE
+from prefect_together.ledger.schema import State
+from prefect_together.results.outputs import PAGE_FILE
+
+RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a run reads its key, writes its videos and keeps its ledger. None: the default of each."""
+
+    output_dir: str
+    ledger_url: str | None = None
+    credentials_block: str | None = None
+    sandbox: bool = False
+    sandbox_speed: float = 1.0
+
+    @property
+    def output_name(self) -> str:
+        """How the ledger calls the output directory: a ledger that lies in it may be moved together with it."""
+        return HERE if self.ledger_url is None else redacted(open_store(self.output_dir).uri(PAGE_FILE))
+
+    def ledger_in(self, store: OutputStore) -> str:
+        """Path or URL of the ledger; `store` is that of the output directory."""
+        return self.ledger_url or str(Path(store.scratch) / LEDGER_FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How a run goes about its plan. Dollars, minutes; None means no cap. `allowed_failures` counts rows, `shards` the
+    runs that work on the plan together: `max_in_flight` and `budget_usd` hold for all of them."""
+
+    max_in_flight: int = 20
+    budget_usd: float | None = None
+    max_wait_minutes: float = 60.0
+    max_clip_bytes: int = MAX_CLIP_BYTES
+    resubmit_in_doubt: bool = False
+    retry_failed: bool = False
+    collect_only: bool = False
+    allowed_failures: int = 0
+    canary: bool = False
+    approve_above_usd: float | None = None
+    approval_minutes: float = 24 * 60.0
+    shards: int = 1
+
+    @property
+    def states_to_resend(self) -> frozenset[State]:
+        """States that the user said are to be sent again."""
+        wanted = {State.IN_DOUBT: self.resubmit_in_doubt, State.FAILED: self.retry_failed}
+        return frozenset(state for state, is_wanted in wanted.items() if is_wanted)
+
+    def sends(self, state: State) -> bool:
+        """Whether a video that the ledger has in this state is sent, and not only collected."""
+        if state == State.SUBMITTING:  # its run is gone, or it has the video
+            state = State.IN_DOUBT
+        is_new = state in (State.PLANNED, State.REFUSED)
+        return not self.collect_only and (is_new or state in self.states_to_resend)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Number `index` of `of` runs over one plan; number 0 is the run that made it.
+
+    A run begins with its own share and then takes up what is left of the others': the ledger's claims decide who has a
+    video, the share only where each begins.
+    """
+
+    index: int = 0
+    of: int = 1
+
+    def has(self, position: int) -> bool:
+        """Whether the video at this position of the plan is one to begin with: every `of`-th, so that the table's
+        order holds over all runs together."""
+        return position % self.of == self.index
+
+    def part_of(self, limit: int) -> int:
+        """This run's part of a limit that holds for all together; the parts add up to it."""
+        return limit // self.of + (self.index < limit % self.of)
+
+
+ALONE = Share()
+
+NO_SERVER = (
+    "shards are runs of a deployment, on the workers of a Prefect server: set PREFECT_API_URL to its address,"
+    " or leave shards at 1"
+)

@@ -1,0 +1,100 @@
+"""Ends a run in order at SIGINT and SIGTERM: no new submits, the ledger right, one sentence instead of stack traces."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """SIGINT or SIGTERM ended the work. `exit_code` is what shells expect: 130 or 143."""
+
+    def __init__(self, stop_signal: signal.Signals) -> None:
+        super().__init__(stop_signal)
+        self.signal, self.exit_code = stop_signal, 128 + stop_signal
+
+    def __str__(self) -> str:
+        return f"stopped by {'Ctrl-C' if self.signal == signal.SIGINT else self.signal.name}"
+
+    @property
+    def advice(self) -> str:
+        """What a shell says of it."""
+        return f"{self}: the same command goes on where this run stopped"
+
+
+@contextmanager
+def stop_signals(on_stop: Callable[[signal.Signals], None]) -> Generator[None]:
+    """Calls `on_stop` in the running loop at the first SIGINT or SIGTERM; the second one ends the process at once.
+
+    For use in a flow's body: Prefect's engine has set its own handler by then, whose exception inside the loop would
+    cancel everything with stack traces and leave the run Crashed. Does nothing outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    seen: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if seen:
+            os._exit(128 + number)
+        seen.append(number)
+        loop.call_soon_threadsafe(on_stop, signal.Signals(number))
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
+    """Awaits `work`; SIGINT and SIGTERM (Prefect's Cancel too) cancel it, let its `finally` run and raise Stopped.
+
+    Prefect's two error lines for each task run that is cancelled with it are kept out of console and log.
+    """
+    task = asyncio.ensure_future(work)
+    received: list[signal.Signals] = []
+    task_lines = logging.getLogger("prefect.task_runs")
+    level = task_lines.level
+
+    def stop(stop_signal: signal.Signals) -> None:
+        received.append(stop_signal)
+        task_lines.setLevel(logging.CRITICAL + 1)
+        task.cancel()
+
+    with stop_signals(stop):
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if received:
+                raise Stopped(received[0]) from None
+            raise
+        finally:
+            task_lines.setLevel(level)
+
+
+def end_at_signals(*, with_a_word: bool = False) -> None:
+    """SIGINT and SIGTERM end the process at once, as 130 and 143: there is nothing to put in order."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        if with_a_word:
+            say_stopped(number)
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGTERM, leave)
+
+
+def say_stopped(number: int) -> None:
+    os.write(2, f"{Stopped(signal.Signals(number)).advice}\n".encode())  # a signal may come in the middle of a print

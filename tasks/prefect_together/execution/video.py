@@ -1,0 +1,336 @@
+"""Takes one video from where the ledger has it to its file: the next step, and what each way of failing means."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefect_together.api.jobs import VideoJob
+from prefect_together.api.session import VideoSession
+from prefect_together.clips.store import OutputStore
+from prefect_together.errors import (
+    AccountBlocked,
+    BadParameter,
+    BudgetReached,
+    DownloadFailed,
+    ImageChanged,
+    JobFailed,
+    JobNotFound,
+    JobTimedOut,
+    NeverSent,
+    RateLimited,
+    ServiceStuck,
+    ServiceUnreachable,
+    SubmissionInDoubt,
+    SubmissionRefused,
+    TogetherVideoError,
+    UnforeseenErrors,
+    WrongAddress,
+)
+from prefect_together.execution.admission import BudgetQueue, Slots
+from prefect_together.execution.events import emit_video_event
+from prefect_together.execution.settings import RunSettings
+from prefect_together.execution.tasks import as_it_is, create_video, download_video, of_a_task, wait_for_video
+from prefect_together.ledger.engine import LedgerUnavailable
+from prefect_together.ledger.ledger import Ledger
+from prefect_together.ledger.records import VideoRecord
+from prefect_together.ledger.schema import State
+from prefect_together.ledger.transitions import ClaimLost
+from prefect_together.results.progress import Tally
+from prefect_together.table.plan import PlannedVideo
+
+
+@dataclass(slots=True, eq=False)
+class Breaker:
+    """Open while sending makes sense. A refused account, a wrong address or a stuck service closes it for the run.
+
+    `unsaved` are errors that hold the ids of paid jobs which could not be written.
+    """
+
+    reason: TogetherVideoError | None = None
+    unsaved: list[LedgerUnavailable] = field(default_factory=list[LedgerUnavailable])
+
+
+@dataclass(slots=True, eq=False)
+class LedgerJournal:
+    """See `submit.Journal`."""
+
+    ledger: Ledger
+    key: str
+    estimate_usd: float | None
+    budget: BudgetQueue | None
+    breaker: Breaker
+    tally: Tally
+
+    async def intend(self) -> int:
+        if self.breaker.reason is not None:
+            raise self.breaker.reason
+        cap_usd = None if self.budget is None else self.budget.cap_usd
+        attempt = await self.ledger.intend(self.key, estimate_usd=self.estimate_usd, budget_usd=cap_usd)
+        if self.budget is not None:
+            self.budget.settle(self.key)
+        self.tally.set(self.key, State.SUBMITTING)
+        return attempt
+
+    async def accepted(self, attempt: int, job: VideoJob) -> None:
+        try:
+            await self.ledger.accepted(self.key, attempt, job)
+        except LedgerUnavailable as error:
+            self.breaker.unsaved.append(error)  # at once: a cancellation may overtake the error on its way up
+            raise
+        self.tally.set(self.key, State.SUBMITTED)
+
+    async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent) -> None:
+        state, failure_class = State.PLANNED, None
+        if isinstance(error, BadParameter | ImageChanged):
+            state, failure_class = State.FAILED, "bad_parameter"
+        elif isinstance(error, AccountBlocked):
+            self.breaker.reason = self.breaker.reason or error
+            state = State.REFUSED
+        elif isinstance(error, WrongAddress):
+            self.breaker.reason = self.breaker.reason or error
+        if self.budget is not None and state == State.PLANNED:
+            self.budget.renew(self.key, self.estimate_usd)
+        await self.ledger.not_accepted(self.key, attempt, str(error), state=state, failure_class=failure_class)
+        self.tally.set(self.key, state)
+
+    async def in_doubt(self, attempt: int, reason: str) -> None:
+        await self.ledger.in_doubt(self.key, attempt, reason)
+        self.tally.set(self.key, State.IN_DOUBT)
+
+
+UPSTREAM_JOBS = 2
+"""Jobs that one video may use up: one, and one more after an upstream failure."""
+GONE_SECONDS = 48 * 3600.0
+"""A job that answers 404 is given up when it is so old. Before that, a wrong key or address is the likelier reason."""
+UNREACHED_ROWS = 3
+"""Rows given up without a connection before a service that was never reached counts as unreachable. One that was
+reached in this run is tried for each row: it may be back any minute."""
+LEAST_LATE = 3
+"""Jobs of this run in a row that time out before the service counts as stuck, however few may be in flight."""
+
+
+class VideoRun:
+    """The steps of one video, over what all videos of a run share."""
+
+    def __init__(
+        self, *, ledger: Ledger, session: VideoSession, store: OutputStore, settings: RunSettings, tally: Tally
+    ) -> None:
+        self._ledger, self._session, self._store = ledger, session, store
+        self._settings, self._tally = settings, tally
+        self._wait_seconds = settings.max_wait_minutes * 60
+        self._slots = Slots(settings.max_in_flight)
+        self._late_in_a_row = self._unreached_rows = 0
+        self._was_reached = False
+        self._budget: BudgetQueue | None = None
+        if settings.budget_usd is not None:
+            self._budget = BudgetQueue(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
+        self.breaker = Breaker()
+        self.stopped_models: dict[str, TogetherVideoError] = {}
+
+    def widen(self, by: int) -> None:
+        """Raise `max_in_flight` for good."""
+        self._slots.widen(by)
+
+    async def run(self, video: PlannedVideo, seen: VideoRecord, *, may_send: bool) -> bool:
+        """Take the video as far as it goes; False if another living run has it.
+
+        `seen` is its record when the run began: only what is unchanged since is sent again. `may_send` is False for a
+        video whose request is no longer known: it is only collected.
+        """
+        claim = await self._ledger.claim(
+            video.key, resend_attempt=seen.attempts, states=self._settings.states_to_resend if may_send else ()
+        )
+        record = claim.record
+        self._tally.set(video.key, record.state)
+        self._tally.replace_cost(video.key, record.cost_usd)
+        if claim.held:
+            return False
+        if record.state == State.IN_DOUBT and seen.state == State.SUBMITTING:
+            emit_video_event("in_doubt", video)
+        is_given_back = False
+        try:
+            is_given_back = await self._go_on(video, record, may_send=may_send and not self._settings.collect_only)
+        except ClaimLost:
+            return False
+        finally:
+            if not is_given_back:
+                with suppress(LedgerUnavailable):  # it must not hide what went wrong; the run's end gives all back
+                    await self._keep_as_it_was(video, seen, record)
+                    await self._ledger.release(video.key)
+        return True
+
+    async def _keep_as_it_was(self, video: PlannedVideo, seen: VideoRecord, claimed: VideoRecord) -> None:
+        """A video that was to be sent again and was not taken keeps its doubt or failure: the next run asks again."""
+        before = State.IN_DOUBT if seen.state == State.SUBMITTING else seen.state
+        if claimed.state != State.PLANNED or before not in (State.IN_DOUBT, State.FAILED):
+            return
+        error = seen.error or "the run that sent it ended before the answer came"
+        if await self._ledger.not_resent(video.key, state=before, error=error, failure_class=seen.failure_class):
+            self._tally.set(video.key, before)
+
+    async def _go_on(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
+        """Whether the video was downloaded, with which its claim ends."""
+        job: VideoJob | None = None
+        if record.state == State.SUBMITTED or (record.state == State.PLANNED and may_send):
+            job = await self._generate(video, record, may_send=may_send)
+        elif record.state == State.COMPLETED and record.job_id is not None:
+            # Without its link: that of an earlier run may have expired, and a sandbox has another port each time.
+            job = VideoJob(record.job_id, "completed", record.model, cost_usd=record.cost_usd)
+        return job is not None and await self._download(video, record.file, job)
+
+    async def _generate(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> VideoJob | None:
+        """Create the job unless there is one, wait for it; one more job after an upstream failure."""
+        jobs = record.jobs
+        job = VideoJob(record.job_id, model=record.model) if record.job_id and record.state == State.SUBMITTED else None
+        submitted_at, is_new = record.submitted_at or self._session.clock.time(), False
+        while True:
+            if job is None and (refusal := await self._refusal(video)) is not None:
+                await self._refuse(video, refusal)
+                return None
+            async with self._slots.slot(already_there=job is not None):
+                if job is None:
+                    job = await self._create(video)
+                    submitted_at, is_new = self._session.clock.time(), True
+                    jobs += 1
+                if job is None:
+                    return None
+                may_repeat = may_send and jobs < UPSTREAM_JOBS
+                done, again = await self._wait(video, job, submitted_at, is_new=is_new, may_repeat=may_repeat)
+            if not again:
+                return done
+            job = None
+
+    async def _refusal(self, video: PlannedVideo) -> TogetherVideoError | None:
+        """Why this video is not sent now. Under a budget it waits for its turn, and for what jobs in flight leave."""
+
+        def stopped() -> TogetherVideoError | None:
+            return self.breaker.reason or self.stopped_models.get(video.request.model)
+
+        if self._budget is None:
+            return stopped()
+        return stopped() or await self._budget.promise(video.key, video.estimate_usd, stopped=stopped)
+
+    async def _refuse(self, video: PlannedVideo, error: TogetherVideoError) -> None:
+        if isinstance(error, WrongAddress | ServiceUnreachable | UnforeseenErrors):
+            return  # the run ends with it; nobody has refused the video
+        await self._ledger.refused(video.key, str(error))
+        self._tally.set(video.key, State.REFUSED)
+        emit_video_event("refused", video)
+
+    async def _create(self, video: PlannedVideo) -> VideoJob | None:
+        journal = LedgerJournal(self._ledger, video.key, video.estimate_usd, self._budget, self.breaker, self._tally)
+        try:
+            job = await create_video(
+                as_it_is(video.request),
+                row=video.row_id,
+                session=as_it_is(self._session),
+                journal=as_it_is(journal),
+                give_up_at=self._session.clock.time() + self._wait_seconds,
+            )
+        except (AccountBlocked, BudgetReached, ServiceStuck, ServiceUnreachable, UnforeseenErrors) as error:
+            await self._refuse(video, error)
+        except (BadParameter, WrongAddress, RateLimited, NeverSent, SubmissionInDoubt) as error:
+            # the journal has written what became of it
+            if isinstance(error, BadParameter | ImageChanged):
+                emit_video_event("failed", video)
+            elif isinstance(error, SubmissionInDoubt):
+                emit_video_event("in_doubt", video)
+            self._look_whether_reached(error)
+        else:
+            self._look_whether_reached(None)
+            emit_video_event("submitted", video, job_id=job.id)
+            return job
+        finally:
+            if self._budget is not None:
+                self._budget.settle(video.key)
+        return None
+
+    def _look_whether_reached(self, error: TogetherVideoError | None) -> None:
+        """Send no more to a service that was never reached; go on as soon as it is, even if only once, and late."""
+        if isinstance(error, ImageChanged):
+            return
+        if not isinstance(error, NeverSent):
+            self._was_reached = True
+            if isinstance(self.breaker.reason, ServiceUnreachable):
+                self.breaker.reason = None
+            return
+        self._unreached_rows += 1
+        was_reached = self._was_reached or self._session.api.has_shown_a_job
+        is_polled = State.SUBMITTED in self._tally.states.values()  # the run goes on anyway, and may yet reach it
+        if self._unreached_rows >= UNREACHED_ROWS and not (was_reached or is_polled):
+            self.breaker.reason = self.breaker.reason or ServiceUnreachable(error.reason)
+
+    async def _wait(
+        self, video: PlannedVideo, job: VideoJob, submitted_at: float, *, is_new: bool, may_repeat: bool
+    ) -> tuple[VideoJob | None, bool]:
+        """The completed job, or None; and whether the video is planned anew. `is_new`: this run has created the job."""
+        try:
+            done = await wait_for_video(
+                of_a_task(job),
+                row=video.row_id,
+                model=video.request.model,
+                submitted_at=submitted_at,
+                deadline=max(submitted_at, self._tally.started_at) + self._wait_seconds,
+                session=as_it_is(self._session),
+            )
+        except JobFailed as error:
+            self._late_in_a_row = 0
+            again = may_repeat and error.failure_class in ("upstream", "cancelled")
+            await self._failed(video, error, again=again)
+            return None, again
+        except JobNotFound as error:
+            is_old = self._session.clock.time() - submitted_at >= GONE_SECONDS
+            if is_old and self._session.api.has_shown_a_job:  # else the address may be wrong, which looks the same
+                await self._failed(video, JobFailed(error.job_id, None, str(error), "not_found"), again=False)
+            else:
+                await self._ledger.note(video.key, f"{error}: is it the right key and address?", state=State.SUBMITTED)
+            return None, False
+        except JobTimedOut as error:
+            if is_new:  # those of earlier runs, perhaps long lost, say nothing of the service now
+                self._late_in_a_row += 1
+            enough = max(self._settings.max_in_flight, LEAST_LATE)
+            if self._late_in_a_row >= enough and self.breaker.reason is None:
+                self.breaker.reason = ServiceStuck(self._late_in_a_row)
+            await self._ledger.note(video.key, str(error), state=State.SUBMITTED)
+            return None, False
+        except AccountBlocked as error:
+            self.breaker.reason = self.breaker.reason or error
+            await self._ledger.note(video.key, str(error), state=State.SUBMITTED)
+            return None, False
+        self._late_in_a_row = 0
+        await self._ledger.completed(video.key, done, generation_seconds=done.generation_seconds, polls=done.polls)
+        self._tally.set(video.key, State.COMPLETED)
+        self._tally.polls += done.polls
+        self._tally.add_cost(video.key, done.cost_usd)
+        return done, False
+
+    async def _failed(self, video: PlannedVideo, error: JobFailed, *, again: bool) -> None:
+        await self._ledger.failed(video.key, error, again=again)
+        self._tally.set(video.key, State.PLANNED if again else State.FAILED)
+        self._tally.add_cost(video.key, error.cost_usd)
+        if not again:
+            emit_video_event("failed", video, job_id=error.job_id, cost_usd=error.cost_usd)
+
+    async def _download(self, video: PlannedVideo, file: str, job: VideoJob) -> bool:
+        try:
+            clip = await download_video(
+                of_a_task(job),
+                Path(self._store.scratch) / file,
+                row=video.row_id,
+                session=as_it_is(self._session),
+                max_bytes=self._settings.max_clip_bytes,
+            )
+            await self._store.publish(clip.path, file)  # not behind the downloads that wait: the clip is not safe yet
+        except DownloadFailed as error:
+            await self._ledger.note(video.key, str(error), state=State.COMPLETED, failure_class="download")
+            self._tally.undownloaded.add(video.key)
+            return False
+        await self._ledger.downloaded(
+            video.key, size_bytes=clip.size_bytes, sha256=clip.sha256, clip=clip.media.as_dict()
+        )
+        self._tally.set(video.key, State.DOWNLOADED)
+        self._tally.downloaded_here += 1
+        emit_video_event("downloaded", video, job_id=job.id, cost_usd=job.cost_usd)
+        return True

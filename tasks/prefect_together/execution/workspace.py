@@ -1,0 +1,88 @@
+"""Where a run works, and what it opens there: client, pace, learned times, and the batch over them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from prefect.context import FlowRunContext
+from together import AsyncTogether
+
+from prefect_together.api.client import open_client
+from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.session import REQUESTS_PER_SECOND, open_session
+from prefect_together.clips.store import OutputStore
+from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.execution.batch import Batch
+from prefect_together.execution.settings import ALONE, Places, RunLogger, RunSettings, Share
+from prefect_together.execution.tasks import client_of
+from prefect_together.ledger.ledger import Ledger
+from prefect_together.results.progress import Tally
+from prefect_together.table.plan import Plan
+
+SANDBOX_DIRECTORY = ".sandbox"
+MESSAGE_CHARACTERS = 1500
+"""Of a flow run's final state; what is longer is in its log."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """A plan and what it is worked on with, once its ledger is open."""
+
+    plan: Plan
+    places: Places
+    settings: RunSettings
+    store: OutputStore
+    ledger: Ledger
+    tally: Tally
+    logger: RunLogger
+
+
+@asynccontextmanager
+async def open_batch(
+    work: Work, *, share: Share = ALONE, attempts: Mapping[str, int] | None = None
+) -> AsyncGenerator[Batch]:
+    """The batch over a plan, with its client; `share` divides the limits too. Everything is closed on leaving."""
+    book = DurationBook()
+    models = {video.request.model for video in work.plan.videos.values()}
+    for model, durations in (await work.ledger.durations(models)).items():
+        book.load(model, durations)
+    settings = replace(work.settings, max_in_flight=share.part_of(work.settings.max_in_flight))
+    async with (
+        _client(work.places, work.store) as client,
+        open_session(client, book=book, requests_per_second=REQUESTS_PER_SECOND / share.of) as session,
+    ):
+        yield Batch(
+            work.plan,
+            ledger=work.ledger,
+            session=session,
+            store=work.store,
+            settings=settings,
+            tally=work.tally,
+            logger=work.logger,
+            output_dir=work.places.output_name,
+            share=share,
+            attempts=attempts,
+        )
+
+
+@asynccontextmanager
+async def _client(places: Places, store: OutputStore) -> AsyncGenerator[AbstractAsyncContextManager[AsyncTogether]]:
+    """The client to open: of the sandbox only when asked for, else with the block's or the environment's key."""
+    if not places.sandbox:
+        yield await client_of(places.credentials_block)
+        return
+    from prefect_together.sandbox.process import SandboxProcess
+
+    state = Path(store.scratch) / SANDBOX_DIRECTORY
+    async with SandboxProcess(state_dir=state, speed=places.sandbox_speed) as sandbox:
+        yield open_client(api_key="sandbox", base_url=sandbox.base_url)
+
+
+def started_at() -> float:
+    """When the flow run began, unix seconds: a retry by Prefect does not extend the deadline."""
+    context = FlowRunContext.get()
+    run = context.flow_run if context else None
+    return run.start_time.timestamp() if run and run.start_time else SYSTEM_CLOCK.time()

@@ -1,0 +1,132 @@
+"""The plan of a table as Prefect shows it: a table of its rows, a summary, a final state. Sends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Completed, Failed
+
+from prefect_together.errors import Problem, TableInvalid, TogetherVideoError
+from prefect_together.results.plan_report import PlanLine, PlanReport, report_on
+from prefect_together.results.text import counted, dollars, duration, markdown_cell
+from prefect_together.table.prompt_table import TableToPlan
+
+ROWS_KEY, SUMMARY_KEY = "together-video-plan", "together-video-plan-summary"
+TABLE_ROWS = 1000
+MESSAGE_CHARACTERS = 1500
+WARNINGS_SHOWN = 100
+
+
+async def run_planning(
+    table: TableToPlan,
+    *,
+    output_dir: str | None,
+    ledger: str | None,
+    max_in_flight: int,
+    budget_usd: float | None,
+) -> State[Any]:
+    """Plan a table and return the state that the flow ends in.
+
+    Completed, with the PlanReport as its result; Failed, with TableInvalid and all its mistakes, if there are any.
+    """
+    logger = get_run_logger()
+    try:
+        report = await report_on(await asyncio.to_thread(table.plan), output_dir, ledger, max_in_flight)
+    except TableInvalid as error:
+        await _publish_mistakes(error)
+        logger.error("%s", error)
+        return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
+    except TogetherVideoError as error:
+        return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
+    await _publish(report, budget_usd)
+    logger.info("%s", report.summary)
+    return Completed(message=report.summary, data=report)
+
+
+async def _publish(report: PlanReport, budget_usd: float | None) -> None:
+    ordered = sorted(report.lines, key=lambda line: (not line.problems, line.row))
+    left_out = len(ordered) - TABLE_ROWS
+    note = f"{left_out:,} more rows are not shown." if left_out > 0 else ""
+    rows = [_cells(line) for line in ordered[:TABLE_ROWS]]
+    await acreate_table_artifact(table=rows, key=ROWS_KEY, description=f"{report.summary}. {note}".strip())
+    await acreate_markdown_artifact(markdown=plan_markdown(report, budget_usd=budget_usd), key=SUMMARY_KEY)
+
+
+async def _publish_mistakes(error: TableInvalid) -> None:
+    rows = [_problem_cells(problem) for problem in error.problems[:TABLE_ROWS]]
+    head = str(error).partition("\n")[0]
+    await acreate_table_artifact(table=rows, key=ROWS_KEY, description=head)
+    lines = [f"# {markdown_cell(head)}", "", "| row | id | column | what is wrong |", "|---|---|---|---|"]
+    for problem in error.problems[:TABLE_ROWS]:
+        cells = [markdown_cell(str(cell)) for cell in _problem_cells(problem).values()]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += _warnings([str(warning) for warning in error.warnings])
+    await acreate_markdown_artifact(markdown="\n".join(lines), key=SUMMARY_KEY)
+
+
+def plan_markdown(report: PlanReport, *, budget_usd: float | None) -> str:
+    """The plan's sums by model, and what is worth a warning."""
+    low, high = duration(report.low_seconds), duration(report.high_seconds)
+    lines = [
+        f"# {report.price}",
+        "",
+        f"- {report.rows:,} rows, {report.videos:,} videos, {report.to_send:,} of them still to be sent",
+        f"- Time: about {low if low == high else f'{low} to {high}'}",
+    ]
+    if report.learned_models < report.models:
+        lines.append(f"- No times are known yet of {report.models - report.learned_models} of {report.models} models")
+    if report.shared_rows:
+        lines.append(f"- {report.shared_rows:,} rows repeat an earlier row and share its video")
+    if budget_usd is not None:
+        verdict = "is enough" if report.high_usd <= budget_usd and not report.unknown_prices else "may not be enough"
+        lines.append(f"- The budget of {dollars(budget_usd)} {verdict}")
+    lines += ["", "| model | rows | videos | low | high |", "|---|---|---|---|---|"]
+    for model in sorted({line.model for line in report.lines}):
+        rows = [line for line in report.lines if line.model == model]
+        videos = sum(len(line.files) for line in rows if line.shared_with is None)
+        low_usd, high_usd = (dollars(sum(usd or 0.0 for usd in usds)) for usds in zip(*map(_usds, rows), strict=True))
+        lines.append(f"| {markdown_cell(model)} | {len(rows):,} | {videos:,} | {low_usd} | {high_usd} |")
+    warnings = [*report.warnings, *(f"row {row.row}: {text}" for row in report.lines for text in row.problems)]
+    return "\n".join([*lines, *_warnings(warnings)])
+
+
+def _warnings(warnings: Sequence[str]) -> list[str]:
+    if not warnings:
+        return []
+    lines = ["", f"## {counted(len(warnings), 'warning')}", ""]
+    lines += [f"- {markdown_cell(warning)}" for warning in warnings[:WARNINGS_SHOWN]]
+    if len(warnings) > WARNINGS_SHOWN:
+        lines.append(f"- {len(warnings) - WARNINGS_SHOWN:,} more")
+    return lines
+
+
+def _usds(line: PlanLine) -> tuple[float | None, float | None]:
+    return line.low_usd, line.high_usd
+
+
+def _cells(line: PlanLine) -> dict[str, object]:
+    return {
+        "row": line.row,
+        "id": line.id,
+        "model": line.model,
+        "prompt": line.prompt[:200],
+        "file": ", ".join(line.files[:10]),
+        "low_usd": line.low_usd,
+        "high_usd": line.high_usd,
+        "state": f"same as row {line.shared_with}" if line.shared_with else ", ".join(_once(line.states)),
+        "problems": "; ".join(line.problems)[:500],
+    }
+
+
+def _problem_cells(problem: Problem) -> dict[str, object]:
+    row = "" if problem.row is None else problem.row
+    return {"row": row, "id": problem.row_id or "", "column": problem.column or "", "problem": problem.message}
+
+
+def _once(states: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(states))

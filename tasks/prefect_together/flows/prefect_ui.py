@@ -1,0 +1,344 @@
+"""The run in Prefect's UI: a progress artifact while it goes on, a results table and a summary at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+from uuid import UUID, uuid4
+
+from prefect.artifacts import (
+    acreate_markdown_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+from prefect.context import FlowRunContext
+from prefect.flow_runs import apause_flow_run
+from prefect.input import RunInput
+from prefect.utilities.urls import url_for
+from pydantic import Field, ValidationError
+
+from prefect_together.clips.store import OutputStore
+from prefect_together.errors import NoPoster, NotApproved, OutputUnwritable
+from prefect_together.execution.settings import RunSettings
+from prefect_together.ledger.records import VideoRecord
+from prefect_together.results.outcome import RunOutcome, advice
+from prefect_together.results.progress import Tally
+from prefect_together.results.results import ModelTotals, RowResult, TakeResult
+from prefect_together.results.text import dollars, duration, markdown_cell, state_counts
+from prefect_together.table.plan import Plan, PlannedVideo
+
+ROWS_NAMED = 20
+ERROR_CHARACTERS = 300
+CLIPS_IN_A_LINE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What the summary shows beside the outcome. `posters` are JPEGs by a clip's file; None: no cap."""
+
+    budget_usd: float | None = None
+    run_seconds: float | None = None
+    is_sandbox: bool = False
+    posters: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+
+
+def summary_markdown(outcome: RunOutcome, shown: Shown) -> str:
+    """What came out of the run, where it is, what it cost against the estimate, and what to do about the rest."""
+    parts = [
+        [f"# {markdown_cell(outcome.counts)}"],
+        _facts(outcome, shown),
+        _clips(outcome, shown.posters),
+        _money(outcome.totals.models),
+        _to_do(outcome),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)
+
+
+def _facts(outcome: RunOutcome, shown: Shown) -> list[str]:
+    totals = outcome.totals
+    cap = "" if shown.budget_usd is None else f", cap {dollars(shown.budget_usd)} over all runs into this ledger"
+    took = "" if shown.run_seconds is None else f" in {duration(shown.run_seconds)}"
+    estimate = f"estimated {dollars(totals.estimated_usd)} for all {totals.videos:,} videos"
+    lines = [f"- **{dollars(totals.spent_usd)}** charged{took}; {estimate}{cap}"]
+    if shown.is_sandbox:
+        lines[0] += ". Made by the sandbox: imitations, nothing was paid"
+    if totals.in_doubt_usd:
+        lines.append(f"- In doubt, possibly billed without a clip: {dollars(totals.in_doubt_usd)}")
+    if totals.failed_usd:
+        lines.append(f"- Failed jobs whose cost was not told: up to {dollars(totals.failed_usd)}")
+    lines.append(f"- Every clip beside its prompt: {_place(outcome.page)}, to be opened in a browser")
+    lines.append(f"- The table with status, file and cost of each row: {_place(f'{outcome.output_dir}/results.csv')}")
+    return [*lines, *(f"- {markdown_cell(note)}" for note in outcome.notes)]
+
+
+def _clips(outcome: RunOutcome, posters: Mapping[str, bytes]) -> list[str]:
+    takes = {take.file: take for row in outcome.rows for take in row.takes if take.file in posters}
+    if not takes:
+        return []
+    clips = [(take, posters[file]) for file, take in takes.items() if file is not None]
+    there = sum(model.downloaded for model in outcome.totals.models)
+    more = f" The first {len(clips)} of {there:,}: all of them are on the page." if there > len(clips) else ""
+    width = min(CLIPS_IN_A_LINE, len(clips))
+    lines = ["## Clips", "", *([more.strip(), ""] if more else [])]
+    lines += [f"|{'   |' * width}", f"|{'---|' * width}"]
+    for start in range(0, len(clips), width):
+        some = clips[start : start + width]
+        filling = "   |" * (width - len(some))
+        lines.append(f"|{''.join(f' {_picture(take, jpeg)} |' for take, jpeg in some)}{filling}")
+        lines.append(f"|{''.join(f' {_caption(take, outcome)} |' for take, _ in some)}{filling}")
+    return lines
+
+
+def _picture(take: TakeResult, jpeg: bytes) -> str:
+    text = f"![{markdown_cell(take.row_id)}](data:image/jpeg;base64,{base64.b64encode(jpeg).decode()})"
+    return f"[{text}]({take.file_url})" if _is_link(take.file_url) else text
+
+
+def _caption(take: TakeResult, outcome: RunOutcome) -> str:
+    cost = "" if take.cost_usd is None else f", {dollars(take.cost_usd)}"
+    name = markdown_cell(take.row_id)[:60]
+    if _is_link(take.file_url):
+        return f"[{name}]({take.file_url}){cost}"
+    return f"{name}{cost}"
+
+
+def _money(models: Sequence[ModelTotals]) -> list[str]:
+    lines = [
+        "## Cost by model",
+        "",
+        "| model | videos | downloaded | charged | estimated | drift | usual time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for model in models:
+        estimated = dollars(model.settled_estimate_usd) if model.drift is not None else ""
+        drift = "" if model.drift is None else f"{model.drift:+.0%}".replace("+0%", "none").replace("-0%", "none")
+        time = "" if model.generation_seconds is None else duration(model.generation_seconds)
+        cells = [markdown_cell(model.model), f"{model.videos:,}", f"{model.downloaded:,}", dollars(model.spent_usd)]
+        lines.append(f"| {' | '.join([*cells, estimated, drift, time])} |")
+    return [*lines, "", "Estimated and drift: of the videos whose charge is known, against the higher reading."]
+
+
+def _to_do(outcome: RunOutcome) -> list[str]:
+    found = advice(outcome.rows)
+    if not found:
+        return []
+    lines = ["## What to do", ""]
+    for one in found:
+        count = f"{len(one.rows):,} row{'' if len(one.rows) == 1 else 's'}"
+        price = f", {dollars(one.estimate_usd)}" if one.estimate_usd else ""
+        lines += [f"### {count}{price}: {one.what}", "", one.to_do, ""]
+        for row in one.rows[:ROWS_NAMED]:
+            error = next((take.error for take in row.takes if take.error), "") or ""
+            said = f": {markdown_cell(error[:ERROR_CHARACTERS])}" if error else ""
+            lines.append(f"- row {row.number}, **{markdown_cell(row.takes[0].row_id[:60])}**{said}")
+        if len(one.rows) > ROWS_NAMED:
+            lines.append(f"- {len(one.rows) - ROWS_NAMED:,} more, in results.csv")
+        lines.append("")
+    return lines[:-1]
+
+
+def _place(place: str) -> str:
+    """A link where a browser can follow it; a path as code, since the UI lets no link lead to a file."""
+    return f"[{markdown_cell(place)}]({place})" if _is_link(place) else f"`{place.replace('`', '')}`"
+
+
+def _is_link(place: str | None) -> bool:
+    return place is not None and place.startswith(("https://", "http://")) and not set(place) & set(' ()<>"')
+
+
+TABLE_ROWS = 200
+"""Rows in the results artifact, what went wrong first: Prefect's page draws all of them, seconds for a thousand. The
+whole table is in results.csv."""
+POSTERS, POSTER_WIDTH_PX, POSTER_BYTES = 12, 208, 10_000
+"""As text in the summary they are a third longer: 160 KB at most."""
+POSTERS_SECONDS = 8.0
+"""What is not there by then (clips that have to be fetched from afar) is left out."""
+
+
+async def create_progress(tally: Tally, *, budget_usd: float | None = None) -> UUID:
+    """The run's progress bar."""
+    return await acreate_progress_artifact(
+        progress=0.0, key="together-video-progress", description=progress_text(tally, None, budget_usd=budget_usd)
+    )
+
+
+async def update_progress(
+    artifact_id: UUID, tally: Tally, seconds_left: float | None, *, budget_usd: float | None = None
+) -> None:
+    """Write the tally's share and words into the artifact of `create_progress`. Raises what Prefect's client raises."""
+    share = 100.0 * tally.finished / tally.total if tally.total else 0.0
+    text = progress_text(tally, seconds_left, budget_usd=budget_usd)
+    await aupdate_progress_artifact(artifact_id=artifact_id, progress=share, description=text)
+
+
+def progress_text(tally: Tally, seconds_left: float | None, *, budget_usd: float | None = None) -> str:
+    """One line: counts by state, dollars so far, projected and the cap, time left."""
+    if not tally.total:
+        return "starting"
+    cap = "" if budget_usd is None else f", cap {dollars(budget_usd)}"
+    parts = [
+        state_counts(tally.by_status),
+        f"{dollars(tally.spent_usd)} so far, {dollars(tally.projected_usd)} projected{cap}",
+    ]
+    if seconds_left:
+        parts.append(f"about {duration(seconds_left)} left")
+    return " · ".join(parts)
+
+
+async def publish_results(outcome: RunOutcome, shown: Shown, store: OutputStore) -> None:
+    """The results table and the summary, with pictures, of a run that has ended, in whatever way."""
+    ordered = sorted(outcome.rows, key=lambda row: (row.status == "downloaded", row.number))
+    table = [_line(row) for row in ordered[:TABLE_ROWS]]
+    left_out = len(ordered) - len(table)
+    note = f" {left_out:,} more rows are in results.csv." if left_out else ""
+    await acreate_table_artifact(
+        table=table, key="together-video-results", description=f"{outcome.counts}. What is not there comes first.{note}"
+    )
+    shown = replace(shown, posters=await posters_of(outcome.rows, store))
+    await acreate_markdown_artifact(
+        markdown=summary_markdown(outcome, shown),
+        key="together-video-summary",
+        description=f"{outcome.counts}, {dollars(outcome.totals.spent_usd)}: clips, cost by model, what to do",
+    )
+
+
+async def posters_of(rows: Sequence[RowResult], store: OutputStore) -> dict[str, bytes]:
+    """JPEGs of the first clips, by their file. A clip of which none can be made is left out."""
+    from prefect_together.clips.inspection import poster  # libav and Pillow, which no run waits for at its start
+
+    files = [take.file for row in rows for take in row.takes if take.file is not None]
+    found: dict[str, bytes] = {}
+    with suppress(TimeoutError):
+        async with asyncio.timeout(POSTERS_SECONDS):
+            for file in list(dict.fromkeys(files))[:POSTERS]:
+                with suppress(NoPoster, OutputUnwritable):
+                    clip = Path(store.uri(file)) if store.is_local else await store.read_bytes(file)
+                    if clip is not None:
+                        found[file] = await asyncio.to_thread(
+                            poster, clip, width_px=POSTER_WIDTH_PX, max_bytes=POSTER_BYTES
+                        )
+    return found
+
+
+def _line(row: RowResult) -> dict[str, object]:
+    first = row.takes[0]
+    costs = [take.cost_usd for take in row.takes if take.cost_usd is not None]
+    return {
+        "row": row.number,
+        "id": first.row_id,
+        "status": row.status,
+        "cost_usd": round(sum(costs), 6) if costs else "",
+        "model": first.model,
+        "error": ("; ".join(take.error for take in row.takes if take.error))[:300],
+        "prompt": (first.prompt or "")[:200],
+        "file": ", ".join(take.file_url or take.file or "" for take in row.takes),
+        "job_id": ", ".join(take.job_id or "" for take in row.takes),
+    }
+
+
+POLL_SECONDS = 2
+GRACE_SECONDS = 600
+"""The server is told to wait so much longer than the run does, or it would end the run as failed first."""
+
+
+class Approval(RunInput):
+    """What the dialog asks for. There is no default: a dialog that is only clicked away approves nothing."""
+
+    answer: Literal["approve", "reject"] = Field(description="approve: send these videos. reject: end, nothing sent.")
+
+
+async def ask_if_above(
+    plan: Plan,
+    records: Mapping[str, VideoRecord],
+    *,
+    settings: RunSettings,
+    logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
+) -> bool:
+    """Pause until a person approves, if what would be sent may cost more than `approve_above_usd`; whether it paused.
+
+    `records` are the ledger's of the plan's videos: only what would be newly sent counts. A video of unknown price
+    is always asked about. Raises NotApproved; nothing is sent then.
+    """
+    limit = settings.approve_above_usd
+    videos = to_be_sent(plan, records, settings)
+    high = sum(video.estimate_usd or 0.0 for video in videos)
+    is_unknown = any(video.estimate_usd is None for video in videos)
+    if limit is None or not (high > limit + 1e-9 or is_unknown):
+        return False
+    context = FlowRunContext.get()
+    place = (url_for(context.flow_run) if context and context.flow_run else None) or "Prefect's UI"
+    logger.info("%s is above %s: waiting for approval at %s", price_text(videos), dollars(limit), place)
+    await _ask(plan_markdown(plan, videos, settings), seconds=settings.approval_minutes * 60)
+    logger.info("approved: %s", _count(videos, "video"))
+    return True
+
+
+def to_be_sent(plan: Plan, records: Mapping[str, VideoRecord], settings: RunSettings) -> list[PlannedVideo]:
+    """The videos that this run would newly send: not those that are paid or done."""
+    return [
+        video
+        for key, video in plan.videos.items()
+        if (record := records.get(key)) is None or settings.sends(record.state)
+    ]
+
+
+def price_text(videos: list[PlannedVideo]) -> str:
+    """`$1.20 to $1.40 and 2 of unknown price`."""
+    low, high = sum(video.low_usd or 0.0 for video in videos), sum(video.estimate_usd or 0.0 for video in videos)
+    unknown = sum(video.estimate_usd is None for video in videos)
+    text = dollars(high) if low == high else f"{dollars(low)} to {dollars(high)}"
+    return f"{text} and {unknown} of unknown price" if unknown else text
+
+
+def plan_markdown(plan: Plan, videos: list[PlannedVideo], settings: RunSettings) -> str:
+    """The dialog's text: rows, videos, dollars by model, the limits."""
+    keys = {video.key for video in videos}
+    rows = sum(any(key in keys for key in row.keys) for row in plan.rows)
+    by_model: dict[str, list[PlannedVideo]] = {}
+    for video in videos:
+        by_model.setdefault(video.request.model, []).append(video)
+    budget = "none" if settings.budget_usd is None else f"{dollars(settings.budget_usd)} over all runs into this ledger"
+    limit = "" if settings.approve_above_usd is None else dollars(settings.approve_above_usd)
+    return "\n".join(
+        [
+            f"**{price_text(videos)}** for {_count(videos, 'new video')} of {rows:,} row{'' if rows == 1 else 's'}."
+            " Nothing has been sent yet.",
+            "",
+            "| model | videos | dollars |",
+            "|---|---|---|",
+            *(f"| {markdown_cell(model)} | {len(some):,} | {price_text(some)} |" for model, some in by_model.items()),
+            "",
+            f"Asked above {limit}. Budget: {budget}.",
+        ]
+    )
+
+
+def _count(videos: list[PlannedVideo], word: str) -> str:
+    return f"{len(videos):,} {word}{'' if len(videos) == 1 else 's'}"
+
+
+async def _ask(markdown: str, *, seconds: float) -> None:
+    """Return when a person has approved. Raises NotApproved."""
+    question = Approval.with_initial_data(description=markdown)
+    try:
+        async with asyncio.timeout(seconds):
+            # A key of its own: a retry of the run asks anew, about what is to be sent then.
+            given = await apause_flow_run(
+                wait_for_input=question,
+                timeout=round(seconds) + GRACE_SECONDS,
+                poll_interval=POLL_SECONDS,
+                key=uuid4().hex,
+            )
+    except TimeoutError as error:
+        raise NotApproved(f"no answer within {duration(seconds)}") from error
+    except ValidationError as error:  # resumed past the dialog
+        raise NotApproved("resumed without an answer") from error
+    if given.answer != "approve":
+        raise NotApproved

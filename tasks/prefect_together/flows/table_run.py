@@ -1,0 +1,258 @@
+"""A run over a table as Prefect sees it: the flow's parameters in, its final state out. The work is in `generate`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextvars import ContextVar
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from prefect.client.schemas.objects import State
+from prefect.logging import get_run_logger
+from prefect.states import Cancelled, Completed, Failed
+
+from prefect_together.clips.remote_store import open_store
+from prefect_together.clips.store import OutputStore, redacted
+from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.errors import NotApproved, Problem, SettingsInvalid, TogetherVideoError
+from prefect_together.execution.events import emit_run_events, quiet_about_the_server
+from prefect_together.execution.settings import Places, RunLogger, RunSettings, Share
+from prefect_together.execution.signals import Stopped, until_stopped
+from prefect_together.execution.workspace import MESSAGE_CHARACTERS, Work, open_batch, started_at
+from prefect_together.flows.prefect_ui import (
+    Shown,
+    ask_if_above,
+    create_progress,
+    publish_results,
+    update_progress,
+)
+from prefect_together.ledger.ledger import Ledger, open_ledger
+from prefect_together.ledger.plans import from_text, to_text
+from prefect_together.prefect_internals import plain_task_lines
+from prefect_together.request.form import VideoParameters
+from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
+from prefect_together.results.outputs import PAGE_FILE, PageSummary, row_results, write_outputs
+from prefect_together.results.progress import Tally
+from prefect_together.results.results import totals
+from prefect_together.results.text import dollars
+from prefect_together.table.plan import Plan
+from prefect_together.table.prompt_table import TableToPlan
+
+if TYPE_CHECKING:
+    from prefect_together.shards.shards import Shards
+
+FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS = 1.0, 10.0
+PUBLISH_SECONDS, STOPPED_PUBLISH_SECONDS = 60.0, 15.0
+
+
+async def generate_table(
+    plan: Plan, *, places: Places, settings: RunSettings, logger: RunLogger, tally: Tally
+) -> RunOutcome:
+    """Run a plan and write videos, results.csv and index.html. The tally is kept up to date for whoever shows it."""
+    for warning in plan.warnings:
+        logger.warning("%s", warning)
+    logger.info("%s", plan_line(plan, settings.budget_usd))
+    shards = await _shards(places, settings, logger)
+    store = open_store(places.output_dir)
+    await store.prepare()
+    async with _results_in_the_ui(store, logger) as left, open_ledger(places.ledger_in(store)) as ledger:
+        if settings.approve_above_usd is not None and await ask_if_above(
+            plan, await ledger.records(list(plan.videos)), settings=settings, logger=logger
+        ):
+            tally.started_at = SYSTEM_CLOCK.time()  # what the person took is nobody's waiting time
+        await ledger.remember_table(places.output_name, to_text(plan), is_sandbox=places.sandbox)
+        work = Work(plan, places, settings, store, ledger, tally, logger)
+        notes: list[str] = []
+        try:
+            shown = _progress_artifact(tally, logger, settings.budget_usd)
+            async with open_batch(work, share=Share(0, settings.shards)) as batch, shown:
+                if shards is None:
+                    await batch.run()
+                else:
+                    await shards.run(batch, work, notes)
+        except TogetherVideoError as error:
+            notes.append(str(error))
+            raise
+        finally:
+            summary = PageSummary(
+                table=plan.source,
+                written_at=datetime.now().astimezone().isoformat(timespec="seconds"),
+                run_seconds=SYSTEM_CLOCK.time() - tally.started_at,
+                budget_usd=settings.budget_usd,
+                is_sandbox=places.sandbox,
+                warnings=(*(str(warning) for warning in plan.warnings), *notes),
+            )
+            outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes)))
+            left.append((outcome, summary))
+    return outcome
+
+
+async def _shards(places: Places, settings: RunSettings, logger: RunLogger) -> Shards | None:
+    if settings.shards == 1:
+        return None
+    from prefect_together.shards.shards import (
+        find_shards,  # with Prefect's deployments, which a run of its own does not need
+    )
+
+    return await find_shards(places, settings, logger)
+
+
+async def remembered_plan(places: Places) -> Plan:
+    """The plan of the last run into an output directory, from its ledger. Raises SettingsInvalid if there is none."""
+    store = open_store(places.output_dir)
+    await store.prepare()
+    async with open_ledger(places.ledger_in(store)) as ledger:
+        text = await ledger.remembered_table(places.output_name)
+        if text is None:
+            raise SettingsInvalid(
+                [Problem(f"no run has been made into {redacted(places.output_dir)}", column="output_dir")]
+            )
+        return from_text(text, await ledger.records())
+
+
+def plan_line(plan: Plan, budget_usd: float | None) -> str:
+    """What will be asked for and what it costs, in one line."""
+    low, high = plan.low_usd, plan.high_usd
+    price = dollars(high) if low == high else f"{dollars(low)} to {dollars(high)}"
+    unknown = f" and {plan.unknown_prices} of unknown price" if plan.unknown_prices else ""
+    cap = "" if budget_usd is None else f", budget {dollars(budget_usd)}"
+    return f"{len(plan.rows):,} rows, {len(plan.videos):,} videos: estimated {price}{unknown}{cap}"
+
+
+async def _write(
+    store: OutputStore, ledger: Ledger, plan: Plan, summary: PageSummary, notes: tuple[str, ...]
+) -> RunOutcome:
+    records = await ledger.records(list(plan.videos))
+    rows = row_results(plan, records, store)
+    await write_outputs(store, plan, rows, summary)
+    page = store.uri(PAGE_FILE)
+    return RunOutcome(Rows(rows), totals(rows), page.removesuffix(PAGE_FILE).rstrip("/"), page, notes=notes)
+
+
+@asynccontextmanager
+async def _results_in_the_ui(
+    store: OutputStore, logger: RunLogger
+) -> AsyncGenerator[list[tuple[RunOutcome, PageSummary]]]:
+    """Publish what the run leaves, in whatever way it ends; in a hurry if it was stopped: somebody waits for that."""
+    left: list[tuple[RunOutcome, PageSummary]] = []
+    seconds = STOPPED_PUBLISH_SECONDS
+    try:
+        yield left
+        seconds = PUBLISH_SECONDS
+    finally:
+        with quiet_about_the_server(logger):
+            async with asyncio.timeout(seconds):
+                for outcome, page in left:
+                    shown = Shown(budget_usd=page.budget_usd, run_seconds=page.run_seconds, is_sandbox=page.is_sandbox)
+                    await publish_results(outcome, shown, store)
+
+
+@asynccontextmanager
+async def _progress_artifact(tally: Tally, logger: RunLogger, budget_usd: float | None) -> AsyncGenerator[None]:
+    async def create() -> UUID | None:
+        with quiet_about_the_server(logger):
+            return await create_progress(tally, budget_usd=budget_usd)
+
+    creating = asyncio.create_task(create())  # beside the first rows, which do not wait for it
+
+    async def update(*, is_over: bool = False) -> None:
+        seconds_left = None if is_over else tally.seconds_left(SYSTEM_CLOCK.time())
+        if (artifact_id := await asyncio.shield(creating)) is not None:
+            with quiet_about_the_server(logger):
+                await update_progress(artifact_id, tally, seconds_left, budget_usd=budget_usd)
+
+    async def keep_up() -> None:
+        pause = FIRST_PROGRESS_SECONDS
+        while True:
+            await SYSTEM_CLOCK.sleep(pause)
+            pause = min(2 * pause, PROGRESS_SECONDS)
+            await update()
+
+    updates = asyncio.create_task(keep_up())
+    try:
+        yield
+    finally:
+        updates.cancel()
+        await asyncio.gather(updates, return_exceptions=True)
+        await update(is_over=True)
+
+
+TallyDisplay = Callable[[Tally], AbstractAsyncContextManager[None]]
+display: ContextVar[TallyDisplay] = ContextVar("display", default=lambda _tally: nullcontext())
+"""How the shell shows the run while it goes on; nothing elsewhere."""
+planned: ContextVar[Plan | None] = ContextVar("planned", default=None)
+"""The plan that the shell has made of this run's table already; elsewhere the run reads it."""
+
+
+async def run_plan(
+    make_plan: Callable[[], Awaitable[Plan]],
+    *,
+    places: Places,
+    settings: RunSettings,
+    dry_run: bool = False,
+) -> State[Any]:
+    """Run the plan that `make_plan` gives and return the state that the flow ends in.
+
+    Completed, with the RunOutcome as its result, if every row is downloaded; Completed named StillGenerating if rows
+    are left for a later run, CompletedWithFailures if no more rows failed than are allowed to; Cancelled by Ctrl-C,
+    SIGTERM or the UI, or because its cost was not approved; else Failed, with the error as its result (RowsFailed,
+    which holds the outcome, if only rows failed).
+    """
+    plain_task_lines()
+    logger = get_run_logger()
+    tally = Tally(started_at=started_at())
+    try:
+        plan = await make_plan()
+        if dry_run:
+            line = f"{plan_line(plan, settings.budget_usd)}; nothing was sent"
+            logger.info("%s", line)
+            return Completed(name="DryRun", message=line, data=plan)
+        async with display.get()(tally):
+            work = generate_table(plan, places=places, settings=settings, logger=logger, tally=tally)
+            outcome = await until_stopped(work)
+    except Stopped as stop:
+        return Cancelled(message=f"{stop}; the same run again goes on where this one stopped", data=stop)
+    except NotApproved as error:
+        return Cancelled(message=str(error), data=error)
+    except TogetherVideoError as error:
+        if len(str(error)) > MESSAGE_CHARACTERS:
+            logger.error("%s", error)
+        return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
+    emit_run_events(outcome)
+    return final_state(outcome, allowed_failures=settings.allowed_failures)
+
+
+async def run_table(
+    prompts: str,
+    *,
+    model: str | None,
+    parameters: VideoParameters | None,
+    catalogue_checks: bool,
+    image_directory: str | None,
+    places: Places,
+    settings: RunSettings,
+    dry_run: bool,
+) -> State[Any]:
+    """Run a prompt table; see `run_plan`."""
+
+    table = TableToPlan(prompts, model, parameters, catalogue_checks, image_directory)
+
+    async def read() -> Plan:
+        return planned.get() or await asyncio.to_thread(table.plan)
+
+    return await run_plan(read, places=places, settings=settings, dry_run=dry_run)
+
+
+def final_state(outcome: RunOutcome, *, allowed_failures: int = 0) -> State[Any]:
+    """The flow's state for an outcome; see `run_plan`."""
+    message = outcome.message[:MESSAGE_CHARACTERS]
+    if len(outcome.failed) > allowed_failures:
+        return Failed(message=message, data=RowsFailed(outcome))
+    if outcome.open:
+        message = f"{message}. Run again to collect the rest."
+    if outcome.failed:
+        return Completed(name="CompletedWithFailures", message=message, data=outcome)
+    return Completed(name="StillGenerating" if outcome.open else "Completed", message=message, data=outcome)

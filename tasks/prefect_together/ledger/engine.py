@@ -1,0 +1,281 @@
+"""Runs small synchronous operations on the ledger's database, many of them in one commit. No meaning, no Prefect.
+
+All operations that are waiting at the same moment run in one transaction, so that a thousand rows share a few
+fsyncs. SQLite is used from one thread of its own, PostgreSQL through asyncpg; the operations are the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+
+from prefect_together.errors import Problem, SettingsInvalid, TogetherVideoError
+from prefect_together.ledger.schema import metadata
+
+T = TypeVar("T")
+Operation = Callable[[Connection], T]
+
+BUSY_SECONDS = 60
+COMMIT_TRIES = 5
+MAX_BATCH = 500
+GATHER_SECONDS = 0.02
+"""While several callers share a commit, the next one waits so long for more: each costs an fsync and a thread hop."""
+
+
+class LedgerUnavailable(TogetherVideoError):
+    """The ledger's database cannot be reached or written. Nothing is sent without it."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(url, reason)
+        self.url, self.reason = url, reason
+
+    def __str__(self) -> str:
+        return f"the ledger {self.url} cannot be used: {self.reason}"
+
+
+class _Runner(Protocol):
+    async def run(self, work: Operation[T]) -> T: ...
+    async def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Waiting:
+    order: tuple[int, str]
+    operation: Operation[Any]
+    future: asyncio.Future[Any]
+
+
+class LedgerEngine:
+    """The door to the database: `await engine.run(operation)` returns the operation's result once it is durable."""
+
+    def __init__(self, runner: _Runner, url: str) -> None:
+        self._runner, self.url = runner, url
+        self._waiting: list[_Waiting] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._last_batch = 0
+
+    async def run(self, operation: Operation[T], *, order: tuple[int, str] = (1, "")) -> T:
+        """Run an operation in the next transaction and return its result after the commit.
+
+        An operation raises before it has written, or not at all: it shares its transaction with others.
+        `order` is (class, key): a transaction holds one class only and takes its locks in the order of the keys, as
+        every other worker does, so that two workers cannot wait for each other. Those of one transaction get their
+        results in the order in which they asked.
+        Once handed over, the operation is carried out even if the caller is cancelled.
+        """
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(order, operation, future))
+        self._start_writing()
+        return await future  # cancelled with the caller: nobody is told then, and the operation is carried out
+
+    def _start_writing(self) -> None:
+        """Begin to write unless it goes on already; begin anew if it was cancelled before it could start."""
+        if self._waiting and (self._writer is None or self._writer.done()):
+            self._writer = asyncio.create_task(self._write())
+            self._writer.add_done_callback(lambda _writer: self._start_writing())
+
+    async def _write(self) -> None:
+        """Write until nothing waits. What was handed over is carried out, even if every task is being cancelled."""
+        while self._waiting:
+            if self._last_batch > 1:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(GATHER_SECONDS)
+            batch = self._next_batch()
+            self._last_batch = len(batch)
+            await self._answer(batch)
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        """Commit a batch and tell each caller its result. A failing operation must not take others with it."""
+        results: list[Any]
+        by_key = sorted(batch, key=lambda waiting: waiting.order)
+        try:
+            results = await self._commit([waiting.operation for waiting in by_key])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for the callers, who wait for an answer
+            if len(batch) > 1:
+                for waiting in batch:
+                    await self._answer([waiting])
+                return
+            results = [self._unavailable(error)]  # of the only one
+        of_each = {id(waiting): result for waiting, result in zip(by_key, results, strict=True)}
+        for waiting in batch:
+            result = of_each[id(waiting)]
+            if waiting.future.done():
+                continue
+            if isinstance(result, BaseException):
+                waiting.future.set_exception(result)
+                waiting.future.exception()  # seen: the caller may have been cancelled
+            else:
+                waiting.future.set_result(result)
+
+    def _unavailable(self, error: Exception) -> LedgerUnavailable:
+        failure = LedgerUnavailable(self.url, str(getattr(error, "orig", None) or error))
+        failure.__cause__ = error
+        return failure
+
+    def _next_batch(self) -> list[_Waiting]:
+        first_class = min(waiting.order[0] for waiting in self._waiting)
+        batch = [waiting for waiting in self._waiting if waiting.order[0] == first_class][:MAX_BATCH]
+        chosen = {id(waiting) for waiting in batch}
+        self._waiting = [waiting for waiting in self._waiting if id(waiting) not in chosen]
+        return batch
+
+    async def _commit(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        def work(connection: Connection) -> list[Any]:
+            results: list[Any] = []
+            for operation in operations:
+                try:
+                    results.append(operation(connection))
+                except TogetherVideoError as refusal:
+                    results.append(refusal)
+            return results
+
+        for attempt in range(1, COMMIT_TRIES + 1):
+            try:
+                return await self._to_its_end(work)
+            except DBAPIError as error:
+                if attempt == COMMIT_TRIES or not _was_rolled_back_for_others(error):
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _to_its_end(self, work: Operation[T]) -> T:
+        """Run a transaction whoever is cancelled meanwhile; one that was itself cancelled was rolled back, and is
+        run again."""
+        running = asyncio.ensure_future(self._runner.run(work))
+        while True:
+            try:
+                return await asyncio.shield(running)
+            except asyncio.CancelledError:
+                if running.cancelled():
+                    running = asyncio.ensure_future(self._runner.run(work))
+
+    async def close(self) -> None:
+        """Wait for what was handed over, then close the database."""
+        while self._writer is not None and not self._writer.done():
+            await asyncio.wait([self._writer])
+            await asyncio.sleep(0)  # a writer that was cancelled has a successor by then
+        await self._runner.close()
+
+
+class _SqliteRunner:
+    """SQLite in one thread: cheaper by far than a thread hop for each statement."""
+
+    def __init__(self, url: URL) -> None:
+        self._engine: Engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False})
+        event.listen(self._engine, "connect", _set_up_sqlite)
+        event.listen(self._engine, "begin", _begin_immediate)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+
+    async def run(self, work: Operation[T]) -> T:
+        def transaction() -> T:
+            with self._engine.begin() as connection:
+                return work(connection)
+
+        done = asyncio.wrap_future(self._thread.submit(transaction))
+        while True:  # a thread cannot be cancelled: its result is waited for, whatever happens to this task
+            try:
+                return await asyncio.shield(done)
+            except asyncio.CancelledError:
+                continue
+
+    async def close(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
+        self._thread.shutdown()
+
+
+class _PostgresRunner:
+    def __init__(self, url: URL) -> None:
+        from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine  # brings the whole ORM with it
+
+        self._engine: AsyncEngine = create_async_engine(
+            url,
+            pool_size=1,
+            max_overflow=0,
+            pool_pre_ping=True,
+            # A worker that is frozen in mid-transaction must not stop all others.
+            connect_args={"server_settings": {"lock_timeout": "30s", "idle_in_transaction_session_timeout": "60s"}},
+        )
+
+    async def run(self, work: Operation[T]) -> T:
+        async with self._engine.begin() as connection:
+            return await connection.run_sync(work)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+@asynccontextmanager
+async def open_engine(url: str) -> AsyncGenerator[LedgerEngine]:
+    """Open the database at a path (SQLite) or URL (`sqlite:///...`, `postgresql://...`), making its tables if needed.
+
+    Raises SettingsInvalid for a URL of another kind, LedgerUnavailable if the database does not answer.
+    """
+    parsed = parse_ledger_url(url)
+    shown = parsed.render_as_string(hide_password=True)
+    if parsed.get_backend_name() == "sqlite":
+        if parsed.database:
+            await asyncio.to_thread(Path(parsed.database).parent.mkdir, parents=True, exist_ok=True)
+        runner: _Runner = _SqliteRunner(parsed)
+    else:
+        runner = _PostgresRunner(parsed)
+    engine = LedgerEngine(runner, shown)
+    try:
+        await engine.run(_create_tables)
+        yield engine
+    finally:
+        await engine.close()
+
+
+def parse_ledger_url(url: str) -> URL:
+    """A path means SQLite; drivers are ours to choose. Raises SettingsInvalid."""
+    if "://" not in url:
+        return URL.create("sqlite", database=url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise SettingsInvalid([Problem(f"not a database URL: {error}", column="ledger")]) from error
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        return parsed.set(drivername="sqlite")
+    if backend in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+asyncpg")
+    raise SettingsInvalid(
+        [Problem(f"{backend}: a ledger is a path or a sqlite:// or postgresql:// URL", column="ledger")]
+    )
+
+
+def _create_tables(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        # Two runs that start at once must not both create the tables.
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7364001)")
+    metadata.create_all(connection)
+
+
+def _set_up_sqlite(dbapi_connection: Any, _record: object) -> None:
+    dbapi_connection.isolation_level = None  # transactions are begun by _begin_immediate alone
+    cursor = dbapi_connection.cursor()
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")  # an intent must survive a power cut
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _was_rolled_back_for_others(error: DBAPIError) -> bool:
+    """A deadlock or a busy database: the transaction left no trace and may be run again."""
+    text = str(error.orig).lower()
+    if isinstance(error, OperationalError) and ("database is locked" in text or "database is busy" in text):
+        return True
+    return any(words in text for words in ("deadlock detected", "could not serialize", "lock timeout"))

@@ -1,0 +1,46 @@
+"""A plan as the ledger keeps it, so that a run without the table can collect and report. Text only; no Prefect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from prefect_together.ledger.records import VideoRecord
+from prefect_together.request.request import VideoRequest
+from prefect_together.table.plan import Plan, PlannedRow, PlannedVideo
+
+
+def to_text(plan: Plan) -> str:
+    """The table's own columns and cells, and which videos belong to which row."""
+    rows = [[row.number, list(row.cells.values()), row.row_id, row.keys, row.shared_with] for row in plan.rows]
+    cells = list(plan.rows[0].cells) if plan.rows else []
+    content = {"source": plan.source, "columns": plan.columns, "cells": cells, "rows": rows}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+
+def from_text(text: str, records: Mapping[str, VideoRecord]) -> Plan:
+    """The plan again, with the videos as the ledger knows them: enough to collect and show, not to send."""
+    content: dict[str, Any] = json.loads(text)
+    names: list[str] = content["cells"]
+    rows = tuple(
+        PlannedRow(number, dict(zip(names, cells, strict=True)), row_id, tuple(keys), shared_with)
+        for number, cells, row_id, keys, shared_with in content["rows"]
+        if all(key in records for key in keys)  # a run that was killed before it had entered its rows
+    )
+    videos = {key: video_of(records[key]) for row in rows for key in row.keys}
+    return Plan(content["source"], tuple(content["columns"]), rows, videos, ())
+
+
+def video_of(record: VideoRecord) -> PlannedVideo:
+    """A video of which only the ledger's record is left. Its request must not be sent: it has no parameters."""
+    return PlannedVideo(
+        key=record.video_key,
+        row_id=record.row_id,
+        take=record.take,
+        fingerprint=record.fingerprint,
+        request=VideoRequest(model=record.model, prompt=record.prompt),
+        low_usd=record.estimate_usd,
+        estimate_usd=record.estimate_usd,
+        file_stems=(),
+    )

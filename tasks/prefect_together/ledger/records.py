@@ -1,0 +1,187 @@
+"""What a ledger knows of its videos: entered when planned, read as records, summed up. Over an open transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy.dialects.postgresql import insert as postgres_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from prefect_together.errors import FailureClass
+from prefect_together.ledger.runs import living
+from prefect_together.ledger.schema import Outcome, State, attempts, money, to_usd, videos
+from prefect_together.table.plan import PlannedVideo
+
+READ_CHUNK = 500
+LEARNED_DURATIONS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class VideoRecord:
+    """One video as the ledger knows it; the columns are those of `ledger_schema.videos`."""
+
+    video_key: str
+    row_id: str
+    take: int
+    fingerprint: str
+    model: str
+    prompt: str | None
+    parameters: str
+    output_dir: str
+    file: str
+    state: State
+    attempts: int
+    jobs: int
+    estimate_micro_usd: int | None
+    cost_micro_usd: int | None
+    job_id: str | None
+    video_url: str | None
+    failure_class: FailureClass | None
+    error: str | None
+    planned_at: float
+    submitted_at: float | None
+    completed_at: float | None
+    downloaded_at: float | None
+    generation_seconds: float | None
+    polls: int
+    size_bytes: int | None
+    sha256: str | None
+    clip: str | None
+    owner: str | None
+
+    @property
+    def estimate_usd(self) -> float | None:
+        """What one job was estimated at when it was sent; None if the price is unknown."""
+        return to_usd(self.estimate_micro_usd)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What the service charged for all jobs of this video; None while it has said nothing."""
+        return to_usd(self.cost_micro_usd)
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerTotals:
+    """Sums over the whole ledger. `committed_usd` is what a budget is held against: paid, or reserved and unsettled."""
+
+    committed_usd: float
+    paid_usd: float
+    in_doubt_usd: float
+    unsettled_failed_usd: float
+
+
+RECORD_COLUMNS = [videos.c[field.name] for field in fields(VideoRecord)]
+
+
+def plain(text: str) -> str:
+    """Text from outside as every database can hold it: no NUL, no half of a character."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "")
+
+
+def read_records(connection: Connection, keys: Sequence[str] | None) -> dict[str, VideoRecord]:
+    """Records by key; of all videos if `keys` is None."""
+    if keys is None:
+        rows = connection.execute(select(*RECORD_COLUMNS)).mappings().all()
+        return {row["video_key"]: record_of(row) for row in rows}
+    found: dict[str, VideoRecord] = {}
+    for start in range(0, len(keys), READ_CHUNK):
+        chunk = keys[start : start + READ_CHUNK]
+        statement = select(*RECORD_COLUMNS).where(videos.c.video_key.in_(chunk))
+        found |= {row["video_key"]: record_of(row) for row in connection.execute(statement).mappings()}
+    return found
+
+
+def record_of(row: RowMapping | Mapping[str, Any]) -> VideoRecord:
+    """The record of a row of `RECORD_COLUMNS`."""
+    fields_of_row: dict[str, Any] = {**row, "state": State(row["state"])}
+    return VideoRecord(**fields_of_row)
+
+
+def enter(
+    connection: Connection, wanted: Sequence[PlannedVideo], *, output_dir: str, now: float
+) -> dict[str, VideoRecord]:
+    """See `Ledger.plan`."""
+    if connection.dialect.name == "postgresql":  # two runs must not give one file name to two videos
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7364002)")
+    known = read_records(connection, [want.key for want in wanted])
+    new = {want.key: want for want in wanted if want.key not in known}
+    if new:
+        files = select(videos.c.file).where(videos.c.output_dir == output_dir)
+        taken = {str(file).casefold() for file in connection.scalars(files)}
+        rows = [_as_row(want, output_dir, taken, now) for want in new.values()]
+        insert = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
+        connection.execute(insert(videos).on_conflict_do_nothing(), rows)
+        known |= read_records(connection, list(new))
+    return known
+
+
+def _as_row(want: PlannedVideo, output_dir: str, taken: set[str], now: float) -> dict[str, object]:
+    file = want.free_file(taken)
+    taken.add(file.casefold())
+    return {
+        "video_key": want.key,
+        "row_id": plain(want.row_id),
+        "take": want.take,
+        "fingerprint": want.fingerprint,
+        "model": want.request.model,
+        "prompt": want.request.prompt and plain(want.request.prompt),
+        "parameters": json.dumps(want.request.parameters(with_prompt=False)),
+        "output_dir": output_dir,
+        "file": file,
+        "state": State.PLANNED,
+        "attempts": 0,
+        "jobs": 0,
+        "polls": 0,
+        "planned_at": now,
+    }
+
+
+def paid_but_absent(connection: Connection, keys: Collection[str], *, output_dir: str, now: float) -> list[VideoRecord]:
+    """See `Ledger.paid_but_absent`."""
+    statement = select(videos.c.video_key).where(
+        videos.c.state.in_((State.SUBMITTED, State.COMPLETED)), videos.c.output_dir == output_dir
+    )
+    absent = [str(key) for key in connection.scalars(statement) if key not in keys]
+    records = read_records(connection, absent)
+    alive = living(connection, {record.owner for record in records.values() if record.owner is not None}, now)
+    return [record for record in records.values() if record.owner not in alive]
+
+
+def durations(connection: Connection, model: str, limit: int = LEARNED_DURATIONS) -> list[float]:
+    """The generation times in seconds of a model's `limit` newest jobs, in the order in which these were sent.
+
+    Not in that of their ends: there the slow ones of a run come last.
+    """
+    newest = (
+        select(videos.c.generation_seconds)
+        .where(videos.c.model == model, videos.c.generation_seconds.is_not(None))
+        .order_by(videos.c.submitted_at.desc())
+        .limit(limit)
+    )
+    return [float(seconds) for seconds in connection.scalars(newest)][::-1]
+
+
+def totals(connection: Connection) -> LedgerTotals:
+    """Dollars over the whole ledger."""
+    committed = connection.execute(select(money.c.committed_micro_usd)).scalar_one_or_none() or 0
+    paid = connection.execute(select(func.sum(attempts.c.cost_micro_usd))).scalar() or 0
+    doubtful = connection.execute(
+        select(func.sum(attempts.c.reserved_micro_usd)).where(attempts.c.outcome == Outcome.IN_DOUBT)
+    ).scalar()
+    unsettled = connection.execute(
+        select(func.sum(attempts.c.reserved_micro_usd)).where(
+            attempts.c.outcome == Outcome.ACCEPTED,
+            attempts.c.cost_micro_usd.is_(None),
+            attempts.c.error.is_not(None),
+        )
+    ).scalar()
+    return LedgerTotals(
+        committed_usd=committed / 1e6,
+        paid_usd=int(paid) / 1e6,
+        in_doubt_usd=int(doubtful or 0) / 1e6,
+        unsettled_failed_usd=int(unsettled or 0) / 1e6,
+    )

@@ -1,0 +1,241 @@
+"""Images, videos and sounds as inputs of a request: their forms and names. Reads no file, opens no URL."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import PurePath
+from typing import Annotated, Any, Literal, cast
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+
+from prefect_together.request.fields import FramePosition, is_sendable, shown, wrong
+
+ImageKind = Literal["url", "data_uri", "base64", "local"]
+
+MAX_INLINE_CHARACTERS = 60_000
+"""Above it an image sent inside the request is worth a warning: one client reports a cap near 60 KB."""
+
+_DATA_URI = re.compile(r"data:image/[\w.+-]+(;[\w.=+-]+)*;base64,", re.IGNORECASE)
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+_SPACE = re.compile(r"\s+")
+_IMAGE_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\x00", b"MM\x00*")
+_SURELY_BASE64_CHARACTERS = 64
+
+
+class LocalImage(BaseModel):
+    """An image file that is read only at the moment when it is sent. Its bytes are never held here.
+
+    `path` is absolute, `sha256` the hex digest of the file's content, `media_type` such as "image/png".
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    sha256: str
+    size_bytes: int
+    media_type: str
+
+
+def is_web_address(text: str) -> bool:
+    """Whether `text` is an http(s) URL with a host."""
+    if _SPACE.search(text) or not is_sendable(text):
+        return False
+    try:
+        parts = urlsplit(text)
+        return parts.scheme.lower() in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        return False
+
+
+def _is_base64(text: str) -> bool:
+    compact = _SPACE.sub("", text)
+    if not compact or not _BASE64.fullmatch(compact):
+        return False
+    beginning = base64.b64decode(compact[:16])
+    return len(compact) >= _SURELY_BASE64_CHARACTERS or beginning.startswith(_IMAGE_BEGINNINGS)
+
+
+def image_kind(image: str | LocalImage) -> ImageKind:
+    """What `image` is. Raises ValueError, with what would be right, for text that is none of the forms."""
+    if isinstance(image, LocalImage):
+        return "local"
+    if is_web_address(image):
+        return "url"
+    if image[:5].lower() == "data:":
+        head = _DATA_URI.match(image)
+        if head and _BASE64.fullmatch(_SPACE.sub("", image[head.end() :])):
+            return "data_uri"
+        raise ValueError(f"{shown(image)} is not a whole data URI: data:image/png;base64,... is right")
+    if _is_base64(image):
+        return "base64"
+    raise ValueError(
+        f"{shown(image)} is not an image: an https URL, a data URI or base64 text"
+        " (a prompt table can also name a local image file)"
+    )
+
+
+def inline_bytes(image: str | LocalImage) -> int:
+    """How many bytes of picture travel inside the request: 0 for a URL."""
+    if isinstance(image, LocalImage):
+        return image.size_bytes
+    if image_kind(image) == "url":
+        return 0
+    text = _SPACE.sub("", image.partition(",")[2] if image[:5].lower() == "data:" else image)
+    return len(text) * 3 // 4 - (len(text) - len(text.rstrip("=")))
+
+
+def inline_characters(image: str | LocalImage) -> int:
+    """How many characters an image sent inside the request takes: 0 for a URL. Base64 is 4 for 3 bytes."""
+    if isinstance(image, LocalImage):
+        return -(-image.size_bytes // 3) * 4
+    return 0 if image_kind(image) == "url" else len(image)
+
+
+def image_name(image: str | LocalImage) -> str:
+    """`image` as pages and logs show it: no bytes, and no query of a URL (it may be signed)."""
+    if isinstance(image, LocalImage):
+        return f"{PurePath(image.path).name} (sha256 {image.sha256[:8]}…)"
+    kind = image_kind(image)
+    if kind == "url":
+        return address_name(image)
+    size = f"{inline_bytes(image) / 1000:.0f} KB"
+    return f"{image.partition(',')[0]},… ({size})" if kind == "data_uri" else f"base64 image ({size})"
+
+
+def address_name(url: str) -> str:
+    """`url` as pages and logs show it: without query, fragment, user and password."""
+    if url[:5].lower() == "data:":
+        return f"{url.partition(',')[0]},…"
+    parts = urlsplit(url)
+    rest = "?…" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{rest}"
+
+
+def image_identity(image: str | LocalImage) -> str:
+    """`image` as the fingerprint counts it: bytes by their SHA-256 wherever from, a URL as it stands."""
+    if isinstance(image, LocalImage):
+        return f"sha256:{image.sha256.lower()}"
+    if image_kind(image) == "base64":
+        return f"sha256:{hashlib.sha256(base64.b64decode(image)).hexdigest()}"
+    return image
+
+
+def _image_input(value: object) -> object:
+    if isinstance(value, LocalImage):
+        return value
+    if isinstance(value, Mapping):
+        try:
+            return LocalImage.model_validate(value)
+        except ValidationError as error:
+            raise wrong("is not an image: text (URL, data URI, base64) or a LocalImage") from error
+    if not isinstance(value, str):
+        raise wrong(f"{shown(value)} is not an image: text (URL, data URI, base64) or a LocalImage")
+    text = value.strip()
+    try:
+        kind = image_kind(text)
+    except ValueError as error:
+        raise wrong(str(error)) from error
+    return text if kind == "url" else _SPACE.sub("", text)
+
+
+def _address(key: str) -> Callable[[object], object]:
+    """A check for the URL of a video or a sound, taken as text or as {key: url}."""
+
+    def check(value: object) -> object:
+        if isinstance(value, Mapping):
+            ref = cast("Mapping[str, object]", value)
+            if set(ref) != {key}:
+                raise wrong(f'{shown(dict(ref))} is not of the form {{"{key}": "https://..."}}')
+            value = ref[key]
+        text = value.strip() if isinstance(value, str) else ""
+        if not (is_web_address(text) or text.lower().startswith(f"data:{key}/")):
+            raise wrong(f"{shown(value)} is not the URL of a {key} (local files can be given for images only)")
+        return text
+
+    return check
+
+
+ImageInput = Annotated[str | LocalImage, BeforeValidator(_image_input)]
+AudioUrl = Annotated[str, BeforeValidator(_address("audio"))]
+VideoUrl = Annotated[str, BeforeValidator(_address("video"))]
+
+
+class FrameImage(BaseModel):
+    """A picture and the frame of the clip that it fixes.
+
+    Without `frame`, one picture is the first frame, two are the first and the last.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    input_image: ImageInput
+    frame: FramePosition | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _picture_alone(cls, value: object) -> object:
+        return {"input_image": value} if isinstance(value, (str, LocalImage)) else value
+
+
+class VideoRef(BaseModel):
+    """The URL of a video in the form that lists of videos have: {"video": url}; the bare URL is taken too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    video: VideoUrl
+
+    @model_validator(mode="before")
+    @classmethod
+    def _url_alone(cls, value: object) -> object:
+        return {"video": value} if isinstance(value, str) else value
+
+
+def _one_image_a_frame(images: list[FrameImage]) -> list[FrameImage]:
+    places = Counter(image.frame for image in images if image.frame is not None)
+    twice = [str(place) for place, count in places.items() if count > 1]
+    if twice:
+        raise wrong(f"has more than one image for frame {', '.join(twice)}: one image a frame")
+    return images
+
+
+class Media(BaseModel):
+    """The pictures, videos and sounds of a request. `reference_audios` is in the docs only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    frame_images: Annotated[list[FrameImage], AfterValidator(_one_image_a_frame)] | None = None
+    reference_images: list[ImageInput] | None = None
+    frame_videos: list[VideoRef] | None = None
+    reference_videos: list[VideoRef] | None = None
+    source_video: VideoUrl | None = None
+    audio_inputs: list[AudioUrl] | None = None
+    reference_audios: list[AudioUrl] | None = None
+
+    def on_the_wire(
+        self, *, image: Callable[[str | LocalImage], str], address: Callable[[str], str] = str
+    ) -> dict[str, Any]:
+        """`media` as JSON in the newest form, images and addresses put through the functions; {} if empty."""
+        frames: list[dict[str, Any]] = []
+        for item in self.frame_images or []:
+            place = {} if item.frame is None else {"frame": item.frame}
+            frames.append({"input_image": image(item.input_image), **place})
+        wire = {
+            "frame_images": frames,
+            "reference_images": [image(item) for item in self.reference_images or []],
+            "frame_videos": [{"video": address(item.video)} for item in self.frame_videos or []],
+            "reference_videos": [{"video": address(item.video)} for item in self.reference_videos or []],
+            "source_video": address(self.source_video) if self.source_video else None,
+            "audio_inputs": [address(item) for item in self.audio_inputs or []],
+            "reference_audios": [address(item) for item in self.reference_audios or []],
+        }
+        return {name: value for name, value in wire.items() if value}
+
+    def images(self) -> list[tuple[str, str | LocalImage]]:
+        """Every picture with the name of its field, in the API's order."""
+        frames = [("frame_images", item.input_image) for item in self.frame_images or []]
+        return [*frames, *(("reference_images", item) for item in self.reference_images or [])]

@@ -1,0 +1,287 @@
+"""One video request: all the API's parameters, older forms taken, today's form sent. No model limits, no I/O.
+
+Facts: Together's docs, OpenAPI document and SDK 3.1.1 (state of November 2026). The limits of single models
+are in `catalogue`; what this module refuses can be right for no model.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Self, cast
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails
+
+from prefect_together.request.fields import (
+    FramesPerSecond,
+    GuidanceScale,
+    JsonObject,
+    ModelId,
+    OutputFormat,
+    OutputQuality,
+    Pixels,
+    Seconds,
+    Seed,
+    Steps,
+    Text,
+    Word,
+    json_text_too,
+    plain_numbers,
+    shown,
+    wrong,
+)
+from prefect_together.request.media import (
+    FrameImage,
+    ImageInput,
+    ImageKind,
+    LocalImage,
+    Media,
+    VideoRef,
+    address_name,
+    image_identity,
+    image_kind,
+    image_name,
+    inline_bytes,
+)
+
+__all__ = [
+    "PARAMETERS",
+    "FrameImage",
+    "ImageInput",
+    "ImageKind",
+    "LocalImage",
+    "Media",
+    "VideoRef",
+    "VideoRequest",
+    "image_kind",
+    "image_name",
+    "inline_bytes",
+    "problems_of",
+]
+
+PARAMETERS = (
+    "model",
+    "prompt",
+    "width",
+    "height",
+    "resolution",
+    "ratio",
+    "seconds",
+    "fps",
+    "steps",
+    "guidance_scale",
+    "seed",
+    "negative_prompt",
+    "output_format",
+    "output_quality",
+    "generate_audio",
+    "media",
+)
+"""The parameters of POST /v2/videos, in the order of Together's reference."""
+
+OLDER_MEDIA = ("frame_images", "reference_images")
+"""Top level in the older documents, a TypeError in the SDK from 3.0.0 on: moved into `media` here."""
+
+_MEANT = {
+    "aspect_ratio": "ratio",
+    "audio": "generate_audio",
+    "cfg_scale": "guidance_scale",
+    "duration": "seconds",
+    "first_frame": "media.frame_images",
+    "format": "output_format",
+    "guidance": "guidance_scale",
+    "image": "media.frame_images",
+    "image_url": "media.frame_images",
+    "last_frame": "media.frame_images",
+    "length": "seconds",
+    "negative": "negative_prompt",
+    "num_inference_steps": "steps",
+    "quality": "output_quality",
+    "settings": "extra_body",
+    "size": "width and height",
+    "video": "media.source_video",
+}
+
+
+def _foreign_parameters_only(body: dict[str, Any]) -> dict[str, Any]:
+    known = sorted({*PARAMETERS, *OLDER_MEDIA}.intersection(body))
+    if known:
+        raise wrong(f"holds {', '.join(known)}: give what the API documents as a parameter of its own")
+    return body
+
+
+class VideoRequest(BaseModel):
+    """What one video is asked for with. None means: not set, not sent, the model's own default holds.
+
+    `seconds` is held and sent as text ("8"). `extra_body` is for what the SDK does not know, for example
+    {"settings": {"audio": False}}. Building one raises pydantic's ValidationError, in plain words.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    model: ModelId
+    prompt: Text | None = None
+    width: Pixels | None = None
+    height: Pixels | None = None
+    resolution: Word | None = None
+    ratio: Word | None = None
+    seconds: Seconds | None = None
+    fps: FramesPerSecond | None = None
+    steps: Steps | None = None
+    guidance_scale: GuidanceScale | None = None
+    seed: Seed | None = None
+    negative_prompt: Text | None = None
+    output_format: OutputFormat | None = None
+    output_quality: OutputQuality | None = None
+    generate_audio: bool | None = None
+    media: Annotated[Media, BeforeValidator(json_text_too)] | None = None
+    extra_body: Annotated[JsonObject, AfterValidator(_foreign_parameters_only)] | None = None
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _take_older_forms_and_speak_plainly(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        details: list[InitErrorDetails] = []
+        if isinstance(value, Mapping):
+            value, details = _in_todays_form(cast("Mapping[str, object]", value))
+        try:
+            request = handler(value)
+        except ValidationError as error:
+            details += [_in_plain_words(cast("dict[str, Any]", line)) for line in error.errors(include_url=False)]
+        else:
+            if not details:
+                return request
+        raise ValidationError.from_exception_data(cls.__name__, details, hide_input=True)
+
+    def create_kwargs(self, *, encode_image: Callable[[LocalImage], str] | None = None) -> dict[str, Any]:
+        """The keyword arguments of the SDK's `client.videos.create`: only what was set, in today's form.
+
+        `encode_image` reads a local image and gives its bare base64 text; TypeError if needed and missing.
+        """
+
+        def sent(image: str | LocalImage) -> str:
+            if isinstance(image, str):
+                return image
+            if encode_image is None:
+                raise TypeError(f"{image.path} is a local file: pass encode_image to have it read")
+            return encode_image(image)
+
+        return self._body(image=sent, address=str)
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over what would be sent. Pictures given as bytes or files count by their content."""
+        body = self._body(image=image_identity, address=str)
+        body.update(body.pop("extra_body", {}))
+        text = json.dumps(plain_numbers(body), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+    def parameters(self, *, with_prompt: bool = True) -> dict[str, Any]:
+        """What would be sent, in the API's order, for pages and logs: pictures by name, no signed URL."""
+        body = self._body(image=image_name, address=address_name)
+        if not with_prompt:
+            body.pop("prompt", None)
+        return body
+
+    def summary(self) -> str:
+        """One line for logs, without the prompt: `minimax/hailuo-02 seconds=10 frame_images=1`."""
+        words = [self.model]
+        for name, value in self.parameters(with_prompt=False).items():
+            if name == "media":
+                kinds = cast("dict[str, list[object] | str]", value)
+                words += [f"{kind}={1 if isinstance(it, str) else len(it)}" for kind, it in kinds.items()]
+            elif name == "negative_prompt":
+                words.append("negative_prompt")
+            elif name != "model":
+                words.append(f"{name}={json.dumps(value) if isinstance(value, dict) else value}")
+        return " ".join(words)
+
+    def images(self) -> list[tuple[str, str | LocalImage]]:
+        """Every picture with its field in `media`, in the API's order."""
+        return [] if self.media is None else self.media.images()
+
+    def _body(self, *, image: Callable[[str | LocalImage], str], address: Callable[[str], str]) -> dict[str, Any]:
+        body: dict[str, Any] = {}
+        for name in (*PARAMETERS, "extra_body"):
+            value = getattr(self, name)
+            if isinstance(value, Media):
+                value = value.on_the_wire(image=image, address=address) or None
+            if value is not None and value != {}:
+                body[name] = value
+        return body
+
+
+def problems_of(error: ValidationError) -> list[tuple[str, str]]:
+    """Each mistake as (parameter, message): `("fps", "5 is ...")`, `("media.source_video", "...")`."""
+    lines = error.errors(include_url=False, include_input=False)
+    return [(".".join(str(part) for part in line["loc"]) or "request", line["msg"]) for line in lines]
+
+
+def _in_todays_form(given: Mapping[str, object]) -> tuple[dict[str, object], list[InitErrorDetails]]:
+    """`given` with the older top-level media fields moved into `media`, and what is wrong about them."""
+    today = dict(given)
+    older = {name: today.pop(name) for name in OLDER_MEDIA if name in today}
+    older = {name: value for name, value in older.items() if value is not None}
+    if not older:
+        return today, []
+    media = today.get("media")
+    if isinstance(media, str):
+        try:
+            media = json.loads(media)
+        except (ValueError, RecursionError):
+            return today, []  # said by the check of `media` itself
+    if isinstance(media, Media):
+        media = {name: getattr(media, name) for name in media.model_fields_set}
+    if media is not None and not isinstance(media, Mapping):
+        return today, []
+    merged = dict(cast("Mapping[str, object]", media or {}))
+    twice = [name for name in older if merged.get(name) is not None]
+    merged.update({name: value for name, value in older.items() if name not in twice})
+    today["media"] = merged
+    message = "is given twice, here and in media: give it in media only"
+    return today, [InitErrorDetails(type=wrong(message), loc=(name,), input=None) for name in twice]
+
+
+def _in_plain_words(line: dict[str, Any]) -> InitErrorDetails:
+    """A line of pydantic's report with a message for people who have a table before them."""
+    loc, kind, value = cast("tuple[int | str, ...]", line["loc"]), str(line["type"]), line["input"]
+    if kind == "extra_forbidden":
+        message = _unknown_name(loc)
+    elif kind == "missing":
+        message = "is missing: every request needs it"
+    elif kind == "string_type":
+        message = f"{shown(value)} is not text"
+    elif kind == "string_unicode":
+        message = "holds half a character (a lone surrogate), which cannot be sent: take it out"
+    elif kind in {"bool_parsing", "bool_type"}:
+        message = f"{shown(value)} is neither true nor false"
+    elif kind == "list_type":
+        message = f"{shown(value)} is not a list: put it in brackets, [...]"
+    elif kind in {"model_type", "dict_type", "model_attributes_type"}:
+        message = f"{shown(value)} is not an object, {{...}}"
+    else:
+        message = str(line["msg"])
+    return InitErrorDetails(type=wrong(message), loc=loc, input=value)
+
+
+def _unknown_name(loc: tuple[int | str, ...]) -> str:
+    name = str(loc[-1])
+    if len(loc) == 1:
+        known: tuple[str, ...] = (*PARAMETERS, "extra_body")
+    elif len(loc) == 2:
+        known = tuple(Media.model_fields)
+    else:
+        known = tuple({**FrameImage.model_fields, **VideoRef.model_fields})
+    meant = _MEANT.get(name.lower()) if len(loc) == 1 else None
+    close = [meant] if meant else difflib.get_close_matches(name.lower(), known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
+    return f"is not a parameter of the API: {hint}"

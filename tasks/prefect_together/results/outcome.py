@@ -1,0 +1,227 @@
+"""How a run ended: what its caller gets, its message, its exit code. No I/O, no Prefect."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from prefect_together.errors import TogetherVideoError
+from prefect_together.results.results import RowResult, Status, TakeResult, Totals
+from prefect_together.results.text import dollars, state_counts
+
+NAMED_ROWS = 3
+FAILED_STATUSES: frozenset[Status] = frozenset({"failed", "in_doubt", "refused"})
+OPEN_STATUSES: frozenset[Status] = frozenset({"submitted", "planned"})
+
+
+class Rows(Sequence[RowResult]):
+    """Rows as one value. Prefect's engine looks through every tuple of a result for futures: 0.2 ms a row."""
+
+    def __init__(self, rows: Sequence[RowResult]) -> None:
+        self._rows = tuple(rows)
+
+    @overload
+    def __getitem__(self, index: int) -> RowResult: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RowResult]: ...
+    def __getitem__(self, index: int | slice) -> RowResult | Sequence[RowResult]:
+        return self._rows[index]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[RowResult]:
+        return iter(self._rows)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What a run over a table leaves: its rows in the table's order, sums, and where they lie.
+
+    `output_dir` holds videos/, results.csv and index.html, as a path or URL without credentials. `notes` say what
+    happened beside the rows.
+    """
+
+    rows: Sequence[RowResult]
+    totals: Totals
+    output_dir: str
+    page: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def failed(self) -> tuple[RowResult, ...]:
+        """Rows that will not come by waiting: failed, in doubt or refused."""
+        return tuple(row for row in self.rows if row.status in FAILED_STATUSES)
+
+    @property
+    def open(self) -> tuple[RowResult, ...]:
+        """Rows that a later run takes up: still generating, or not sent yet."""
+        return tuple(row for row in self.rows if row.status in OPEN_STATUSES)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every row is downloaded, else 1."""
+        return 0 if not self.failed and not self.open else 1
+
+    @property
+    def counts(self) -> str:
+        """Like `12 downloaded, 1 failed of 13 rows`."""
+        counts = state_counts({str(status): count for status, count in self.totals.rows_by_status.items()})
+        return f"{counts} of {len(self.rows):,} rows"
+
+    @property
+    def headline(self) -> str:
+        """Like `12 downloaded, 1 failed of 13 rows, $3.36`."""
+        return f"{self.counts}, {dollars(self.totals.spent_usd)}"
+
+    @property
+    def named(self) -> list[str]:
+        """The first rows that failed, each like `row 8 (cat-7) failed: ...`, and those that could not be sent."""
+        return [_named(row) for row in self._with_reason[:NAMED_ROWS]]
+
+    @property
+    def more(self) -> str:
+        """Like `and 9 more`: rows beyond those that are named. Empty if there are none."""
+        count = len(self._with_reason)
+        return f"and {count - NAMED_ROWS:,} more" if count > NAMED_ROWS else ""
+
+    @property
+    def _with_reason(self) -> tuple[RowResult, ...]:
+        unsent = (row for row in self.open if any(take.status == "planned" and take.error for take in row.takes))
+        return (*self.failed, *unsent)
+
+    @property
+    def message(self) -> str:
+        """One line: `12 downloaded, 1 failed of 13 rows, $3.36. row 8 (cat-7) failed: ...`."""
+        failed = " ".join(part for part in ("; ".join(self.named), self.more) if part)
+        return ". ".join(part for part in (self.headline, failed, *self.notes) if part)
+
+
+class RowsFailed(TogetherVideoError):
+    """The run ended with rows that are failed, in doubt or refused. All rows are in `outcome`."""
+
+    def __init__(self, outcome: RunOutcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+    def __str__(self) -> str:
+        return self.outcome.message
+
+
+def _named(row: RowResult) -> str:
+    its_own_first = sorted(row.takes, key=lambda take: take.status != row.status)
+    error = next((take.error for take in its_own_first if take.error), "no reason known")
+    return f"row {row.number} ({row.takes[0].row_id[:40]}) {row.status.replace('_', ' ')}: {error[:160]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One way of failing: what it is, the rows that failed so, their estimated dollars, and what to do."""
+
+    kind: str
+    what: str
+    rows: tuple[RowResult, ...]
+    estimate_usd: float
+    to_do: str
+
+
+REFUSALS = frozenset({"budget", "price", "canary", "stuck", "account"})
+"""Why a video was not sent, of a take that is `refused`."""
+OPTIONS = re.compile(r"`(output_dir|budget_usd|canary|retry_failed|resubmit_in_doubt)`( switched on)?")
+
+AGAIN = "run again with the same table and `output_dir`"
+RETRY = "run again with `retry_failed` switched on"
+
+_KINDS: dict[str, tuple[str, str]] = {
+    "in_doubt": (
+        "in doubt: the create call got no answer",
+        "A job may exist and be billed, and cannot be found: look at your usage on together.ai. To send these rows"
+        " again, and perhaps pay twice, run again with `resubmit_in_doubt` switched on.",
+    ),
+    "moderation": (
+        "the content was refused",
+        f"Change the prompt or the pictures of these rows and {AGAIN}: a changed row is new work. As it is, a row is"
+        " only sent again with `retry_failed` switched on.",
+    ),
+    "bad_parameter": (
+        "a value that the model does not take",
+        f"The error names it. Change it in the table and {AGAIN}.",
+    ),
+    "upstream": ("the provider failed, twice", f"To try once more, as a new job at its price, {RETRY}."),
+    "cancelled": ("the service cancelled the job", f"To try once more, as a new job at its price, {RETRY}."),
+    "not_found": (
+        "the service no longer knows the job",
+        f"Is it the right key and address? If it is, the clip is lost: to make it anew, {RETRY}.",
+    ),
+    "download": (
+        "paid, but not downloaded",
+        f"To fetch them, {AGAIN}. Nothing is bought again.",
+    ),
+    "failed": ("failed", f"The error says why. To send these rows again, {RETRY}."),
+    "budget": (
+        "not sent: the budget is reached",
+        f"Raise `budget_usd` and {AGAIN}.",
+    ),
+    "price": (
+        "not sent: the price is unknown, and there is a budget",
+        f"Give your price of one clip in a column `price_usd`, or leave `budget_usd` empty, and {AGAIN}.",
+    ),
+    "canary": (
+        "not sent: the first video of the model failed",
+        f"See what that row's error says. Then {AGAIN}, without `canary` if it is to be sent all the same.",
+    ),
+    "stuck": ("not sent: the service did not get its jobs done", f"Later, {AGAIN}."),
+    "account": (
+        "not sent: the service refuses the key or the account",
+        f"The error says which: mend the key, or the credits on together.ai, and {AGAIN}.",
+    ),
+    "submitted": (
+        "still generating",
+        f"Later, {AGAIN}. They are fetched, and nothing is bought again.",
+    ),
+    "planned": ("not sent yet", f"To go on, {AGAIN}."),
+}
+
+
+def kind_of(take: TakeResult) -> str:
+    """The way in which a video is not there: a failure class, a reason for which it was not sent, or its status."""
+    if take.status == "failed":
+        return take.failure_class or "failed"
+    if take.status == "refused":
+        return _refusal(take.error or "")
+    return take.status
+
+
+def advice(rows: Iterable[RowResult]) -> list[Advice]:
+    """Every way of failing among the rows, with what to do; what may have cost money first. [] if all is there."""
+    found: dict[str, dict[int, RowResult]] = {}
+    dollars: dict[str, float] = {}
+    for row in rows:
+        for take in row.takes:
+            if take.status == "downloaded":
+                continue
+            kind = kind_of(take)
+            found.setdefault(kind, {})[row.number] = row
+            if row.shared_with is None:
+                dollars[kind] = dollars.get(kind, 0.0) + (take.estimate_usd or 0.0)
+    return [
+        Advice(kind, what, tuple(found[kind].values()), dollars.get(kind, 0.0), to_do)
+        for kind, (what, to_do) in _KINDS.items()
+        if kind in found
+    ]
+
+
+def as_typed(advised: str, *, mark: str = "") -> str:
+    """Advice with the parameters as options of the command line, each between two `mark`s."""
+    return OPTIONS.sub(lambda found: f"{mark}--{found[1].replace('_', '-')}{mark}", advised)
+
+
+def _refusal(error: str) -> str:
+    """BudgetReached, CanaryFailed, ServiceStuck and AccountBlocked all end `refused`: told apart by their messages."""
+    if error.startswith("budget "):
+        return "price" if "the price of this row is unknown" in error else "budget"
+    if error.startswith("not sent: canary row "):
+        return "canary"
+    return "stuck" if error.startswith("not sent: ") and "jobs in a row" in error else "account"

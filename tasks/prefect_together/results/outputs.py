@@ -1,0 +1,332 @@
+"""What a run leaves behind besides the videos: results.csv and index.html, made from the plan and the ledger alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from prefect_together.clips.store import OutputStore
+from prefect_together.ledger.records import VideoRecord
+from prefect_together.ledger.schema import State
+from prefect_together.results.outcome import REFUSALS, advice, as_typed, kind_of
+from prefect_together.results.results import RowResult, Status, TakeResult, Totals, results_csv, totals
+from prefect_together.results.text import dollars
+from prefect_together.table.plan import Plan, PlannedVideo
+
+MAX_TEXT_CHARACTERS = 40_000
+"""Longer texts are cut in the page, and say so: above the API's own limit of 32,000 for a prompt."""
+
+_SHOWN_ELSEWHERE = {"id", "prompt", "model", "count"}
+_MARKERS = re.compile(r"@@(POLICY|TITLE|DATA)@@")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageSummary:
+    """The run around the rows, as far as it is known.
+
+    `table` is the prompt table's name, `written_at` an ISO 8601 time with offset. `run_url` links to the run in
+    the Prefect UI (http or https); `is_running` says that the run goes on and the page will be written again;
+    `is_sandbox` that the clips are imitations and nothing was paid.
+    """
+
+    table: str | None = None
+    written_at: str | None = None
+    run_seconds: float | None = None
+    budget_usd: float | None = None
+    run_name: str | None = None
+    run_url: str | None = None
+    is_running: bool = False
+    is_sandbox: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+NO_SUMMARY = PageSummary()
+
+
+def results_page(rows: Iterable[RowResult], *, title: str, summary: PageSummary = NO_SUMMARY) -> str:
+    """The page, to be written as UTF-8 at the top of the output directory: clips are found relative to it.
+
+    Some 700 bytes a video beside the text of its prompt; 10,000 rows are shown as smoothly as ten.
+    """
+    rows = list(rows)
+    template, own_code = _template()
+    is_remote = any((clip_source(take) or "").startswith("https://") for row in rows for take in row.takes)
+    values = {
+        "POLICY": f"{own_code}; media-src 'self' file:{' https:' if is_remote else ''}",
+        "TITLE": html.escape(title.encode(errors="replace").decode()),
+        "DATA": _script_json(_content(rows, title=title, summary=summary)),
+    }
+    parts = _MARKERS.split(template)
+    return "".join(values[part] if at % 2 else part for at, part in enumerate(parts))
+
+
+@cache
+def _template() -> tuple[str, str]:
+    """The template, and the policy that lets its own script and style run and nothing else."""
+    template = resources.files("prefect_together.results").joinpath("page.html").read_text(encoding="utf-8")
+    script, style = (
+        " ".join(_csp_hash(text) for text in re.findall(rf"<{tag}>(.*?)</{tag}>", template, re.DOTALL))
+        for tag in ("script", "style")
+    )
+    policy = (
+        f"default-src 'none'; script-src {script}; style-src {style}; img-src data:; base-uri 'none';"
+        " form-action 'none'; require-trusted-types-for 'script'"
+    )
+    return template, policy
+
+
+def _csp_hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _script_json(content: object) -> str:
+    """JSON that cannot end the script element: < is escaped, and all but ASCII (U+2028, lone surrogates)."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def _content(rows: Sequence[RowResult], *, title: str, summary: PageSummary) -> dict[str, object]:
+    sent = {name for row in rows for take in row.takes for name in take.parameters}
+    columns = [name for name in (rows[0].cells if rows else ()) if name not in _SHOWN_ELSEWHERE | sent]
+    parameters: dict[tuple[tuple[str, str], ...], int] = {}
+    videos: list[dict[str, object]] = []
+    for row in rows:
+        cells = [_cut(row.cells.get(column, "")) for column in columns]
+        for take in row.takes:
+            shown = tuple((name, _shown(value)) for name, value in take.parameters.items())
+            video = _video(row, take)
+            video["parameters"] = parameters.setdefault(shown, len(parameters))
+            if any(cells):
+                video["cells"] = cells
+            videos.append(video)
+    return {
+        "title": title,
+        "summary": _summary(summary),
+        "totals": _totals(totals(rows)),
+        "refusals": _refusals(rows),
+        "columns": columns,
+        "parameters": list(parameters),
+        "videos": videos,
+    }
+
+
+def _video(row: RowResult, take: TakeResult) -> dict[str, object]:
+    """One video as the page's script reads it, without what is unknown."""
+    video: dict[str, object] = {
+        "row": row.number,
+        "id": take.row_id,
+        "take": take.take if len(row.takes) > 1 else None,
+        "takes": len(row.takes) if len(row.takes) > 1 else None,
+        "sharedWith": row.shared_with,
+        "status": take.status,
+        "refusal": kind_of(take) if take.status == "refused" else None,
+        "model": take.model,
+        "prompt": None if take.prompt is None else _cut(take.prompt),
+        "jobId": take.job_id,
+        "file": take.file,
+        "source": clip_source(take),
+        "costUsd": _finite(take.cost_usd),
+        "estimateUsd": _finite(take.estimate_usd),
+        "attempts": take.attempts,
+        "error": None if take.error is None else _cut(take.error),
+        "seconds": _finite(take.duration_seconds),
+        "fps": _finite(take.fps),
+        "width": take.width,
+        "height": take.height,
+        "hasAudio": take.has_audio,
+        "bytes": take.size_bytes,
+        "sha256": take.sha256,
+        "generationSeconds": _finite(take.generation_seconds),
+    }
+    return {name: value for name, value in video.items() if value is not None}
+
+
+def _refusals(rows: Sequence[RowResult]) -> dict[str, object]:
+    """For each reason not to send: the refused rows that have it, and what to do."""
+    return {
+        one.kind: {
+            "rows": sum(row.status == "refused" for row in one.rows),
+            "note": f"{one.what[0].upper()}{one.what[1:]}. {as_typed(one.to_do, mark='`')}",
+        }
+        for one in advice(rows)
+        if one.kind in REFUSALS
+    }
+
+
+def clip_source(take: TakeResult) -> str | None:
+    """Where the page plays the clip from: an https address, or a percent-encoded path below its own folder.
+
+    Anything else (another scheme, an absolute path, a way up) is not linked: None.
+    """
+    if take.status != "downloaded":
+        return None
+    if take.file_url is not None and take.file_url.startswith("https://"):
+        return take.file_url
+    if take.file is None:
+        return None
+    parts = take.file.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        return None
+    return "/".join(quote(part, safe="", errors="replace") for part in parts)
+
+
+def _summary(summary: PageSummary) -> dict[str, object]:
+    is_link = summary.run_url is not None and summary.run_url.startswith(("https://", "http://"))
+    return {
+        "table": summary.table,
+        "writtenAt": summary.written_at,
+        "runSeconds": _finite(summary.run_seconds),
+        "budgetUsd": _finite(summary.budget_usd),
+        "runName": summary.run_name,
+        "runUrl": summary.run_url if is_link else None,
+        "isRunning": summary.is_running,
+        "isSandbox": summary.is_sandbox,
+        "warnings": list(summary.warnings),
+    }
+
+
+def _totals(total: Totals) -> dict[str, object]:
+    return {
+        "rows": total.rows,
+        "rowsByStatus": dict(total.rows_by_status),
+        "videos": total.videos,
+        "spentUsd": total.spent_usd,
+        "estimatedUsd": total.estimated_usd,
+        "inDoubtUsd": total.in_doubt_usd,
+        "failedUsd": total.failed_usd,
+        "unpriced": total.unpriced_videos,
+        "models": [
+            {
+                "model": model.model,
+                "videos": model.videos,
+                "downloaded": model.downloaded,
+                "spentUsd": model.spent_usd,
+                "settledUsd": model.settled_usd,
+                "settledEstimateUsd": model.settled_estimate_usd,
+                "drift": _finite(model.drift),
+                "generationSeconds": _finite(model.generation_seconds),
+            }
+            for model in total.models
+        ],
+    }
+
+
+def _shown(value: object) -> str:
+    """A parameter as text: plain values as they are, lists and objects as JSON."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping | list | tuple):
+        return _cut(json.dumps(value, ensure_ascii=False, default=str))
+    return _cut(str(value))
+
+
+def _cut(text: str) -> str:
+    if len(text) <= MAX_TEXT_CHARACTERS:
+        return text
+    return f"{text[:MAX_TEXT_CHARACTERS]}… ({len(text):,} characters, cut here)"
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and math.isfinite(number) else None
+
+
+RESULTS_FILE = "results.csv"
+PAGE_FILE = "index.html"
+
+
+def row_results(plan: Plan, records: Mapping[str, VideoRecord], store: OutputStore) -> tuple[RowResult, ...]:
+    """The table's rows in the table's order, with what the ledger knows of their videos."""
+    takes = {key: _take(video, records.get(key), store) for key, video in plan.videos.items()}
+    return tuple(
+        RowResult(
+            number=row.number,
+            cells=row.cells,
+            takes=tuple(takes[key] for key in row.keys),
+            shared_with=row.shared_with,
+        )
+        for row in plan.rows
+    )
+
+
+async def write_outputs(store: OutputStore, plan: Plan, rows: tuple[RowResult, ...], summary: PageSummary) -> None:
+    """Write results.csv and index.html, each whole or not at all. Raises OutputUnwritable."""
+    page = results_page(rows, title=Path(plan.source).stem or "Videos", summary=summary)
+    await store.write_bytes(RESULTS_FILE, results_csv(plan.columns, rows))
+    await store.write_bytes(PAGE_FILE, page.encode())
+
+
+def status_of(record: VideoRecord) -> Status:
+    """The word of results.csv for a ledger state. A paid clip that could not be downloaded counts as failed."""
+    if record.state == State.SUBMITTING:
+        return "in_doubt" if record.owner is None else "submitted"
+    if record.state == State.COMPLETED:
+        return "failed" if record.error else "submitted"
+    return record.state.value
+
+
+def counts_by_status(records: Iterable[VideoRecord]) -> Mapping[Status, int]:
+    """How many videos results.csv would call each."""
+    return Counter(status_of(record) for record in records)
+
+
+def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -> TakeResult:
+    if record is None:
+        parameters = video.request.parameters(with_prompt=False)
+        parameters.pop("model", None)
+        return TakeResult(
+            row_id=video.row_id,
+            take=video.take,
+            status="planned",
+            model=video.request.model,
+            prompt=video.request.prompt,
+            parameters=parameters,
+            estimate_usd=video.estimate_usd,
+        )
+    parameters = json.loads(record.parameters)
+    parameters.pop("model", None)
+    clip: dict[str, Any] = json.loads(record.clip) if record.clip else {}
+    is_there = record.state == State.DOWNLOADED
+    return TakeResult(
+        row_id=video.row_id,
+        take=video.take,
+        status=status_of(record),
+        model=record.model,
+        prompt=record.prompt,
+        parameters=parameters,
+        job_id=record.job_id,
+        file=record.file if is_there else None,
+        file_url=store.uri(record.file) if is_there and not store.is_local else None,
+        cost_usd=record.cost_usd,
+        estimate_usd=video.estimate_usd if record.estimate_usd is None else record.estimate_usd,
+        attempts=record.jobs,
+        error=_error(record),
+        failure_class=record.failure_class,
+        duration_seconds=clip.get("duration_seconds"),
+        fps=clip.get("fps"),
+        width=clip.get("width"),
+        height=clip.get("height"),
+        has_audio=clip.get("has_audio"),
+        size_bytes=record.size_bytes,
+        sha256=record.sha256,
+        generation_seconds=record.generation_seconds,
+    )
+
+
+def _error(record: VideoRecord) -> str | None:
+    if record.state == State.COMPLETED and record.error:
+        return f"paid, but not downloaded: {record.error}; run again to fetch it"
+    if status_of(record) == "in_doubt":
+        price = "an unknown price" if record.estimate_usd is None else dollars(record.estimate_usd)
+        return f"possibly billed, {price}: {record.error or 'the run that sent it ended before the answer came'}"
+    return record.error

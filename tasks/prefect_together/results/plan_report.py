@@ -1,0 +1,226 @@
+"""What a plan will do, row by row and in sums: files, dollars, time, what is shared or there already. Pure."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.errors import Problem
+from prefect_together.ledger.schema import State
+from prefect_together.ledger.view import ledger_of, read_ledger
+from prefect_together.results.outputs import status_of
+from prefect_together.results.results import Status
+from prefect_together.results.text import dollars, duration, state_counts
+from prefect_together.table.plan import Plan, PlannedRow, PlannedVideo
+
+USUAL, SLOW = 0.5, 0.9
+"""The parts of a model's jobs that are faster than the low and the high reading of the time."""
+LEFT_TO_SEND = (State.PLANNED, State.REFUSED)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a ledger has of a video of the plan."""
+
+    state: State
+    status: Status
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanLine:
+    """One row of the table. Dollars are for all its videos, 0 if an earlier row pays; None: the price is unknown.
+
+    `states` are its videos' words in results.csv, "new" for what it does not know.
+    """
+
+    row: int
+    id: str
+    model: str
+    prompt: str
+    files: tuple[str, ...]
+    low_usd: float | None
+    high_usd: float | None
+    shared_with: int | None
+    states: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """A plan in lines and sums. Dollars and seconds count only what is left to send; `learned_models` of `models`
+    have durations in the ledger, for the others the usual range was taken."""
+
+    source: str
+    rows: int
+    videos: int
+    states: Mapping[str, int]
+    to_send: int
+    low_usd: float
+    high_usd: float
+    unknown_prices: int
+    low_seconds: float
+    high_seconds: float
+    models: int
+    learned_models: int
+    shared_rows: int
+    lines: tuple[PlanLine, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """Like `3 rows, 4 videos: $1.12 to $2.40, about 2 min 10 s to 4 min 00 s; nothing was sent`."""
+        there = {state: count for state, count in self.states.items() if state != "new"}
+        known = f" ({state_counts(there)} already)" if there else ""
+        low, high = duration(self.low_seconds), duration(self.high_seconds)
+        time = (
+            "nothing to wait for" if self.high_seconds == 0 else f"about {low if low == high else f'{low} to {high}'}"
+        )
+        return f"{self.rows:,} rows, {self.videos:,} videos{known}: {self.price}, {time}; nothing was sent"
+
+    @property
+    def price(self) -> str:
+        """Like `$1.12 to $2.40 and 2 of unknown price`."""
+        price = dollars(self.high_usd)
+        if self.low_usd != self.high_usd:
+            price = f"{dollars(self.low_usd)} to {price}"
+        return f"{price} and {self.unknown_prices} of unknown price" if self.unknown_prices else price
+
+
+def plan_report(
+    plan: Plan,
+    *,
+    known: Mapping[str, Known] | None = None,
+    taken_files: Iterable[str] = (),
+    book: DurationBook | None = None,
+    max_in_flight: int = 20,
+) -> PlanReport:
+    """Report on a plan. `known` and `taken_files` are what a ledger has of its videos and of all, `book` its times."""
+    known, book = known or {}, book or DurationBook()
+    files = _files(plan, known, taken_files)
+    to_send = [video for key, video in plan.videos.items() if key not in known or known[key].state in LEFT_TO_SEND]
+    to_wait = [video for key, video in plan.videos.items() if key not in known or _is_awaited(known[key].state)]
+    of_rows, of_table = _problems(plan.warnings)
+    models = {video.request.model for video in plan.videos.values()}
+    states: dict[str, int] = {}
+    for key in plan.videos:
+        state = _state(known, key)
+        states[state] = states.get(state, 0) + 1
+    return PlanReport(
+        source=plan.source,
+        rows=len(plan.rows),
+        videos=len(plan.videos),
+        states=states,
+        to_send=len(to_send),
+        low_usd=round(sum(video.low_usd or 0.0 for video in to_send), 6),
+        high_usd=round(sum(video.estimate_usd or 0.0 for video in to_send), 6),
+        unknown_prices=sum(video.estimate_usd is None for video in to_send),
+        low_seconds=_seconds(to_wait, book, USUAL, max_in_flight),
+        high_seconds=_seconds(to_wait, book, SLOW, max_in_flight),
+        models=len(models),
+        learned_models=sum(book.count(model) > 0 for model in models),
+        shared_rows=sum(row.shared_with is not None for row in plan.rows),
+        lines=tuple(_line(plan, row, files, known, of_rows.get(row.number, ())) for row in plan.rows),
+        warnings=of_table,
+    )
+
+
+def _files(plan: Plan, known: Mapping[str, Known], taken_files: Iterable[str]) -> dict[str, str]:
+    """The names that the ledger will give, in the order in which it gives them."""
+    taken = {file.casefold() for file in taken_files}
+    files: dict[str, str] = {}
+    for key, video in plan.videos.items():
+        files[key] = known[key].file if key in known else video.free_file(taken)
+        taken.add(files[key].casefold())
+    return files
+
+
+def _line(
+    plan: Plan, row: PlannedRow, files: Mapping[str, str], known: Mapping[str, Known], problems: tuple[str, ...]
+) -> PlanLine:
+    takes = [plan.videos[key] for key in row.keys]
+    shared = row.shared_with is not None
+    lows, highs = [take.low_usd for take in takes], [take.estimate_usd for take in takes]
+    return PlanLine(
+        row=row.number,
+        id=row.row_id,
+        model=takes[0].request.model,
+        prompt=takes[0].request.prompt or "",
+        files=tuple(files[key] for key in row.keys),
+        low_usd=0.0 if shared else _sum(lows),
+        high_usd=0.0 if shared else _sum(highs),
+        shared_with=row.shared_with,
+        states=tuple(_state(known, key) for key in row.keys),
+        problems=problems,
+    )
+
+
+def _sum(amounts: list[float | None]) -> float | None:
+    known = [amount for amount in amounts if amount is not None]
+    return round(sum(known), 6) if len(known) == len(amounts) else None
+
+
+def _state(known: Mapping[str, Known], key: str) -> str:
+    return known[key].status if key in known else "new"
+
+
+def _is_awaited(state: State) -> bool:
+    return state in (*LEFT_TO_SEND, State.SUBMITTING, State.SUBMITTED)
+
+
+def _problems(warnings: Iterable[Problem]) -> tuple[dict[int, tuple[str, ...]], tuple[str, ...]]:
+    """The warnings by row, and those of the table as a whole."""
+    of_rows: dict[int, tuple[str, ...]] = {}
+    of_table: list[str] = []
+    for warning in warnings:
+        if warning.row is None:
+            of_table.append(str(warning))
+        else:
+            column = f"{warning.column}: " if warning.column else ""
+            of_rows[warning.row] = (*of_rows.get(warning.row, ()), f"{column}{warning.message}")
+    return of_rows, tuple(of_table)
+
+
+def _seconds(videos: list[PlannedVideo], book: DurationBook, part: float, max_in_flight: int) -> float:
+    """How long the jobs take, `max_in_flight` at a time in the table's order, if each is at this quantile."""
+    of_model = {model: book.quantile(model, part) for model in {video.request.model for video in videos}}
+    ends: list[float] = []
+    last = 0.0
+    for video in videos:
+        start = heapq.heappop(ends) if len(ends) >= max_in_flight else 0.0
+        end = start + of_model[video.request.model]
+        last = max(last, end)
+        heapq.heappush(ends, end)
+    return round(last, 1)
+
+
+async def report_on(
+    plan: Plan, output_dir: str | None = None, ledger: str | None = None, max_in_flight: int = 20
+) -> PlanReport:
+    """Report on a plan, with what the ledger knows of its videos and of its models' times.
+
+    Without a ledger, or where the output directory has none yet, all is new. Raises SettingsInvalid if a `ledger`
+    that is named is not there, LedgerUnavailable if it cannot be read.
+    """
+    if ledger is None and not _has_ledger(output_dir):
+        return plan_report(plan, max_in_flight=max_in_flight)
+    view = await read_ledger(ledger_of(output_dir or ".", ledger))
+    known = {
+        key: Known(record.state, status_of(record), record.file)
+        for key, record in view.records.items()
+        if key in plan.videos
+    }
+    return plan_report(
+        plan,
+        known=known,
+        taken_files=[record.file for record in view.records.values()],
+        book=view.book(),
+        max_in_flight=max_in_flight,
+    )
+
+
+def _has_ledger(output_dir: str | None) -> bool:
+    return bool(output_dir) and Path(ledger_of(output_dir or "")).is_file()

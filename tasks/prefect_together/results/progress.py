@@ -1,0 +1,95 @@
+"""The run in figures while it goes on: videos by state, dollars, time left. No I/O, no Prefect."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prefect_together.ledger.schema import State
+
+FINISHED = frozenset({State.DOWNLOADED, State.FAILED, State.IN_DOUBT, State.REFUSED})
+UNDER_WAY = frozenset({State.SUBMITTING, State.SUBMITTED, State.COMPLETED})
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts kept up to date by the run. `started_at` is unix seconds; dollars are those of this table's videos.
+    `downloaded_here` counts what this run itself has downloaded, `undownloaded` are keys of paid clips that it could
+    not."""
+
+    started_at: float
+    states: dict[str, State] = field(default_factory=dict[str, State])
+    estimates_usd: dict[str, float] = field(default_factory=dict[str, float])
+    costs_usd: dict[str, float] = field(default_factory=dict[str, float])
+    finished_before: int = 0
+    polls: int = 0
+    downloaded_here: int = 0
+    undownloaded: set[str] = field(default_factory=set[str])
+
+    def begin_with(self, key: str, state: State, estimate_usd: float | None, cost_usd: float | None) -> None:
+        """Enter a video of the table. Others (rows that are gone) are collected, but not counted."""
+        self.states[key] = state
+        if estimate_usd is not None:
+            self.estimates_usd[key] = estimate_usd
+        self.replace_cost(key, cost_usd)
+
+    def begin(self) -> None:
+        """Remember what was finished before this run: the speed is that of this run."""
+        self.finished_before = self.finished
+
+    def set(self, key: str, state: State) -> None:
+        """Note a video's state; videos that are not of this table are not counted."""
+        if key in self.states:
+            self.states[key] = state
+
+    def add_cost(self, key: str, usd: float | None) -> None:
+        """One more job of this video was charged."""
+        if usd is not None and key in self.states:
+            self.costs_usd[key] = self.costs_usd.get(key, 0.0) + usd
+
+    def replace_cost(self, key: str, usd: float | None) -> None:
+        """What all jobs of this video were charged, by the ledger."""
+        if usd is not None and key in self.states:
+            self.costs_usd[key] = usd
+
+    @property
+    def by_status(self) -> Mapping[str, int]:
+        """Videos by the words of results.csv; a clip that an earlier run could not fetch is `submitted` until tried."""
+        return Counter(self._status(key, state) for key, state in self.states.items())
+
+    @property
+    def total(self) -> int:
+        return len(self.states)
+
+    @property
+    def finished(self) -> int:
+        return sum(state in FINISHED for state in self.states.values())
+
+    @property
+    def spent_usd(self) -> float:
+        """What the service charged for this table's videos, so far."""
+        return sum(self.costs_usd.values())
+
+    @property
+    def projected_usd(self) -> float:
+        """What they will have cost in the end: charges, and estimates for those that are not charged yet."""
+        open_states = (State.PLANNED, State.SUBMITTING, State.SUBMITTED, State.COMPLETED, State.DOWNLOADED)
+        return self.spent_usd + sum(
+            self.estimates_usd.get(key, 0.0)
+            for key, state in self.states.items()
+            if key not in self.costs_usd and state in open_states
+        )
+
+    def seconds_left(self, now: float) -> float | None:
+        """Seconds until all are finished at the speed of this run so far; None while nothing is finished."""
+        done = self.finished - self.finished_before
+        left = self.total - self.finished
+        if left == 0:
+            return 0.0
+        return None if done <= 0 else (now - self.started_at) / done * left
+
+    def _status(self, key: str, state: State) -> str:
+        if state == State.COMPLETED and key in self.undownloaded:
+            return State.FAILED.value
+        return (State.SUBMITTED if state in UNDER_WAY else state).value

@@ -1,0 +1,243 @@
+"""What became of every row, and results.csv: shapes and text only. No files, no network, no Prefect.
+
+A spreadsheet runs a cell that begins with = + - or @ as a formula, and quoting does not stop it. A prompt
+table may hold such cells on purpose, though, and results.csv must give them back as they were, or a row
+would count as changed and be bought again. So `escape_cell` puts one apostrophe in front of what a
+spreadsheet could run (it then shows the cell as text), and of what only looks escaped already, which makes
+the rule reversible: `unescape_cell(escape_cell(text)) == text` for every text. The table reader takes the
+apostrophe off again where `is_results_table` says that the table was written here, and nowhere else: other
+tables' cells are never touched. Plain numbers such as -5 stay as they are, in a spreadsheet too.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal, TypeGuard, get_args
+
+from prefect_together.errors import FailureClass
+from prefect_together.table.columns import RESULT_COLUMNS, escape_cell
+
+Status = Literal["downloaded", "failed", "in_doubt", "refused", "submitted", "planned"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+
+LEAST_FINISHED_FIRST: tuple[Status, ...] = (
+    "planned",
+    "refused",
+    "in_doubt",
+    "submitted",
+    "failed",
+    "downloaded",
+)
+# Excel takes a file that begins with ID for a format of its own (SYLK), unless that is quoted.
+_NEEDS_QUOTES = re.compile(r'[",;\t\r\n]|^\s|\s$|^ID')
+_LINE_BREAKS = re.compile(r"[\s\x00-\x1f]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeResult:
+    """One video: a row has one of these, or as many as its `count` asks for (`take` 1, 2, 3 ...).
+
+    `file` is a POSIX path relative to the output directory ("videos/x.mp4"), `file_url` an https address of
+    the same clip where the output is remote. `cost_usd` is what the service billed, None while it is
+    unknown; `estimate_usd` the high reading before sending. `attempts` counts the create requests that made
+    a job or may have made one (not those refused for rate). `parameters` is what was sent besides model and
+    prompt, with images abbreviated.
+    """
+
+    row_id: str
+    take: int = 1
+    status: Status
+    model: str
+    prompt: str | None = None
+    parameters: Mapping[str, object]
+    job_id: str | None = None
+    file: str | None = None
+    file_url: str | None = None
+    cost_usd: float | None = None
+    estimate_usd: float | None = None
+    attempts: int = 0
+    error: str | None = None
+    failure_class: FailureClass | None = None
+    duration_seconds: float | None = None
+    fps: float | None = None
+    width: int | None = None
+    height: int | None = None
+    has_audio: bool | None = None
+    size_bytes: int | None = None
+    sha256: str | None = None
+    generation_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowResult:
+    """One row of the table, as its own `cells`, with its videos.
+
+    `number` is the row as a spreadsheet counts it (the header is row 1). `shared_with` is the number of the
+    earlier identical row whose job this row shares; `takes` then repeats that row's, and no dollars are
+    counted twice.
+    """
+
+    number: int
+    cells: Mapping[str, str]
+    takes: tuple[TakeResult, ...]
+    shared_with: int | None = None
+
+    @property
+    def status(self) -> Status:
+        """That of the least finished take: a row is downloaded only when all of its videos are."""
+        statuses = {take.status for take in self.takes}
+        for status in LEAST_FINISHED_FIRST:
+            if status in statuses:
+                return status
+        return "planned"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTotals:
+    """One model's videos. The `settled` pair covers exactly the videos of which both dollars are known."""
+
+    model: str
+    videos: int
+    downloaded: int
+    spent_usd: float
+    settled_usd: float
+    settled_estimate_usd: float
+    generation_seconds: float | None
+
+    @property
+    def drift(self) -> float | None:
+        """How far the bill is from the estimate: 0.1 is 10 % dearer. None while nothing can be compared."""
+        return self.settled_usd / self.settled_estimate_usd - 1 if self.settled_estimate_usd > 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """A table's results in figures; a job shared by several rows counts once in videos and dollars.
+
+    `in_doubt_usd` and `failed_usd` are estimates of what may have been billed with no clip to show for it:
+    requests without an answer, and jobs that ended without a clip and without a known cost (whether
+    Together charges for those is not documented). `unpriced_videos` counts the videos of which no price is
+    known: the sums leave them out.
+    """
+
+    rows: int
+    rows_by_status: Mapping[Status, int]
+    videos: int
+    spent_usd: float
+    estimated_usd: float
+    in_doubt_usd: float
+    failed_usd: float
+    unpriced_videos: int
+    models: tuple[ModelTotals, ...]
+
+
+def results_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
+    """The content of results.csv: the table's own `columns` in order, then `RESULT_COLUMNS`; a line per row.
+
+    A row of several takes joins their job ids and files by "|", adds up cost and attempts, and names the
+    take before each error. A row that shares an earlier row's job names the same file at cost and attempts
+    0, so that the columns' sums are what was paid and sent. An empty `cost_usd` is an unknown cost.
+
+    Lines end in LF; line breaks inside a cell stay as they are, in quotes. UTF-8, with a byte order mark if
+    and only if something in it is not ASCII: without one Excel misreads such text, and saving it there
+    would change prompts, which would then be bought again.
+    """
+    own = [column for column in columns if column not in RESULT_COLUMNS]
+    lines = [_line([*map(escape_cell, own), *RESULT_COLUMNS])]
+    lines += [_line([*(escape_cell(row.cells.get(column, "")) for column in own), *_outcome(row)]) for row in rows]
+    text = "".join(lines)
+    return text.encode("utf-8" if text.isascii() else "utf-8-sig", errors="replace")
+
+
+def totals(rows: Iterable[RowResult]) -> Totals:
+    """Count states and add up dollars."""
+    counts = dict.fromkeys(STATUSES, 0)
+    once: dict[object, TakeResult] = {}  # a row with another count may share some of its jobs with an earlier one
+    for row in rows:
+        counts[row.status] += 1
+        if row.shared_with is None:
+            once |= {(take.row_id, take.take, take.job_id) if take.job_id else object(): take for take in row.takes}
+    takes = list(once.values())
+    by_model: dict[str, list[TakeResult]] = {}
+    for take in takes:
+        by_model.setdefault(take.model, []).append(take)
+
+    return Totals(
+        rows=sum(counts.values()),
+        rows_by_status=counts,
+        videos=len(takes),
+        spent_usd=_usd(take.cost_usd for take in takes),
+        estimated_usd=_usd(take.estimate_usd for take in takes),
+        in_doubt_usd=_usd(take.estimate_usd for take in takes if take.status == "in_doubt"),
+        failed_usd=_usd((take.estimate_usd or 0) * _jobs_without_a_clip(take) for take in takes),
+        unpriced_videos=sum(take.cost_usd is None and take.estimate_usd is None for take in takes),
+        models=tuple(_model_totals(model, by_model[model]) for model in sorted(by_model, key=str.casefold)),
+    )
+
+
+def _model_totals(model: str, takes: Sequence[TakeResult]) -> ModelTotals:
+    settled = [take for take in takes if _is_known(take.cost_usd) and _is_known(take.estimate_usd)]
+    generation = [take.generation_seconds for take in takes if take.generation_seconds is not None]
+    return ModelTotals(
+        model=model,
+        videos=len(takes),
+        downloaded=sum(take.status == "downloaded" for take in takes),
+        spent_usd=_usd(take.cost_usd for take in takes),
+        settled_usd=_usd(take.cost_usd for take in settled),
+        settled_estimate_usd=_usd(take.estimate_usd for take in settled),
+        generation_seconds=median(generation) if generation else None,
+    )
+
+
+def _jobs_without_a_clip(take: TakeResult) -> int:
+    """How many of its attempts ended without a clip and without a known bill (one in doubt not counted)."""
+    if take.status in ("planned", "refused"):
+        return take.attempts
+    earlier = max(take.attempts - 1, 0)
+    if take.status == "failed" and take.job_id is not None and take.cost_usd is None:
+        return earlier + 1
+    return earlier
+
+
+def _outcome(row: RowResult) -> list[str]:
+    """The cells of `RESULT_COLUMNS`."""
+    takes, is_shared = row.takes, row.shared_with is not None
+    costs = [take.cost_usd for take in takes if _is_known(take.cost_usd)]
+    cost_usd = 0.0 if is_shared else _usd(costs)
+    return [
+        row.status,
+        escape_cell("|".join(take.job_id for take in takes if take.job_id)),
+        escape_cell("|".join(take.file for take in takes if take.file)),
+        f"{cost_usd:.6f}".rstrip("0").rstrip(".") if costs else "",
+        "0" if is_shared else str(sum(take.attempts for take in takes)),
+        escape_cell(_errors(takes)),
+    ]
+
+
+def _errors(takes: Sequence[TakeResult]) -> str:
+    """Each take's error on one line."""
+    errors = [(take.take, _LINE_BREAKS.sub(" ", take.error).strip()) for take in takes if take.error]
+    if len(takes) == 1:
+        return errors[0][1] if errors else ""
+    return " | ".join(f"take {take}: {error}" for take, error in errors)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return ",".join([_quoted(cell) if _NEEDS_QUOTES.search(cell) else cell for cell in cells]) + "\n"
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"'
+
+
+def _usd(amounts: Iterable[float | None]) -> float:
+    """Their sum to a millionth of a dollar, so that ten times 0.1 is 1."""
+    return round(math.fsum(amount for amount in amounts if _is_known(amount)), 6)
+
+
+def _is_known(amount: float | None) -> TypeGuard[float]:
+    return amount is not None and math.isfinite(amount)

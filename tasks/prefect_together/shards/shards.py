@@ -1,0 +1,321 @@
+"""The other runs over a table: started on Prefect's work pool, watched, and ended with the run that has the table.
+
+Prefect's workers do the distributing. The run that reads the table is one of the shards itself, so that it comes to its
+end without any of the others; what they do is in `shard_run`, who has which video says the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import httpx
+from prefect.client.base import ServerType
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterParentFlowRunId,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType, WorkerStatus
+from prefect.context import FlowRunContext
+from prefect.deployments import arun_deployment
+from prefect.exceptions import ObjectNotFound, PrefectException
+from prefect.states import Cancelled, Cancelling, Crashed
+
+from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.errors import NotConfigured, Problem, SettingsInvalid
+from prefect_together.execution.batch import Batch
+from prefect_together.execution.events import quiet_about_the_server
+from prefect_together.execution.settings import NO_SERVER, Places, RunLogger, RunSettings, Share
+from prefect_together.execution.workspace import Work
+from prefect_together.ledger.engine import parse_ledger_url
+from prefect_together.results.progress import FINISHED
+from prefect_together.shards.shared_plan import gone, lay_down, sweep
+
+DEPLOYMENT = "generate-videos-shard/generate-videos-shard"
+DEPLOY = "prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all"
+WATCH_SECONDS = 5.0
+STARTED_SECONDS = 60.0
+"""After so long a shard that has not started is worth a word."""
+END_SECONDS, STOP_SECONDS = 30.0, 10.0
+"""How long the others have to end when all videos are through, and how long it may take to tell them to stop."""
+REASON_CHARACTERS = 300
+NOT_NEEDED = "the run that has the table needs it no more"
+NOT_STARTED = frozenset({StateType.SCHEDULED, StateType.PENDING})
+
+
+@dataclass(slots=True)
+class Shard:
+    """Another run over the plan, as it was last seen."""
+
+    share: Share
+    run_id: UUID
+    name: str
+    state: StateType = StateType.SCHEDULED
+    is_over: bool = False
+
+    def __str__(self) -> str:
+        return f"shard {self.share.index + 1} of {self.share.of} ({self.name})"
+
+
+async def find_shards(places: Places, settings: RunSettings, logger: RunLogger) -> Shards:
+    """What starts the other runs. Looks whether they can be had, and sends nothing.
+
+    Raises SettingsInvalid, saying what to do; NotConfigured if there is no Prefect server.
+    """
+    if problems := list(_problems(places, settings)):
+        raise SettingsInvalid(problems)
+    try:
+        async with get_client() as client:
+            if client.server_type == ServerType.EPHEMERAL:
+                raise NotConfigured(NO_SERVER)
+            work_pool = await _work_pool(client)
+            workers = await client.read_workers_for_work_pool(work_pool) if work_pool else []
+    except httpx.HTTPError as error:
+        raise NotConfigured(f"Prefect's server does not answer, and shards need it: {error}") from error
+    if work_pool and not any(worker.status == WorkerStatus.ONLINE for worker in workers):
+        logger.warning(
+            "no worker of the work pool %s is online: this run works alone until one is (prefect worker start"
+            " --pool %s)",
+            work_pool,
+            work_pool,
+        )
+    return Shards(work_pool)
+
+
+def _problems(places: Places, settings: RunSettings) -> Iterable[Problem]:
+    if settings.max_in_flight < settings.shards:
+        message = f"{settings.max_in_flight} jobs at once cannot be divided among {settings.shards} shards: raise it"
+        yield Problem(message, column="max_in_flight")
+    if places.sandbox:
+        message = (
+            "each shard would start a sandbox of its own: start one with `prefect-together sandbox`, and give every"
+            " worker its address as TOGETHER_BASE_URL"
+        )
+        yield Problem(message, column="sandbox")
+    if places.ledger_url is not None:
+        url = parse_ledger_url(places.ledger_url)
+        if url.password is not None or "password" in url.query:
+            message = (
+                "Prefect stores parameters in clear text, the password in this URL too: leave it out, and set"
+                " PGPASSWORD, or a ~/.pgpass, where this run and the workers are"
+            )
+            yield Problem(message, column="ledger")
+
+
+async def _work_pool(client: PrefectClient) -> str | None:
+    """The work pool of the shards' deployment, None if it is served without one. Raises SettingsInvalid."""
+    try:
+        deployment = await client.read_deployment_by_name(DEPLOYMENT)
+    except ObjectNotFound as error:
+        message = f"there is no deployment {DEPLOYMENT} on this Prefect server: {DEPLOY}"
+        raise SettingsInvalid([Problem(message, column="shards")]) from error
+    return deployment.work_pool_name
+
+
+class Shards:
+    """The other runs over one plan. `await shards.run(batch, work, notes)` runs the batch with them beside it."""
+
+    def __init__(self, work_pool: str | None) -> None:
+        self._work_pool = work_pool
+        self._plan_id = str(uuid4())
+        self._others: list[Shard] = []
+        self._has_spoken = False
+
+    async def run(self, batch: Batch, work: Work, notes: list[str]) -> None:
+        """Run the batch; `notes` gets a line for each shard that did not come to its end."""
+        watching = asyncio.create_task(self._start_and_watch(batch, work, notes))
+        try:
+            await batch.run()
+            await self._until_over(batch, work, notes)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            await self._stop(work)
+
+    async def _start_and_watch(self, batch: Batch, work: Work, notes: list[str]) -> None:
+        await batch.is_open.wait()
+        starting = asyncio.ensure_future(self._start(batch, work))
+        try:
+            await asyncio.shield(starting)
+            while True:
+                await SYSTEM_CLOCK.sleep(WATCH_SECONDS)
+                await self._look(batch, work, notes)
+                await self._show(work)
+        finally:
+            await asyncio.wait([starting])  # none may be started that is not known here
+
+    async def _start(self, batch: Batch, work: Work) -> None:
+        """Lay the plan down and start the shards; those that cannot be started leave their part of the limits here."""
+        of = work.settings.shards
+        wanted = [video for video in batch.wanted if video.request.model not in batch.stopped_models]
+        shares = [Share(index, of) for index in range(1, of)]
+        started = 0
+        if len(wanted) > 1:
+            try:
+                await _stop_earlier(work.logger)
+                await lay_down(work.ledger, self._plan_id, wanted, batch.attempts)
+                await work.store.write_text(marker(self._plan_id), self._plan_id)
+                for share in shares[: len(wanted) - 1]:
+                    self._others.append(await self._start_one(share, work))
+                    started += 1
+            except (httpx.HTTPError, OSError, PrefectException) as error:
+                work.logger.warning("%d of %d shards could not be started: %s", of - 1 - started, of - 1, error)
+        for share in shares[started:]:
+            batch.widen(share.part_of(work.settings.max_in_flight))
+
+    async def _start_one(self, share: Share, work: Work) -> Shard:
+        settings, places = work.settings, work.places
+        parameters = {
+            "plan": self._plan_id,
+            "shard": share.index + 1,
+            "shards": share.of,
+            "output_dir": str(work.store.scratch) if work.store.is_local else places.output_dir,
+            "ledger": _everywhere(places.ledger_url),
+            "credentials_block": places.credentials_block,
+            "max_in_flight": settings.max_in_flight,
+            "budget_usd": settings.budget_usd,
+            "max_wait_minutes": settings.max_wait_minutes,
+            "resubmit_in_doubt": settings.resubmit_in_doubt,
+            "retry_failed": settings.retry_failed,
+        }
+        context = FlowRunContext.get()
+        parent = f"{context.flow_run.name} " if context and context.flow_run else ""
+        run = await arun_deployment(
+            DEPLOYMENT,
+            parameters=parameters,
+            flow_run_name=f"{parent}{share.index + 1} of {share.of}",
+            timeout=0,
+        )
+        shard = Shard(share, run.id, run.name)
+        work.logger.info("%s: started on %s", shard, self._work_pool or DEPLOYMENT)
+        return shard
+
+    async def _look(self, batch: Batch, work: Work, notes: list[str]) -> None:
+        """See how the others are; the part of the limits of one that has ended is this run's from now on."""
+        going = [shard for shard in self._others if not shard.is_over]
+        if not going:
+            return
+        with quiet_about_the_server(work.logger, "the shards could not be asked"):
+            dead = await gone(work.ledger, self._plan_id)
+            async with get_client() as client:
+                wanted = FlowRunFilter(id=FlowRunFilterId(any_=[shard.run_id for shard in going]))
+                runs = {run.id: run for run in await client.read_flow_runs(flow_run_filter=wanted)}
+                for shard in going:
+                    state = await _state_of(client, runs.get(shard.run_id), is_dead=shard.share.index in dead)
+                    shard.state = state.type
+                    if state.is_final():
+                        shard.is_over = True
+                        batch.widen(shard.share.part_of(work.settings.max_in_flight))
+                        _note(shard, state, work.logger, notes)
+            self._speak_of_late_ones(work)
+
+    def _speak_of_late_ones(self, work: Work) -> None:
+        late = [shard for shard in self._others if shard.state in NOT_STARTED and not shard.is_over]
+        if not late or self._has_spoken or SYSTEM_CLOCK.time() - work.tally.started_at < STARTED_SECONDS:
+            return
+        self._has_spoken = True
+        work.logger.warning(
+            "%d of %d shards have not started: is there a worker with room for them? (prefect worker start --pool %s);"
+            " this run goes on without them",
+            len(late),
+            len(self._others),
+            self._work_pool,
+        )
+
+    async def _show(self, work: Work) -> None:
+        """Keep the tally up to date about what the others do."""
+        tally = work.tally
+        open_keys = [key for key, state in tally.states.items() if state not in FINISHED]
+        for key, record in (await work.ledger.records(open_keys)).items():
+            if record.owner != work.ledger.run.run_id:
+                tally.set(key, record.state)
+                tally.replace_cost(key, record.cost_usd)
+
+    async def _until_over(self, batch: Batch, work: Work, notes: list[str]) -> None:
+        """All videos are through: what has not started is not needed any more, the others see it soon and end."""
+        await self._tell([shard for shard in self._others if shard.state in NOT_STARTED], work.logger)
+        deadline = SYSTEM_CLOCK.monotonic() + END_SECONDS
+        while SYSTEM_CLOCK.monotonic() < deadline:
+            await self._look(batch, work, notes)
+            if all(shard.is_over for shard in self._others):
+                return
+            await SYSTEM_CLOCK.sleep(1.0)
+        notes += [f"{shard} did not end in time" for shard in self._others if not shard.is_over]
+
+    async def _stop(self, work: Work) -> None:
+        """Cancel what still goes on (Prefect does so too, for a cancelled run), and take the plan away."""
+        await self._tell([shard for shard in self._others if not shard.is_over], work.logger)
+        if self._others:
+            await sweep(work.ledger, self._plan_id)
+            await work.store.remove(marker(self._plan_id))
+
+    async def _tell(self, shards: list[Shard], logger: RunLogger) -> None:
+        """Cancel these runs."""
+        if not shards:
+            return
+        with quiet_about_the_server(logger, "the shards could not be told to stop"):
+            async with asyncio.timeout(STOP_SECONDS), get_client() as client:
+                for shard in shards:
+                    run = await client.read_flow_run(shard.run_id)
+                    await _cancel(client, run, NOT_NEEDED)
+
+
+def marker(plan_id: str) -> str:
+    """The file that says, in the output directory, that a shard has found the same directory."""
+    return f".plan-{plan_id}"
+
+
+def _everywhere(ledger_url: str | None) -> str | None:
+    """A path of a ledger as any directory's process finds it; a URL as it is."""
+    if ledger_url is None or "://" in ledger_url:
+        return ledger_url
+    return str(Path(ledger_url).expanduser().absolute())
+
+
+def _note(shard: Shard, state: State[object], logger: RunLogger, notes: list[str]) -> None:
+    if state.is_completed():
+        logger.info("%s: %s", shard, state.message)
+        return
+    if shard.state == StateType.CANCELLED and state.message == NOT_NEEDED:
+        logger.info("%s: was not needed", shard)
+        return
+    reason = f"{state.name}: {state.message}" if state.message else state.name or ""
+    logger.warning("%s ended early, the others take up its videos: %s", shard, reason)
+    notes.append(f"{shard} ended early: {reason[:REASON_CHARACTERS]}")
+
+
+async def _state_of(client: PrefectClient, run: FlowRun | None, *, is_dead: bool) -> State[object]:
+    """The state of another run. One whose process or machine is gone says so itself nowhere: it is set Crashed."""
+    if run is None:
+        return Cancelled(message="its run was deleted")
+    assert run.state is not None
+    if run.state.is_final() or not is_dead:
+        return run.state
+    state: State[object] = Crashed(message="it gives no sign of life: its worker or its machine is gone")
+    await client.set_flow_run_state(run.id, state, force=True)
+    return state
+
+
+async def _stop_earlier(logger: RunLogger) -> None:
+    """A run that Prefect has started again, because it failed or died, ends what it had started before."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.run_count <= 1:
+        return
+    async with get_client() as client:
+        mine = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[context.flow_run.id]))
+        for run in await client.read_flow_runs(flow_run_filter=mine):
+            if run.state is not None and not run.state.is_final():
+                logger.info("ending %s, which an earlier try of this run had started", run.name)
+                await _cancel(client, run, "the run that has the table was started again")
+
+
+async def _cancel(client: PrefectClient, run: FlowRun, message: str) -> None:
+    if run.state is None or run.state.is_final():
+        return
+    state: State[object] = (Cancelled if run.state.type in NOT_STARTED else Cancelling)(message=message)
+    await client.set_flow_run_state(run.id, state)

@@ -1,0 +1,241 @@
+"""From table rows to the videos that are wanted: identity, price, file names, shared work. Sends and writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prefect_together.errors import Problem
+from prefect_together.request.catalogue import estimate_usd
+from prefect_together.request.request import VideoRequest
+
+if TYPE_CHECKING:
+    from prefect_together.table.rows import PromptTable, TableRow
+
+
+def video_key(row_id: str, take: int, fingerprint: str) -> str:
+    """The identity of one video, 32 hex digits: the same row with another request is other work beside the first."""
+    return uuid.uuid5(uuid.NAMESPACE_URL, f"{fingerprint}/{take}/{row_id}").hex
+
+
+MAX_STEM_BYTES = 120
+"""With "-take1000" and ".webm.part" a name stays below 143 bytes, the shortest limit in use (eCryptfs)."""
+
+SLUG_CHARACTERS = 40
+
+_HASH_DIGITS = (8, 16, 64)
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
+_LIKE_A_TAKE = re.compile(r"-(?=take[0-9]+$)", re.IGNORECASE)
+_ORDINARY = re.compile(r"[A-Za-z0-9_.+=@(), -]*")
+
+
+def file_stem(row_id: str, take: int = 1) -> str:
+    """A file name without extension for one video of a row; at most `MAX_STEM_BYTES` and the take's suffix.
+
+    An id that is a safe name already is kept as it is. Take 1 bears no suffix, so that raising a row's
+    `count` renames nothing; later ones end in "-take2", "-take3"... Ids that differ in case only give names
+    that differ in case only: `unique_names` keeps those apart.
+    """
+    safe = _safe_name(row_id)
+    return take_stem(safe if safe == row_id else _with_hash(safe, row_id, _HASH_DIGITS[0]), take)
+
+
+def take_stem(stem: str, take: int) -> str:
+    """The name of take 1, 2, 3... of the row whose videos are called `stem`."""
+    return stem if take == 1 else f"{stem}-take{take}"
+
+
+def unique_names(ids: Iterable[str], *, taken: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A name (stem) for every id, no two the same even where case and Unicode form do not count.
+
+    The order of `ids` and repeats among them do not matter. `taken` are ids with the names they already have:
+    they keep them, and no other id gets one. Of ids that collide, the one in lower case keeps the plain name,
+    and the others get the hash of their exact id.
+    """
+    names = dict(taken or {})
+    used = {_folded(name) for name in names.values()}
+    for row_id in sorted({*ids} - names.keys(), key=_plainest_first):
+        names[row_id] = next(stem for stem in _candidates(row_id) if _folded(stem) not in used)
+        used.add(_folded(names[row_id]))
+    return names
+
+
+def derived_id(prompt: str | None, fingerprint: str) -> str:
+    """The id of a row that has none: the prompt's first words and 8 digits of the request's fingerprint.
+
+    It is a safe file name as it stands: "a-cat-asleep-on-a-drum-3f9a21c4".
+    """
+    text = unicodedata.normalize("NFKC", prompt[: SLUG_CHARACTERS * 8] if prompt else "").lower()
+    words = "".join(letter if unicodedata.category(letter)[0] in "LMN" else " " for letter in text).split()
+    slug = unicodedata.normalize("NFC", "-".join(words))
+    if len(slug) > SLUG_CHARACTERS:
+        cut = slug[: SLUG_CHARACTERS + 1].rpartition("-")[0]
+        slug = cut if len(cut) >= SLUG_CHARACTERS // 2 else slug[:SLUG_CHARACTERS]
+    slug = _first_bytes(slug, MAX_STEM_BYTES - 1 - _HASH_DIGITS[0]).strip("-")
+    return f"{slug or 'video'}-{fingerprint[: _HASH_DIGITS[0]]}"
+
+
+def _safe_name(text: str) -> str:
+    """`text` as far as a file name can hold it. What comes out goes in unchanged."""
+    if not _ORDINARY.fullmatch(text):
+        letters = "".join(map(_safe_character, unicodedata.normalize("NFC", text)))
+        text = unicodedata.normalize("NFC", letters)
+    name = text.lstrip(" .-")
+    if _RESERVED.match(name):
+        name = f"_{name}"
+    name = _first_bytes(name, MAX_STEM_BYTES).rstrip(" .")
+    return _LIKE_A_TAKE.sub("_", name) or "row"
+
+
+def _safe_character(letter: str) -> str:
+    """The character, "_" for one that some system reads as more than a letter, "" for an unseen one."""
+    if letter.isascii():
+        if _ORDINARY.fullmatch(letter):
+            return letter
+        return "_" if letter.isprintable() else ""
+    kind = unicodedata.category(letter)
+    if kind[0] == "C":
+        return ""
+    return "_" if kind[0] == "Z" else letter
+
+
+def _first_bytes(text: str, limit: int) -> str:
+    """The beginning of `text`, at most `limit` bytes of UTF-8, cut between characters."""
+    return text.encode()[:limit].decode(errors="ignore")
+
+
+def _with_hash(safe: str, row_id: str, digits: int) -> str:
+    mark = "-" + hashlib.sha256(row_id.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+    return _first_bytes(safe, MAX_STEM_BYTES - len(mark)).rstrip(" .-") + mark
+
+
+def _candidates(row_id: str) -> Iterator[str]:
+    yield file_stem(row_id)
+    safe = _safe_name(row_id)
+    yield from (_with_hash(safe, row_id, digits) for digits in _HASH_DIGITS)
+
+
+def _folded(name: str) -> str:
+    """What is left of a name where neither case nor Unicode form counts."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _plainest_first(row_id: str) -> tuple[bool, bool, str]:
+    return file_stem(row_id) != row_id, _folded(row_id) != row_id, row_id
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedVideo:
+    """One video that the table asks for.
+
+    `estimate_usd` is the high reading of its price (what is reserved), `low_usd` the low one; None if unknown.
+    `file_stems` are possible names without extension, best first: the first that no other work has is taken.
+    """
+
+    key: str
+    row_id: str
+    take: int
+    fingerprint: str
+    request: VideoRequest
+    low_usd: float | None
+    estimate_usd: float | None
+    file_stems: Sequence[str]
+
+    @property
+    def extension(self) -> str:
+        """The file's, dot included; MP4 unless WEBM is asked for."""
+        return ".webm" if self.request.output_format == "WEBM" else ".mp4"
+
+    def free_file(self, taken: Collection[str]) -> str:
+        """Its path below the output directory: the first of its names that is not in `taken` (casefolded paths)."""
+        names = [f"videos/{stem}{self.extension}" for stem in self.file_stems]
+        return next(name for name in names if name.casefold() not in taken)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedRow:
+    """A row of the table, as its own `cells`, and the keys of its videos in the order of their takes.
+
+    `number` is the row as a spreadsheet counts it. `shared_with` is the number of the earlier row whose job it shares,
+    if all its videos are those of that row.
+    """
+
+    number: int
+    cells: Mapping[str, str]
+    row_id: str
+    keys: tuple[str, ...]
+    shared_with: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a run will do, before it does it."""
+
+    source: str
+    columns: tuple[str, ...]
+    rows: tuple[PlannedRow, ...]
+    videos: Mapping[str, PlannedVideo]
+    warnings: tuple[Problem, ...]
+
+    @property
+    def high_usd(self) -> float:
+        """What all videos of known price cost at most, in dollars."""
+        return sum(video.estimate_usd or 0.0 for video in self.videos.values())
+
+    @property
+    def low_usd(self) -> float:
+        """The sum at the lower reading of each price; what is unknown counts nothing."""
+        return sum(video.low_usd or 0.0 for video in self.videos.values())
+
+    @property
+    def unknown_prices(self) -> int:
+        """How many videos have no known price."""
+        return sum(video.estimate_usd is None for video in self.videos.values())
+
+
+def make_plan(table: PromptTable) -> Plan:
+    """Give every row its identity and its videos. Identical rows without ids share their videos, with a warning."""
+    videos: dict[str, PlannedVideo] = {}
+    first_row_of: dict[str, int] = {}
+    rows: list[PlannedRow] = []
+    repeated: list[int] = []
+    for row in table.rows:
+        fingerprint = row.request.fingerprint()
+        row_id = row.row_id or derived_id(row.request.prompt, fingerprint)
+        keys = tuple(video_key(row_id, take, fingerprint) for take in range(1, row.count + 1))
+        if any(key in videos for key in keys):
+            repeated.append(row.number)
+        shared_with = first_row_of.get(keys[0]) if all(key in videos for key in keys) else None
+        for take, key in enumerate(keys, start=1):
+            if key not in videos:
+                first_row_of[key] = row.number
+                videos[key] = _planned(row, row_id, take, key, fingerprint)
+        rows.append(PlannedRow(row.number, row.cells, row_id, keys, shared_with))
+    warnings = table.warnings
+    if repeated:
+        message = (
+            f"{len(repeated)} row{'s repeat' if len(repeated) > 1 else ' repeats'} an earlier row and"
+            f" share{'' if len(repeated) > 1 else 's'} its video: give rows an id, or a count, to get several takes"
+        )
+        warnings = (*warnings, Problem(message, row=repeated[0]))
+    return Plan(table.source, table.columns, tuple(rows), videos, warnings)
+
+
+def _planned(row: TableRow, row_id: str, take: int, key: str, fingerprint: str) -> PlannedVideo:
+    estimate = None if row.price_usd is not None else estimate_usd(row.request)
+    stem = file_stem(row_id, take=take)
+    return PlannedVideo(
+        key=key,
+        row_id=row_id,
+        take=take,
+        fingerprint=fingerprint,
+        request=row.request,
+        low_usd=estimate.low_usd if estimate else row.price_usd,
+        estimate_usd=estimate.high_usd if estimate else row.price_usd,
+        file_stems=(stem, f"{stem}-{fingerprint[:8]}", f"{stem}-{key}"),
+    )

@@ -1,0 +1,177 @@
+"""The prompt table: its rows as checked requests, with every mistake in it named at once. Sends nothing.
+
+Columns named after the API's parameters set them; `id`, `count`, `price_usd`, `first_frame`, `last_frame` and the
+parts of `media` are understood; all others are carried through. An empty cell sets nothing: the run's own setting
+holds.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from prefect_together.errors import Problem, TableInvalid
+from prefect_together.request.catalogue import check_request
+from prefect_together.request.form import VideoParameters, for_all_rows
+from prefect_together.request.images import load_image
+from prefect_together.request.media import ImageInput
+from prefect_together.request.request import VideoRequest, problems_of
+from prefect_together.table.columns import (
+    KNOWN_COLUMNS,
+    SETTABLE,
+    column_warnings,
+    no_prompt_message,
+    parameter_name,
+    understood_columns,
+)
+from prefect_together.table.grid import Grid, read_grid
+from prefect_together.table.plan import Plan, make_plan
+from prefect_together.table.rows import PromptTable, RowReader, TableRow
+from prefect_together.table.source import find_table
+
+__all__ = ["PromptTable", "TableRow", "read_table"]
+
+
+def read_table(
+    source: str,
+    *,
+    defaults: Mapping[str, object] | None = None,
+    catalogue_checks: bool = True,
+    image_directory: str | None = None,
+) -> PromptTable:
+    """Read and check a whole table; nothing is sent.
+
+    `source` is the path or address (fsspec) of a .csv, .tsv, .txt, .jsonl, .ndjson, .parquet or .xlsx, or CSV text.
+    `defaults` are parameters of the whole run, which hold where a row sets nothing. `catalogue_checks=False` leaves
+    out what is known of single models. Relative image paths start from the table's own directory (for pasted text:
+    the working directory), or from `image_directory`. Raises TableInvalid with every mistake.
+    """
+    found = find_table(source, known_columns=KNOWN_COLUMNS)
+    grid = read_grid(found, known_columns=KNOWN_COLUMNS)
+    problems = [*grid.problems]
+    settings = _settings(defaults or {}, problems)
+    places = understood_columns(grid.columns, problems)
+    if not grid.rows:
+        problems.append(Problem("has a header and no rows"))
+    if "prompt" not in {*places, *settings} and (not places or not grid.rows):
+        raise TableInvalid(found.label, [*problems, Problem(no_prompt_message(grid.columns))])
+
+    reader = RowReader(
+        grid.columns,
+        places,
+        defaults=settings,
+        base=found.base if image_directory is None else str(Path(image_directory).resolve()),
+        catalogue_checks=catalogue_checks,
+    )
+    rows = [reader.read(number, cells) for number, cells in grid.rows]
+    problems += [*_table_problems(reader, grid), *reader.of_defaults.problems(), *reader.problems]
+    warnings = [*grid.warnings, *column_warnings(grid.columns, places), *reader.warnings.problems()]
+    if problems:
+        raise TableInvalid(found.label, sorted(problems, key=lambda problem: problem.row or 0), warnings)
+    return PromptTable(found.label, grid.columns, tuple(row for row in rows if row is not None), tuple(warnings))
+
+
+def _settings(defaults: Mapping[str, object], problems: list[Problem]) -> dict[str, object]:
+    """The run's settings by parameter, without those that set nothing."""
+    settings: dict[str, object] = {}
+    for given, value in defaults.items():
+        name = parameter_name(given)
+        if name not in SETTABLE:
+            close = difflib.get_close_matches(name, SETTABLE, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(SETTABLE)}"
+            problems.append(Problem(f"is not a parameter that a run can set: {hint}", column=given))
+        elif value is not None and not (isinstance(value, str) and not value.strip()):
+            settings[name] = value
+    return settings
+
+
+def _table_problems(reader: RowReader, grid: Grid) -> list[Problem]:
+    """What is wrong with the rows for want of a column."""
+    problems: list[Problem] = []
+    if reader.rows_without_prompt:
+        problems.append(Problem(no_prompt_message(grid.columns)))
+    if reader.rows_without_model:
+        message = "has no column model, and no model is set for the whole run: add the column, or set one (--model)"
+        problems.append(Problem(message))
+    return problems
+
+
+SOURCE = "parameters"
+
+
+def plan_video(
+    parameters: Mapping[str, object],
+    *,
+    first_frame: str | None = None,
+    last_frame: str | None = None,
+    reference_images: Sequence[str] = (),
+    row_id: str | None = None,
+    count: int = 1,
+    catalogue_checks: bool = True,
+) -> Plan:
+    """Plan `count` takes of one video. Images are URLs, or files below the working directory.
+
+    Raises TableInvalid with every mistake: the parameter's name stands for the column.
+    """
+    problems: list[Problem] = []
+
+    def image(name: str, value: str) -> ImageInput | None:
+        try:
+            return load_image(value, base=str(Path.cwd()))
+        except ValueError as error:
+            problems.append(Problem(str(error), column=name))
+            return None
+
+    frames = [
+        {"input_image": image(name, value), "frame": place}
+        for name, value, place in (("first_frame", first_frame, "first"), ("last_frame", last_frame, "last"))
+        if value
+    ]
+    references = [image("reference_images", value) for value in reference_images]
+    media = {"frame_images": frames or None, "reference_images": references or None}
+    if problems:
+        raise TableInvalid(SOURCE, problems)
+    given = {name: value for name, value in parameters.items() if value is not None}
+    if frames or references:
+        given["media"] = {name: value for name, value in media.items() if value}
+    try:
+        request = VideoRequest.model_validate(given)
+    except ValidationError as error:
+        wrong = [Problem(message, column=name) for name, message in problems_of(error)]
+        raise TableInvalid(SOURCE, wrong) from error
+    findings = check_request(request) if catalogue_checks else []
+    errors = [Problem(finding.message, column=finding.field) for finding in findings if finding.is_error]
+    if errors:
+        raise TableInvalid(SOURCE, errors)
+    warnings = tuple(Problem(finding.message, column=finding.field) for finding in findings)
+    cells = {"prompt": request.prompt or "", "model": request.model}
+    row = TableRow(number=1, row_id=row_id, count=count, price_usd=None, request=request, cells=cells)
+    return make_plan(PromptTable(source=SOURCE, columns=tuple(cells), rows=(row,), warnings=warnings))
+
+
+@dataclass(frozen=True, slots=True)
+class TableToPlan:
+    """`prompts` is the table's text, path or URL; `model` and `parameters` are for the rows that do not set them.
+
+    Relative image paths start in `image_directory`, by default the table's own.
+    """
+
+    prompts: str
+    model: str | None = None
+    parameters: VideoParameters | None = None
+    catalogue_checks: bool = True
+    image_directory: str | None = None
+
+    def plan(self) -> Plan:
+        """Read and check the table and plan its videos. Raises TableInvalid with every mistake."""
+        table = read_table(
+            self.prompts,
+            defaults=for_all_rows(self.model, self.parameters),
+            catalogue_checks=self.catalogue_checks,
+            image_directory=self.image_directory,
+        )
+        return make_plan(table)

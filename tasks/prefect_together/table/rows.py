@@ -1,0 +1,275 @@
+"""A table's rows -> checked requests, with each mistake's row and column. Reads no files but the images rows name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from prefect_together.errors import Problem
+from prefect_together.request.catalogue import catalogue, check_request
+from prefect_together.request.fields import as_number, shown
+from prefect_together.request.images import load_image
+from prefect_together.request.media import LocalImage
+from prefect_together.request.request import PARAMETERS, VideoRequest, problems_of
+from prefect_together.table.columns import (
+    MEDIA_FIELDS,
+    MediaDraft,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTable:
+    """A table without mistakes. `columns` are its own in their order, without those that results.csv adds.
+
+    `source` names it in messages: the path, the address without its query, or "pasted table".
+    """
+
+    source: str
+    columns: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+    warnings: tuple[Problem, ...]
+
+
+MOST_TAKES = 1000
+
+_PLAIN_PARAMETERS = tuple(name for name in (*PARAMETERS, "extra_body") if name != "media")
+_MEDIA_COLUMNS = frozenset({"media", *MEDIA_FIELDS})
+_TEXTS = frozenset({"id", "prompt", "negative_prompt"})
+_SOME_MODEL = "any/model"
+_LONGEST_CACHED = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """One row of the table.
+
+    `number` is the row as a spreadsheet counts it (the header is row 1; in JSON lines the line's number), `row_id`
+    its own id as it stands, `count` how many takes it asks for, `price_usd` the price of one take if the table
+    gives it, `cells` the table's own columns as text, verbatim.
+    """
+
+    number: int
+    row_id: str | None
+    count: int
+    price_usd: float | None
+    request: VideoRequest
+    cells: Mapping[str, str]
+
+
+class SharedProblems:
+    """Problems that many rows have alike, each kept once, with the first row and how many have it."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[str, str], list[int]] = {}
+
+    def add(self, column: str, message: str, *, row: int) -> None:
+        first_and_count = self._rows.setdefault((column, message), [row, 0])
+        first_and_count[1] += 1
+
+    def problems(self) -> list[Problem]:
+        return [
+            Problem(f"{message} ({count:,} rows, this is the first)" if count > 1 else message, row, column)
+            for (column, message), (row, count) in self._rows.items()
+        ]
+
+
+@dataclass(slots=True)
+class _Draft:
+    """One row on its way. `mistakes` are (parameter, message); a parameter in `wrong` is not looked at again."""
+
+    number: int
+    given: dict[str, object]
+    of_row: frozenset[str]
+    media: MediaDraft
+    mistakes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    wrong: set[str] = field(default_factory=set[str])
+
+    def refuse(self, name: str, message: str) -> None:
+        self.mistakes.append((name, message))
+        self.wrong.add(name)
+
+
+class RowReader:
+    """Reads one row after the other; what is wrong gathers in `problems`, what is doubtful in `warnings`.
+
+    `places` are the columns that mean something, by parameter. `defaults` are the run's own settings, by parameter.
+    `rows_without_model` and `rows_without_prompt` count the rows that lack one because the table has no such column.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        places: Mapping[str, int],
+        *,
+        defaults: Mapping[str, object],
+        base: str,
+        catalogue_checks: bool,
+    ) -> None:
+        self.problems: list[Problem] = []
+        self.of_defaults = SharedProblems()
+        self.warnings = SharedProblems()
+        self.rows_without_model = 0
+        self.rows_without_prompt = 0
+        self._columns, self._places, self._defaults = columns, places, defaults
+        self._base, self._catalogue_checks = base, catalogue_checks
+        self._order: dict[str | None, int] = {column: place for place, column in enumerate(columns)}
+        self._rows_by_id: dict[str, int] = {}
+        self._images: dict[str, str | LocalImage | ValueError] = {}
+
+    def read(self, number: int, cells: Sequence[str]) -> TableRow | None:
+        """The row, or None if something is wrong with it."""
+        texts = {name: cells[place] for name, place in self._places.items() if cells[place].strip()}
+        of_row = {name: text if name in _TEXTS else text.strip() for name, text in texts.items()}
+        draft = _Draft(number, {**self._defaults, **of_row}, frozenset(of_row), MediaDraft(self._load_image))
+        row_id = of_row.get("id")
+        self._check_id(draft, row_id)
+        count = _count(draft)
+        price_usd = _price_usd(draft)
+        request = self._request(draft)
+        if draft.mistakes:
+            self._note(draft, row_id)
+            return None
+        if request is None:  # it lacks a model or a prompt, which is said once for the whole table
+            return None
+        return TableRow(number, row_id, count, price_usd, request, dict(zip(self._columns, cells, strict=True)))
+
+    def _check_id(self, draft: _Draft, row_id: str | None) -> None:
+        if row_id is None:
+            return
+        first = self._rows_by_id.setdefault(row_id, draft.number)
+        if first != draft.number:
+            message = f"{shown(row_id)} is the id of row {first} too: an id names one row's work (count gives takes)"
+            draft.refuse("id", message)
+
+    def _request(self, draft: _Draft) -> VideoRequest | None:
+        """The request, or None; what is wrong with it is noted. Everything right about it is still checked."""
+        values = {name: draft.given[name] for name in _PLAIN_PARAMETERS if name in draft.given}
+        if not _MEDIA_COLUMNS.isdisjoint(draft.given):
+            draft.media.add(draft.given, row_columns=draft.of_row)
+            for name, message in draft.media.problems:
+                draft.refuse(name, message)
+                draft.wrong.add("media")
+            if draft.media.media and not draft.media.problems:
+                values["media"] = draft.media.media
+        has_model = "model" in values
+        if not has_model:
+            self._refuse_no_model(draft)
+        request = _validated(values, draft)
+        if request is None:
+            return None
+        if has_model and "model" not in draft.wrong and self._catalogue_checks:
+            self._check_with_catalogue(request, draft)
+        self._check_prompt(request, draft)
+        return request if has_model else None
+
+    def _refuse_no_model(self, draft: _Draft) -> None:
+        if "model" in self._places:
+            draft.refuse("model", "is empty, and no model is set for the whole run: name one")
+        else:
+            self.rows_without_model += 1
+
+    def _check_with_catalogue(self, request: VideoRequest, draft: _Draft) -> None:
+        for finding in check_request(request):
+            name = finding.field.partition(".")[0]
+            if name in draft.wrong or (name == "prompt" and request.prompt is None):
+                continue
+            if finding.is_error:
+                draft.mistakes.append((finding.field, finding.message))
+            else:
+                self.warnings.add(self._column_of(finding.field, draft), finding.message, row=draft.number)
+
+    def _check_prompt(self, request: VideoRequest, draft: _Draft) -> None:
+        prompt = request.prompt
+        if prompt is not None:
+            if prompt.startswith(" ") and prompt.lstrip().startswith('"'):
+                message = "begins with a space and a quote, which are sent: is there a space behind a delimiter?"
+                self.warnings.add(self._column_of("prompt", draft), message, row=draft.number)
+            return
+        if "prompt" in draft.wrong:
+            return
+        spec = catalogue().get(request.model)
+        if (spec is not None and not spec.prompt_required) or (request.media and not self._catalogue_checks):
+            return
+        if "prompt" in self._places:
+            draft.refuse("prompt", "is empty: every row needs a prompt")
+        else:
+            self.rows_without_prompt += 1
+
+    def _load_image(self, text: str) -> str | LocalImage:
+        """`load_image`, each file looked at once."""
+        if len(text) > _LONGEST_CACHED:
+            return load_image(text, base=self._base)
+        if text not in self._images:
+            try:
+                self._images[text] = load_image(text, base=self._base)
+            except ValueError as error:
+                self._images[text] = error
+        found = self._images[text]
+        if isinstance(found, ValueError):
+            raise ValueError(str(found)) from found
+        return found
+
+    def _note(self, draft: _Draft, row_id: str | None) -> None:
+        """Put the row's mistakes down in the order of the columns; those of the run's settings once for all rows."""
+        found: list[Problem] = []
+        for name, message in draft.mistakes:
+            key, inner = self._source_of(name, draft)
+            column = self._name_of(key)
+            text = f"{inner}: {message}" if inner else message
+            if key in self._defaults and key not in draft.of_row:
+                self.of_defaults.add(column, f"{text} (set for the whole run)", row=draft.number)
+            else:
+                found.append(Problem(text, draft.number, column, row_id))
+        self.problems += sorted(found, key=lambda problem: self._order.get(problem.column, len(self._order)))
+
+    def _column_of(self, name: str, draft: _Draft) -> str:
+        return self._name_of(self._source_of(name, draft)[0])
+
+    def _name_of(self, key: str) -> str:
+        """A parameter's column in the table's own spelling."""
+        return self._columns[self._places[key]] if key in self._places else key
+
+    def _source_of(self, name: str, draft: _Draft) -> tuple[str, str]:
+        """The understood column that a parameter such as "media.frame_images.0" came from, and the place in it."""
+        top, _, place = name.partition(".")
+        if top != "media":
+            return top, place
+        column = draft.media.column_of(place)
+        return column, place if column == "media" else ""
+
+
+def _validated(values: dict[str, object], draft: _Draft) -> VideoRequest | None:
+    """The request; if parts are wrong, they are noted and it is one of what is left (for further checks)."""
+    try:
+        return VideoRequest.model_validate({"model": _SOME_MODEL, **values})
+    except ValidationError as error:
+        for name, message in problems_of(error):
+            draft.mistakes.append((name, message))
+            draft.wrong.add(name.partition(".")[0])
+    rest = {name: value for name, value in values.items() if name not in draft.wrong}
+    try:
+        return VideoRequest.model_validate({"model": _SOME_MODEL, **rest})
+    except ValidationError:
+        return None
+
+
+def _count(draft: _Draft) -> int:
+    value = draft.given.get("count", 1)
+    number = as_number(value)
+    if number is None or number != int(number) or not 1 <= number <= MOST_TAKES:
+        draft.refuse("count", f"{shown(value)} is not a number of takes: a whole number, 1 to {MOST_TAKES}")
+        return 1
+    return int(number)
+
+
+def _price_usd(draft: _Draft) -> float | None:
+    value = draft.given.get("price_usd")
+    if value is None:
+        return None
+    number = as_number(value)
+    if number is None or number < 0:
+        draft.refuse("price_usd", f"{shown(value)} is not a price of one take in dollars, such as 0.28")
+        return None
+    return float(number)

@@ -1,0 +1,194 @@
+"""At the command line: exit codes, what is said, and that nothing is sent where nothing may be."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+from prefect_together.cli.flow_script import serialized, shell_run
+from prefect_together.request.form import VideoParameters
+from repository import MISTAKES
+from shell import in_shell
+from table_of_prompts import FLOWS, KEY, MODEL, Desk, load_script, prompts, table_text
+
+CAT, HARBOUR = "A cat asleep on a drum", "A harbour at dawn"
+
+
+def said_by_shell(desk: Desk, *words: str) -> int:
+    """The exit code of `python flows/generate_videos.py WORDS`, run inside this process."""
+    flow = load_script(FLOWS / "generate_videos.py").generate_videos
+    with desk.prefect.used():
+        return shell_run(flow, [*words, "--output-dir", str(desk.output_dir), "--model", MODEL], local=None)
+
+
+def test_0_when_every_row_is_downloaded_and_it_says_where(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    code = said_by_shell(desk, prompts(CAT, HARBOUR))
+
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "2 downloaded of 2 rows, $0.56" in out
+    assert str(desk.output_dir / "index.html") in out
+    assert f"{desk.output_dir}/results.csv" in out
+
+
+def test_1_when_a_row_failed_and_the_row_is_named(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.api.fault("job-moderated", prompt=CAT)
+
+    code = said_by_shell(desk, prompts(CAT, HARBOUR))
+
+    said = capsys.readouterr()
+    assert code == 1
+    assert "1 downloaded, 1 failed of 2 rows, $0.28\n  row 2 (r1) failed: job" in said.out
+
+
+def test_many_failures_are_said_in_short_lines_counts_first(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    desk.api.fault("job-moderated", prompt=HARBOUR, count=None)
+
+    said_by_shell(desk, prompts(CAT, *(f"{HARBOUR}, take {number}" for number in range(5))))
+
+    counts, *lines = capsys.readouterr().out.splitlines()
+    said = [line for line in lines if str(desk.output_dir) not in line]
+    assert counts == "1 downloaded, 5 failed of 6 rows, $0.28"
+    assert [line.split(":")[0] for line in said if line.startswith("  row ")] == [
+        f"  row {number} (r{number - 1}) failed" for number in (3, 4, 5)
+    ]
+    assert "  and 2 more, in results.csv" in said
+    assert any(line.startswith("  5 rows the content was refused. Change the prompt") for line in said)
+    assert all(len(line) <= 120 for line in said)
+
+
+def test_1_when_a_row_is_still_generating_and_it_says_to_run_again(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.api.script("in_progress", prompt=CAT)
+
+    code = said_by_shell(desk, prompts(CAT), "--max-wait-minutes", "0.01")
+
+    assert code == 1
+    assert "1 row still generating. Later, run again with the same table and --output-dir" in capsys.readouterr().out
+
+
+def test_2_for_a_table_with_mistakes_and_each_of_them_is_named(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    with MISTAKES.open(newline="", encoding="utf-8") as file:
+        wrong = {number: row for number, row in enumerate(csv.DictReader(file), start=2) if row["note"] != "good"}
+    flow = load_script(FLOWS / "generate_videos.py").generate_videos
+
+    code = shell_run(flow, [str(MISTAKES), "--output-dir", str(desk.output_dir)], local=None)
+
+    err = capsys.readouterr().err
+    named = {int(number) for number in re.findall(r"^  row (\d+)", err, re.MULTILINE)}
+    assert code == 2
+    assert len(wrong) >= 20
+    assert named == set(wrong)
+    assert desk.api.requests == []
+    assert not (desk.output_dir / "videos").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("missing.csv",),
+        ("prompt\nA cat\n", "--max-in-flight", "0"),
+        ("prompt\nA cat\n", "--max-in-flight", "many"),
+        ("prompt\nA cat\n", "--budget-usd", "-1"),
+        ("prompt\nA cat\n", "--no-such-option"),
+        ("prompt\nA cat\n", "--output-format", "AVI"),
+        (),
+    ],
+)
+def test_2_for_a_setting_that_is_wrong(desk: Desk, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    code = said_by_shell(desk, *words)
+
+    said = capsys.readouterr()
+    assert code == 2
+    assert "Traceback" not in said.err + said.out
+    assert said.err.strip() or said.out.strip()
+    assert desk.api.requests == []
+
+
+def test_2_for_what_only_the_run_finds_wrong_and_its_reason(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    code = said_by_shell(desk, prompts(CAT), "--shards", "2", "--max-in-flight", "1")
+
+    assert code == 2
+    assert "1 jobs at once cannot be divided among 2 shards" in capsys.readouterr().err
+    assert desk.api.requests == []
+
+
+def test_a_dry_run_says_the_price_and_what_is_odd_and_sends_nothing(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = said_by_shell(desk, table_text([{"prompt": CAT}, {"prompt": CAT}]), "--dry-run", "--budget-usd", "3")
+
+    said = capsys.readouterr()
+    assert code == 0
+    assert re.search(r"2 rows, 1 videos?: estimated \$0\.28, budget \$3\.00; nothing was sent", said.out)
+    assert "warning: row 3: 1 row repeats an earlier row" in said.err
+    assert desk.api.requests == []
+
+
+def test_options_are_the_flows_own_parameters_and_the_apis(desk: Desk) -> None:
+    code = said_by_shell(desk, prompts(CAT), "--seed", "7", "--max-in-flight", "2", "--budget-usd", "1")
+
+    (body,) = [request.body for request in desk.api.requests if request.endpoint == "create"]
+    assert code == 0
+    assert body == {"model": MODEL, "prompt": CAT, "seed": 7}
+
+
+def test_the_server_gets_the_same_parameters_as_from_prefects_own_way() -> None:
+    flow = load_script(FLOWS / "generate_videos.py").generate_videos
+    given = {"prompts": "x.csv", "budget_usd": 1.5, "ledger": None, "parameters": VideoParameters(seconds="8", seed=3)}
+
+    assert serialized(given) == flow.serialize_parameters(given)
+
+
+def test_help_names_every_option_without_starting_anything(tmp_path: Path) -> None:
+    done = in_shell(tmp_path, "--help")
+
+    assert done.returncode == 0
+    for option in ("--output-dir", "--model", "--max-in-flight", "--budget-usd", "--sandbox", "--dry-run", "--seconds"):
+        assert option in done.stdout
+    assert not list((tmp_path / "prefect").glob("prefect*.*"))  # neither a database nor a server's log
+
+
+def test_no_key_is_said_at_once_with_the_ways_to_give_one(tmp_path: Path) -> None:
+    nobody_there = "http://127.0.0.1:9/api"
+
+    done = in_shell(tmp_path, prompts(CAT), "--model", MODEL, PREFECT_API_URL=nobody_there)
+
+    assert done.returncode == 2
+    assert all(way in done.stderr for way in ("TOGETHER_API_KEY", "credentials_block", "--sandbox", "nothing was sent"))
+    assert "Traceback" not in done.stderr
+    assert nobody_there not in done.stderr
+
+
+def test_a_run_in_a_process_of_its_own_leaves_no_stack_traces(desk: Desk, tmp_path: Path) -> None:
+    desk.api.fault("job-moderated", prompt=CAT)
+    desk.api.fault("drop-after", endpoint="create", prompt=HARBOUR)
+
+    done = in_shell(
+        tmp_path,
+        *(prompts(CAT, HARBOUR, "A paper boat"), "--model", MODEL, "--output-dir", str(desk.output_dir)),
+        PREFECT_API_URL=desk.prefect.api_url,
+        TOGETHER_API_KEY=KEY,
+        TOGETHER_BASE_URL=desk.api.base_url,
+    )
+
+    assert done.returncode == 1
+    assert "1 downloaded, 1 failed, 1 in doubt of 3 rows" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "Prefect's UI while this runs" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_without_an_api_url_a_run_starts_a_server_and_prints_where_its_ui_is(tmp_path: Path) -> None:
+    done = in_shell(tmp_path, prompts(CAT), "--model", MODEL, "--sandbox", "--sandbox-speed", "20")
+
+    assert done.returncode == 0, done.stderr
+    assert "Prefect's UI while this runs: http://127.0.0.1:" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert (tmp_path / "out" / "videos" / "r1.mp4").stat().st_size > 10_000
+    assert (tmp_path / "prefect" / "prefect.db").is_file()

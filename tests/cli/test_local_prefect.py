@@ -1,0 +1,308 @@
+"""Local runs are clean: which server is used, how signals end a run, what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_together.cli.local_prefect import LocalPrefect, api_is_configured
+from prefect_together.errors import NotConfigured
+from prefect_together.execution.signals import Stopped, until_stopped
+
+SCRIPT = """
+if __name__ == "__main__":
+    from prefect_together.cli.local_prefect import prepare_local_prefect
+    LOCAL = prepare_local_prefect()
+import asyncio, os, sys, urllib.request
+from prefect import flow, task
+from prefect.states import Cancelled
+from prefect_together.cli.live_display import shell_console
+from prefect_together.prefect_internals import plain_task_lines
+from prefect_together.cli.local_prefect import run_script
+from prefect_together.flows.signals import Stopped, until_stopped
+
+@task
+async def step(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+async def rows(count: int, seconds: float) -> None:
+    print("body", flush=True)
+    await asyncio.gather(*(step(seconds) for _ in range(count)))
+
+@flow
+async def example(count: int, seconds: float):
+    plain_task_lines()
+    shell_console()
+    try:
+        await until_stopped(rows(count, seconds))
+    except Stopped as stop:
+        return Cancelled(message=str(stop), data=stop.exit_code)
+    return 0
+
+def main() -> int:
+    if LOCAL is not None:
+        LOCAL.wait_until_ready()
+        print("ui", LOCAL.ui_url, flush=True)
+        page = urllib.request.Request(LOCAL.ui_url + "/runs", headers={"Accept": "text/html"})
+        print("page", urllib.request.urlopen(page).read(15), flush=True)
+    count, seconds = int(sys.argv[1]), float(sys.argv[2])
+
+    async def run() -> int:
+        state = await example(count, seconds, return_state=True)
+        return await state.aresult(raise_on_failure=False)
+
+    return asyncio.run(run())
+
+if __name__ == "__main__":
+    run_script(main, local=LOCAL)
+"""
+
+PROBE = """
+from prefect_together.cli.local_prefect import prepare_local_prefect
+import json, os, sys
+local = prepare_local_prefect()
+print(json.dumps([local is None, "prefect" in sys.modules, {k: v for k, v in os.environ.items() if "PREFECT" in k}]))
+"""
+
+
+def environment(home: Path, **extra: str) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "HOME": str(home), "PREFECT_HOME": str(home / "prefect"), **extra}
+
+
+def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    script = home / "example_flow.py"
+    script.write_text(SCRIPT)
+    return subprocess.Popen(
+        [sys.executable, str(script), *arguments],
+        env=environment(home),
+        cwd=home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def recorded(home: Path, query: str) -> list[tuple[Any, ...]]:
+    import sqlite3
+
+    connection = sqlite3.connect(home / "prefect" / "prefect.db")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def servers_of(home: Path) -> list[int]:
+    import psutil
+
+    found: list[int] = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "prefect_together.cli.local_server" in " ".join(process.info["cmdline"] or []):
+            try:
+                if process.environ().get("PREFECT_HOME") == str(home / "prefect"):
+                    found.append(process.pid)
+            except psutil.Error:
+                continue
+    return found
+
+
+def wait_until_no_server(home: Path, seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while servers_of(home):
+        assert time.monotonic() < deadline, "the local server is still there"
+        time.sleep(0.1)
+
+
+def test_no_api_url_is_found_in_an_empty_home(tmp_path: Path) -> None:
+    assert not api_is_configured({"PREFECT_HOME": str(tmp_path)}, tmp_path)
+
+
+def test_an_api_url_in_the_environment_is_found(tmp_path: Path) -> None:
+    assert api_is_configured({"PREFECT_HOME": str(tmp_path), "PREFECT_API_URL": "http://x/api"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (".env", "PREFECT_API_URL=http://x/api\n"),
+        ("prefect.toml", '[api]\nurl = "http://x/api"\n'),
+        ("pyproject.toml", '[tool.prefect.api]\nurl = "http://x/api"\n'),
+        ("profiles.toml", 'active = "mine"\n[profiles.mine]\nPREFECT_API_URL = "http://x/api"\n'),
+    ],
+)
+def test_an_api_url_in_a_file_that_prefect_reads_is_found(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+
+    assert api_is_configured({"PREFECT_HOME": str(tmp_path)}, tmp_path)
+
+
+def test_only_the_active_profile_counts(tmp_path: Path) -> None:
+    (tmp_path / "profiles.toml").write_text(
+        'active = "here"\n[profiles.here]\n[profiles.there]\nPREFECT_API_URL = "http://x/api"\n'
+    )
+    home = {"PREFECT_HOME": str(tmp_path)}
+
+    assert not api_is_configured(home, tmp_path)
+    assert api_is_configured({**home, "PREFECT_PROFILE": "there"}, tmp_path)
+
+
+def test_a_broken_settings_file_is_left_to_prefect_to_complain_about(tmp_path: Path) -> None:
+    (tmp_path / "profiles.toml").write_text("[[[")
+
+    assert not api_is_configured({"PREFECT_HOME": str(tmp_path)}, tmp_path)
+
+
+def probe(home: Path, *arguments: str, **extra: str) -> tuple[bool, bool, dict[str, str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *arguments],
+        env=environment(home, **extra),
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return tuple(json.loads(done.stdout))
+
+
+def test_with_an_api_url_set_nothing_is_changed(tmp_path: Path) -> None:
+    nothing, prefect_imported, variables = probe(tmp_path, PREFECT_API_URL="http://127.0.0.1:1/api")
+
+    assert nothing
+    assert not prefect_imported
+    assert variables == {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+
+
+def test_no_server_is_started_for_help_but_analytics_are_off(tmp_path: Path) -> None:
+    nothing, _, variables = probe(tmp_path, "--help")
+
+    assert nothing
+    assert variables["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert "PREFECT_API_URL" not in variables
+    assert not (tmp_path / "prefect").exists()
+
+
+def test_a_server_that_cannot_start_is_said_with_its_log(tmp_path: Path) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = int(closed.getsockname()[1])
+    with subprocess.Popen([sys.executable, "-c", ""], stdin=subprocess.PIPE) as process:
+        local = LocalPrefect(port=port, process=process, log_path=tmp_path / "server.log")
+
+        with pytest.raises(NotConfigured, match=r"server\.log"):
+            local.wait_until_ready(timeout_seconds=5)
+
+        local.close(wait_seconds=5)
+    assert not local.wait_at_exit
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_cancels_the_work_lets_it_clean_up_and_raises_stopped(
+    number: signal.Signals, exit_code: int
+) -> None:
+    before = signal.getsignal(number)
+    seen: list[str] = []
+
+    async def work() -> None:
+        try:
+            signal.raise_signal(number)
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            seen.append("cleaned up")
+
+    with pytest.raises(Stopped) as stopped:
+        await until_stopped(work())
+
+    assert seen == ["cleaned up"]
+    assert stopped.value.exit_code == exit_code
+    assert signal.getsignal(number) is before
+
+
+async def test_work_that_ends_gives_its_result() -> None:
+    async def work() -> int:
+        return 7
+
+    assert await until_stopped(work()) == 7
+
+
+async def test_a_cancel_from_outside_stays_a_cancel() -> None:
+    waiting = asyncio.Event()
+
+    async def work() -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(until_stopped(work()))
+    await waiting.wait()
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_local_run_shows_its_ui_ends_cleanly_and_leaves_complete_records(tmp_path: Path) -> None:
+    process = start(tmp_path, "100", "0.1")
+
+    out, err = process.communicate(timeout=120)
+
+    assert process.returncode == 0, err
+    assert "page b'<!DOCTYPE html>'" in out
+    assert "http://127.0.0.1:" in err.split("View at ")[1]
+    assert "Traceback" not in err
+    assert "Task run" not in err
+    assert recorded(tmp_path, "select state_type, count(*) from task_run group by 1") == [("COMPLETED", 100)]
+    assert recorded(tmp_path, "select count(*) from task_run_state") == [(300,)]
+    assert servers_of(tmp_path) == []
+    assert "Traceback" not in (tmp_path / "prefect" / "prefect-together-server.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_a_signal_ends_the_run_cancelled_and_without_a_trace(tmp_path: Path, number: signal.Signals, said: str) -> None:
+    process = start(tmp_path, "50", "60")
+    assert process.stdout is not None
+    while "body" not in process.stdout.readline():
+        pass
+
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)  # left to itself the engine tries again for longer
+    wait_until_no_server(tmp_path)
+
+    assert process.returncode == 128 + number
+    assert "Traceback" not in err
+    assert "Crash" not in err
+    assert recorded(
+        tmp_path, "select r.state_type, s.message from flow_run r join flow_run_state s on s.id = r.state_id"
+    ) == [("CANCELLED", f"stopped by {said}")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_server_does_not_outlive_a_killed_run(tmp_path: Path) -> None:
+    process = start(tmp_path, "20", "60")
+    assert process.stdout is not None
+    while "body" not in (line := process.stdout.readline()):
+        if line.startswith("ui "):
+            url = line.split()[1]
+            assert urllib.request.urlopen(f"{url}/api/health", timeout=10).status == 200  # noqa: S310  our own server
+
+    process.kill()
+    process.communicate(timeout=30)
+
+    wait_until_no_server(tmp_path)

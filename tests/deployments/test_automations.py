@@ -1,0 +1,60 @@
+"""What the notifications of deployments/automations.py say, rendered by the Prefect server's own templates."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+from prefect.client.schemas.objects import FlowRun
+from prefect.server.events.jinja_filters import all_filters
+from prefect.server.utilities.user_templates import register_user_template_filters, render_user_template
+from prefect.states import Crashed
+
+from prefect_together.errors import AccountBlocked
+from prefect_together.execution.events import ACCOUNT_BLOCKED, run_events
+from prefect_together.results.outcome import RunOutcome
+from prefect_together.results.results import RowResult, TakeResult, totals
+from repository import ROOT
+from table_of_prompts import MODEL, load_script
+
+AUTOMATIONS: Any = load_script(ROOT / "deployments" / "automations.py")
+FLOW = SimpleNamespace(name="generate-videos")
+
+
+def rendered(template: str, **context: Any) -> str:
+    register_user_template_filters(all_filters)  # as the server does before its first notification
+    return asyncio.run(render_user_template(template, {"flow": FLOW, **context}))
+
+
+def test_a_state_without_a_message_leaves_its_line_empty() -> None:
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), name="denim-turtle", state=Crashed())
+
+    said = rendered(AUTOMATIONS.STATE_BODY, flow_run=run)
+
+    assert said.splitlines()[0] == "generate-videos / denim-turtle is Crashed."
+    assert "None" not in said
+    assert "Failed to render" not in said
+
+
+def test_a_blocked_account_is_told_in_one_sentence_with_its_reason_and_rows() -> None:
+    error = str(AccountBlocked(402, "credits_exhausted", "Credit limit exceeded, please add credits."))
+    take = TakeResult(
+        row_id="cat", status="refused", model=MODEL, parameters={}, estimate_usd=0.28, error=error, attempts=1
+    )
+    row = RowResult(number=2, cells={}, takes=(take,))
+    outcome = RunOutcome((row,), totals((row,)), "out", "out/index.html")
+
+    ((name, payload),) = run_events(outcome)
+    said = rendered(
+        AUTOMATIONS.EVENT_BODY,
+        flow_run=FlowRun(id=uuid4(), flow_id=uuid4(), name="denim-turtle"),
+        event=SimpleNamespace(payload=payload),
+    )
+
+    assert name == ACCOUNT_BLOCKED
+    assert "the account is blocked: 1 row not sent; " in said.splitlines()[0]
+    assert said.splitlines()[0].endswith("Credit limit exceeded, please add credits.")
+    assert "Rows: cat\nOutput: out" in said
+    assert "None" not in said

@@ -1,0 +1,228 @@
+"""Each of the three tasks alone, in somebody's own small flow: no session, no ledger, no table."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.context import FlowRunContext
+
+from prefect_together.api.jobs import VideoJob
+from prefect_together.clips.download import DownloadedClip
+from prefect_together.credentials import TogetherCredentials
+from prefect_together.errors import (
+    AccountBlocked,
+    BadParameter,
+    ClipTooLarge,
+    JobFailed,
+    JobTimedOut,
+    NotConfigured,
+    SubmissionInDoubt,
+)
+from prefect_together.execution.tasks import create_video, download_video, forget_results, wait_for_video
+from prefect_together.request.request import VideoRequest
+from table_of_prompts import KEY, MODEL, Desk
+
+REQUEST = VideoRequest(model=MODEL, prompt="A paper boat in the rain")
+
+
+def in_own_flow(desk: Desk, body: Callable[[], Awaitable[Any]]) -> Any:
+    """What `body` returns inside a flow that knows nothing of this package's own."""
+
+    @flow(name="somebodys-own", persist_result=False)
+    async def own() -> Any:
+        return await body()
+
+    return desk.prefect.run(own)
+
+
+def a_minute_ago() -> float:
+    """For jobs that are done at once: their first look is then due."""
+    return time.time() - 60
+
+
+def test_create_wait_and_download_make_a_clip(desk: Desk, tmp_path: Path) -> None:
+    async def body() -> tuple[VideoJob, VideoJob, DownloadedClip]:
+        job = await create_video(REQUEST)
+        done = await wait_for_video(job, submitted_at=a_minute_ago())
+        return job, done, await download_video(done, tmp_path / "boat.mp4")
+
+    job, done, clip = in_own_flow(desk, body)
+
+    assert done.id == job.id
+    assert done.cost_usd == 0.28
+    assert clip.path.read_bytes()[4:8] == b"ftyp"
+    assert clip.size_bytes == clip.path.stat().st_size
+    assert desk.api.accepted() == 1
+
+
+def test_a_job_is_taken_up_by_its_id_alone(desk: Desk, tmp_path: Path) -> None:
+    async def create() -> VideoJob:
+        return await create_video(REQUEST)
+
+    job_id = in_own_flow(desk, create).id
+
+    async def collect() -> tuple[VideoJob, DownloadedClip]:
+        done = await wait_for_video(job_id, submitted_at=a_minute_ago())
+        return done, await download_video(job_id, str(tmp_path / "boat.mp4"))
+
+    done, clip = in_own_flow(desk, collect)
+
+    assert done.is_completed
+    assert clip.media.duration_seconds
+    assert desk.api.calls("create") == 1
+
+
+def test_a_key_comes_from_a_saved_block_given_by_name(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOGETHER_API_KEY")
+    monkeypatch.delenv("TOGETHER_BASE_URL")
+    block = TogetherCredentials.model_validate({"api_key": "key-of-the-block", "base_url": desk.api.base_url})
+
+    async def body() -> DownloadedClip:
+        await block.asave("team-video", overwrite=True)
+        job = await create_video(REQUEST, credentials_block="team-video")
+        done = await wait_for_video(job, submitted_at=a_minute_ago(), credentials_block="team-video")
+        return await download_video(done, tmp_path / "boat.mp4", credentials_block="team-video")
+
+    clip = in_own_flow(desk, body)
+
+    keys = {one.headers.get("authorization") for one in desk.api.requests if one.endpoint in ("create", "retrieve")}
+    assert clip.path.is_file()
+    assert keys == {"Bearer key-of-the-block"}
+
+
+def test_without_a_key_nothing_is_sent_and_the_ways_to_give_one_are_named(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TOGETHER_API_KEY")
+
+    async def body() -> VideoJob:
+        return await create_video(REQUEST)
+
+    with pytest.raises(NotConfigured, match=r"TOGETHER_API_KEY.*credentials_block"):
+        in_own_flow(desk, body)
+
+    assert desk.api.requests == []
+
+
+@pytest.mark.parametrize(
+    "fault", ["500", *(pytest.param(name, marks=pytest.mark.slow) for name in ("500-after", "drop-after", "html"))]
+)
+def test_a_create_call_of_unknown_outcome_is_made_exactly_once(desk: Desk, fault: str) -> None:
+    desk.api.fault(fault, endpoint="create", count=None)
+
+    async def body() -> VideoJob:
+        return await create_video(REQUEST)
+
+    with pytest.raises(SubmissionInDoubt, match=r"possibly billed, \$0\.28"):
+        in_own_flow(desk, body)
+
+    assert desk.api.calls("create") == 1
+
+
+@pytest.mark.parametrize(("fault", "error"), [("400", BadParameter), ("402", AccountBlocked)])
+def test_a_refusal_is_raised_as_what_it_is(desk: Desk, fault: str, error: type[Exception]) -> None:
+    desk.api.fault(fault, endpoint="create", count=None)
+
+    async def body() -> VideoJob:
+        return await create_video(REQUEST)
+
+    with pytest.raises(error):
+        in_own_flow(desk, body)
+
+    assert desk.api.calls("create") == 1
+
+
+def test_a_failed_job_is_raised_with_its_class_and_not_polled_again(desk: Desk) -> None:
+    desk.api.script("failed", code="InvalidParameter", message="fps out of range")
+
+    async def body() -> VideoJob:
+        return await wait_for_video(await create_video(REQUEST), submitted_at=a_minute_ago())
+
+    with pytest.raises(JobFailed, match="fps out of range") as caught:
+        in_own_flow(desk, body)
+
+    assert caught.value.failure_class == "bad_parameter"
+    assert desk.api.calls("retrieve") == 1
+
+
+def test_a_wait_past_its_deadline_names_the_job_which_goes_on(desk: Desk) -> None:
+    desk.api.script("in_progress", prompt="boat")
+
+    async def body() -> VideoJob:
+        job = await create_video(REQUEST)
+        return await wait_for_video(job, submitted_at=a_minute_ago(), max_wait_minutes=0)
+
+    with pytest.raises(JobTimedOut) as caught:
+        in_own_flow(desk, body)
+
+    assert caught.value.job_id == desk.api.jobs()[0]["id"]
+    assert caught.value.last_status == "in_progress"
+
+
+def test_a_download_that_is_cut_goes_on_and_uses_no_second_job(desk: Desk, tmp_path: Path) -> None:
+    desk.api.fault("cut", endpoint="download", count=1)
+
+    async def body() -> DownloadedClip:
+        done = await wait_for_video(await create_video(REQUEST), submitted_at=a_minute_ago())
+        return await download_video(done, tmp_path / "boat.mp4")
+
+    clip = in_own_flow(desk, body)
+
+    assert clip.path.is_file()
+    assert (desk.api.calls("create"), desk.api.calls("download")) == (1, 2)
+
+
+def test_a_clip_above_the_limit_is_not_asked_for_again(desk: Desk, tmp_path: Path) -> None:
+    async def body() -> DownloadedClip:
+        done = await wait_for_video(await create_video(REQUEST), submitted_at=a_minute_ago())
+        return await download_video(done, tmp_path / "boat.mp4", max_bytes=100)
+
+    with pytest.raises(ClipTooLarge):
+        in_own_flow(desk, body)
+
+    assert desk.api.calls("download") == 1
+    assert list(tmp_path.glob("boat*")) == []
+
+
+def test_prefect_repeats_downloads_only() -> None:
+    assert (create_video.retries, wait_for_video.retries, download_video.retries) == (0, 0, 2)
+
+
+def test_many_rows_of_an_own_flow_run_side_by_side(desk: Desk, tmp_path: Path) -> None:
+    requests = [VideoRequest(model=MODEL, prompt=f"{REQUEST.prompt}, take {take}") for take in range(4)]
+
+    async def one(number: int, request: VideoRequest) -> DownloadedClip:
+        job = await create_video(request, row=f"take {number}")
+        done = await wait_for_video(job, row=f"take {number}", submitted_at=a_minute_ago())
+        return await download_video(done, tmp_path / f"{number}.mp4", row=f"take {number}")
+
+    async def body() -> list[DownloadedClip]:
+        return await asyncio.gather(*(one(number, request) for number, request in enumerate(requests)))
+
+    clips = in_own_flow(desk, body)
+
+    assert [clip.path.name for clip in clips] == ["0.mp4", "1.mp4", "2.mp4", "3.mp4"]
+    assert KEY not in repr(clips)
+
+
+def test_a_flow_of_many_rows_can_let_go_of_what_prefect_keeps_of_each_result(desk: Desk) -> None:
+    async def body() -> tuple[int, int]:
+        context = FlowRunContext.get()
+        assert context is not None
+        await create_video(REQUEST)
+        kept = len(context.run_results)
+        forget_results()
+        return kept, len(context.run_results)
+
+    kept, left = in_own_flow(desk, body)
+
+    assert kept > 0
+    assert left == 0

@@ -1,0 +1,113 @@
+"""The summary of a run as Prefect's UI shows it: pictures, money by model, and what to do about what is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clip_files import make_clip
+from prefect_together.clips.store import LocalStore
+from prefect_together.errors import BudgetReached, CanaryFailed, FailureClass, ServiceStuck
+from prefect_together.flows.prefect_ui import Shown, posters_of, summary_markdown
+from prefect_together.results.outcome import RunOutcome, advice
+from prefect_together.results.results import RowResult, Status, TakeResult, totals
+
+
+def row(number: int, status: Status = "downloaded", **fields: object) -> RowResult:
+    is_there = status == "downloaded"
+    values: dict[str, object] = {
+        "row_id": f"film-{number}",
+        "status": status,
+        "model": "model/one",
+        "parameters": {},
+        "file": f"videos/film-{number}.mp4" if is_there else None,
+        "cost_usd": 0.30 if is_there else None,
+        "estimate_usd": 0.25,
+    }
+    take = TakeResult(**(values | fields))  # pyright: ignore[reportArgumentType]
+    return RowResult(number=number, cells={}, takes=(take,))
+
+
+def outcome(*rows: RowResult, place: str = "/films") -> RunOutcome:
+    return RunOutcome(rows, totals(rows), place, f"{place}/index.html")
+
+
+@pytest.mark.parametrize(
+    ("status", "failure_class", "error", "said"),
+    [
+        ("failed", "moderation", "job x failed", "Change the prompt"),
+        ("failed", "bad_parameter", "refused with HTTP 400", "The error names it"),
+        ("failed", "upstream", "job x failed", "`retry_failed`"),
+        ("failed", "cancelled", "job x failed", "`retry_failed`"),
+        ("failed", "not_found", "job x is unknown", "right key"),
+        ("failed", "download", "paid, but not downloaded", "Nothing is bought again"),
+        ("failed", None, "an older ledger's words", "`retry_failed`"),
+        ("in_doubt", None, "possibly billed", "`resubmit_in_doubt`"),
+        ("refused", None, str(BudgetReached(1.0, 0.9, 0.28)), "Raise `budget_usd`"),
+        ("refused", None, str(BudgetReached(1.0, 0.9, None)), "`price_usd`"),
+        ("refused", None, str(CanaryFailed("model/one", "film-1", "moderated")), "without `canary`"),
+        ("refused", None, str(ServiceStuck(20)), "Later, run again"),
+        ("refused", None, "refused with HTTP 402: no credits", "the credits on together.ai"),
+        ("submitted", None, None, "nothing is bought again"),
+        ("planned", None, None, "To go on"),
+    ],
+)
+def test_each_way_of_failing_has_what_to_do(
+    status: Status, failure_class: FailureClass | None, error: str | None, said: str
+) -> None:
+    (found,) = advice([row(2), row(3, status, failure_class=failure_class, error=error)])
+
+    assert said in found.to_do
+    assert [one.number for one in found.rows] == [3]
+    assert found.estimate_usd == 0.25
+
+
+def test_nothing_is_advised_when_all_is_there() -> None:
+    assert advice([row(2), row(3)]) == []
+
+
+def test_the_summary_has_charges_against_estimates_and_the_cap() -> None:
+    text = summary_markdown(outcome(row(2), row(3)), Shown(budget_usd=5.0, run_seconds=75.0))
+
+    assert "**$0.60** charged in 1 min 15 s; estimated $0.50 for all 2 videos, cap $5.00" in text
+    assert "| model/one | 2 | 2 | $0.60 | $0.50 | +20% |  |" in text
+    assert "What to do" not in text
+
+
+def test_the_rows_of_a_failure_are_named_with_their_errors_as_text() -> None:
+    rows = [row(number, "failed", failure_class="upstream", error="a | <b>bad</b> end") for number in range(2, 32)]
+
+    text = summary_markdown(outcome(*rows), Shown())
+
+    assert "### 30 rows, $7.50: the provider failed, twice" in text
+    assert "- row 2, **film-2**: a \\| &lt;b&gt;bad&lt;/b&gt; end" in text
+    assert "- 10 more, in results.csv" in text
+
+
+def test_a_clip_has_its_picture_and_a_path_is_no_link_while_a_url_is() -> None:
+    here = summary_markdown(outcome(row(2)), Shown(posters={"videos/film-2.mp4": b"jpeg"}))
+    there = summary_markdown(
+        outcome(row(2, file_url="https://films.example/film-2.mp4"), place="https://films.example"),
+        Shown(posters={"videos/film-2.mp4": b"jpeg"}),
+    )
+
+    picture = "![film-2](data:image/jpeg;base64,anBlZw==)"
+    assert f"| {picture} |\n| film-2, $0.30 |" in here
+    assert "`/films/index.html`" in here
+    assert f"[{picture}](https://films.example/film-2.mp4)" in there
+    assert "[https://films.example/index.html](https://films.example/index.html)" in there
+
+
+async def test_posters_are_of_the_first_clips_small_and_none_of_a_clip_that_is_broken_or_gone(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for number in range(2, 20):
+        (tmp_path / "videos" / f"film-{number}.mp4").write_bytes(make_clip())
+    (tmp_path / "videos" / "film-3.mp4").write_bytes(b"not a clip")
+    (tmp_path / "videos" / "film-4.mp4").unlink()
+
+    found = await posters_of([row(number) for number in range(2, 20)], LocalStore(tmp_path))
+
+    assert list(found) == [f"videos/film-{number}.mp4" for number in (2, *range(5, 14))]
+    assert all(jpeg.startswith(b"\xff\xd8") for jpeg in found.values())
+    assert sum(map(len, found.values())) < 150_000

@@ -1,0 +1,174 @@
+"""From rows to videos: identity, duplicates, takes, prices, names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from prefect_together.errors import Problem
+from prefect_together.request.request import VideoRequest
+from prefect_together.table.plan import Plan, make_plan
+from prefect_together.table.rows import PromptTable, TableRow
+
+MODEL = "minimax/video-01-director"
+
+
+def row(
+    number: int,
+    prompt: str = "a cat",
+    *,
+    row_id: str | None = None,
+    count: int = 1,
+    price_usd: float | None = None,
+    **parameters: Any,
+) -> TableRow:
+    request = VideoRequest.model_validate({"model": MODEL, "prompt": prompt} | parameters)
+    return TableRow(number=number, row_id=row_id, count=count, price_usd=price_usd, request=request, cells={})
+
+
+def plan_of(*rows: TableRow, warnings: tuple[Problem, ...] = ()) -> Plan:
+    return make_plan(PromptTable("prompts.csv", ("prompt",), rows, warnings))
+
+
+# Identity
+
+
+def test_a_row_without_an_id_is_known_again_wherever_it_stands() -> None:
+    before = plan_of(row(2), row(3, "a dog"))
+    after = plan_of(row(2, "a bird"), row(3, "a dog"), row(4))
+
+    assert before.rows[0].keys == after.rows[2].keys
+    assert before.rows[1].keys == after.rows[1].keys
+
+
+def test_a_changed_request_is_other_work_under_the_same_id() -> None:
+    before = plan_of(row(2, row_id="cat"))
+    after = plan_of(row(2, row_id="cat", seed=7))
+
+    assert before.rows[0].row_id == after.rows[0].row_id == "cat"
+    assert before.rows[0].keys != after.rows[0].keys
+
+
+def test_the_price_and_other_columns_are_no_part_of_the_work() -> None:
+    assert plan_of(row(2)).rows[0].keys == plan_of(row(9, price_usd=0.5)).rows[0].keys
+
+
+def test_ids_are_kept_verbatim() -> None:
+    plan = plan_of(row(2, row_id="007"), row(3, row_id="7"))
+
+    assert [each.row_id for each in plan.rows] == ["007", "7"]
+    assert len(plan.videos) == 2
+
+
+# Duplicates and takes
+
+
+def test_identical_rows_without_ids_share_one_video_and_a_warning_counts_them() -> None:
+    plan = plan_of(row(2), row(3, "a dog"), row(4), row(5))
+
+    assert len(plan.videos) == 2
+    assert plan.rows[0].keys == plan.rows[2].keys == plan.rows[3].keys
+    assert [each.shared_with for each in plan.rows] == [None, None, 2, 2]
+    [warning] = plan.warnings
+    assert warning.message.startswith("2 rows repeat an earlier row and share its video")
+    assert warning.row == 4
+
+
+def test_one_repeated_row_is_said_in_the_singular() -> None:
+    [warning] = plan_of(row(2), row(3)).warnings
+
+    assert warning.message.startswith("1 row repeats an earlier row and shares its video")
+
+
+def test_rows_with_ids_of_their_own_are_their_own_work() -> None:
+    plan = plan_of(row(2, row_id="first"), row(3, row_id="second"), row(4))
+
+    assert len(plan.videos) == 3
+    assert plan.warnings == ()
+
+
+def test_count_asks_for_several_takes() -> None:
+    plan = plan_of(row(2, row_id="cat", count=3))
+
+    assert [plan.videos[key].take for key in plan.rows[0].keys] == [1, 2, 3]
+    assert plan.warnings == ()
+    assert len({plan.videos[key].file_stems[0] for key in plan.rows[0].keys}) == 3
+
+
+def test_a_raised_count_keeps_the_takes_that_there_are() -> None:
+    before, after = plan_of(row(2, count=1)), plan_of(row(2, count=3))
+
+    assert after.rows[0].keys[:1] == before.rows[0].keys
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 3), (3, 1)])
+def test_a_repeated_row_with_another_count_shares_what_both_ask_for(first: int, second: int) -> None:
+    plan = plan_of(row(2, count=first), row(3, count=second))
+
+    assert len(plan.videos) == 3
+    assert len(plan.warnings) == 1
+
+
+def test_the_warnings_of_the_table_come_first() -> None:
+    warning = Problem("column cost is not understood")
+
+    plan = plan_of(row(2), row(3), warnings=(warning,))
+
+    assert plan.warnings[0] == warning
+    assert len(plan.warnings) == 2
+
+
+# Prices
+
+
+def test_a_price_of_the_row_beats_the_catalogue() -> None:
+    plan = plan_of(row(2, price_usd=0.5, count=2))
+
+    assert (plan.low_usd, plan.high_usd, plan.unknown_prices) == (1.0, 1.0, 0)
+
+
+def test_a_price_of_nothing_is_a_known_price() -> None:
+    assert plan_of(row(2, price_usd=0.0)).unknown_prices == 0
+
+
+def test_the_catalogue_gives_a_low_and_a_high_reading() -> None:
+    [video] = plan_of(row(2)).videos.values()
+
+    assert video.low_usd is not None
+    assert video.estimate_usd is not None
+    assert 0 < video.low_usd <= video.estimate_usd
+
+
+def test_unknown_prices_are_counted() -> None:
+    plan = plan_of(row(2, model="acme/unheard-of", count=2), row(3))
+
+    assert plan.unknown_prices == 2
+    assert plan.high_usd > 0
+
+
+def test_a_shared_video_is_priced_once() -> None:
+    assert plan_of(row(2), row(3)).high_usd == plan_of(row(2)).high_usd
+
+
+# Names
+
+
+def test_the_last_name_of_a_video_is_its_own_whatever_the_others_are_called() -> None:
+    plan = plan_of(row(2, row_id="cat"), row(3, row_id="CAT"), row(4, row_id="cat", seed=1))
+
+    last = [video.file_stems[-1].casefold() for video in plan.videos.values()]
+    assert len(set(last)) == 3
+
+
+@pytest.mark.parametrize(("output_format", "extension"), [(None, ".mp4"), ("MP4", ".mp4"), ("WEBM", ".webm")])
+def test_the_extension_is_that_of_the_format(output_format: str | None, extension: str) -> None:
+    [video] = plan_of(row(2, output_format=output_format)).videos.values()
+
+    assert video.extension == extension
+
+
+def test_an_empty_plan_costs_nothing() -> None:
+    plan = plan_of()
+
+    assert (plan.high_usd, plan.low_usd, plan.unknown_prices, dict(plan.videos)) == (0, 0, 0, {})
