@@ -16,15 +16,16 @@ import pytest
 from av.video.frame import VideoFrame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFont
+from PIL import Image, ImageChops, ImageFont, ImageStat
 
 from prefect_together.clips.inspection import inspect_clip
 from prefect_together.sandbox import Sandbox
-from prefect_together.sandbox.drawing import draw_clip, readable, wrap
+from prefect_together.sandbox.drawing import SCENE_SHARE, draw_clip, readable, strip_top, wrap
 from prefect_together.sandbox.encoding import encode_clip
 from prefect_together.sandbox.jobs import ClipPlan
 from prefect_together.sandbox.models import facts_of
 from prefect_together.sandbox.plans import plan_clip
+from prefect_together.sandbox.scenes import kind_of, scene_of
 from prefect_together.sandbox.studio import Studio
 
 MODEL = "minimax/video-01-director"
@@ -101,12 +102,45 @@ def test_two_clips_of_a_size_differ_in_their_words_only(tmp_path: Path) -> None:
         assert _distance(upper[1], lower[1]) < 1
 
 
-def test_the_mark_moves_and_the_words_stay(tmp_path: Path) -> None:
-    frames = frames_of(made(tmp_path, SMALL))
+@pytest.mark.parametrize(
+    ("prompt", "kind"),
+    [
+        ("A fishing harbour at dawn", "sea"),
+        ("a paper boat in heavy rain", "rain"),
+        ("a red fox in the snow", "snow"),
+        ("A mountain road at sunset", "hills"),
+        ("a rocket among stars", "night"),
+        ("A cat asleep on a drum", "lights"),
+    ],
+)
+def test_the_words_of_a_prompt_choose_its_scene(prompt: str, kind: str) -> None:
+    assert draw_clip(SMALL, prompt=prompt, model=MODEL).scene == scene_of(prompt, 320, 115)
+    assert kind_of(prompt) == kind
 
-    start, middle = _halves(frames[0]), _halves(frames[6])
-    assert _distance(start[0], middle[0]) < 1
-    assert _distance(start[1], middle[1]) > 5
+
+@pytest.mark.parametrize("plan", [ClipPlan(640, 368, 2, 12), ClipPlan(368, 640, 2, 12)])
+@pytest.mark.parametrize("prompt", ["harbour", "rain", "snow", "mountain", "stars", "lamp"])
+def test_the_scene_moves_and_all_below_it_stays_in_every_clip_of_its_kind(
+    tmp_path: Path, plan: ClipPlan, prompt: str
+) -> None:
+    """Its moving frames are encoded once for all clips: with other words and colours they must fit as well."""
+    made(tmp_path, plan, prompt=prompt)
+
+    frames = frames_of(made(tmp_path, plan, prompt=f"{prompt} again, in some other words and other colours"))
+
+    scene = scene_of(prompt, plan.width, round(strip_top(plan.height) * SCENE_SHARE))
+    assert scene is not None
+    first, middle = (_image(frames[number]) for number in (0, 11))
+    assert _difference(first, middle, (0, 0, plan.width, scene.ground)) > 0.1
+    assert _difference(first, middle, (0, scene.ground, plan.width, strip_top(plan.height))) < 0.1
+
+
+def test_the_mark_moves_and_the_words_stay(tmp_path: Path) -> None:
+    frames = frames_of(made(tmp_path, ClipPlan(320, 90, 1.0, 12)))  # too low for a scene
+
+    first, later = (_image(frame) for frame in (frames[0], frames[6]))
+    assert _difference(first, later, (0, 0, 320, 48)) < 1
+    assert _difference(first, later, (0, 48, 320, 90)) > 5
 
 
 def test_a_keyframe_becomes_the_ground_of_the_clip(tmp_path: Path) -> None:
@@ -301,6 +335,12 @@ async def test_a_clip_that_cannot_be_written_is_a_problem_of_that_clip_only(tmp_
 
 def _image(frame: VideoFrame) -> Image.Image:
     return cast("Image.Image", frame.to_image())  # pyright: ignore[reportUnknownMemberType]
+
+
+def _difference(one: Image.Image, other: Image.Image, box: tuple[int, int, int, int]) -> float:
+    """How far the colours of a part of two pictures are apart, on average."""
+    pixels = ImageStat.Stat(ImageChops.difference(one.crop(box), other.crop(box))).mean
+    return sum(pixels) / len(pixels)
 
 
 def _halves(frame: VideoFrame) -> tuple[list[int], list[int]]:

@@ -1,12 +1,12 @@
-"""The picture of a clip: its prompt, wrapped and legible, on a flat ground or on the keyframe sent. No encoding."""
+"""The first frame of a clip: a scene above its prompt, or its prompt over the keyframe sent. No encoding."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import colorsys
-import hashlib
 import io
+import random
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,11 +15,14 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from prefect_together.sandbox.jobs import ClipPlan
+from prefect_together.sandbox.scenes import Scene, scene_of
 
 STRIP_ROWS = 32
 """The least height of the strip at the foot, which shows only the moving mark."""
 
-GROUND = 40
+GROUND = 30
+SCENE_SHARE = 0.72
+"""Of the picture above the strip: below it are the words."""
 STRIP = 20
 _MAX_IMAGE_PIXELS = 40_000_000
 _FONT_FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "/Library/Fonts", "/System/Library/Fonts")
@@ -36,20 +39,26 @@ class Planes:
     luma: bytes
     blue: bytes
     red: bytes
+    scene: Scene | None = None
 
 
 def draw_clip(plan: ClipPlan, *, prompt: str, model: str, keyframe: str | None = None) -> Planes:
-    """Draw the still part of a clip. `keyframe` is bare base64 or a data URI; what does not decode is left out."""
+    """Draw the first frame of a clip: a scene above the prompt, or the prompt over the keyframe.
+
+    `keyframe` is bare base64 or a data URI; what does not decode is left out.
+    """
     picture = _background(plan, keyframe)
+    scene = None if picture else scene_of(prompt, plan.width, round(strip_top(plan.height) * SCENE_SHARE))
     if picture is None:
-        luma, tint = Image.new("L", (plan.width, plan.height), GROUND), _tint(model)
-        quarter = (plan.width // 2) * (plan.height // 2)
-        blue, red = bytes([tint[0]]) * quarter, bytes([tint[1]]) * quarter
+        luma = Image.new("L", (plan.width, plan.height), GROUND)
+        if scene is not None:
+            luma.paste(scene.still(), (0, 0))
+        blue, red = _colours(plan, scene, prompt)
     else:
         luma, small_blue, small_red = picture
         blue, red = small_blue.tobytes(), small_red.tobytes()
-    _write(luma, plan, prompt=prompt, model=model, dim=picture is not None)
-    return Planes(luma.tobytes(), _grey_strip(blue, plan), _grey_strip(red, plan))
+    _write(luma, plan, prompt=prompt, model=model, top=scene.end if scene else 0, dim=picture is not None)
+    return Planes(luma.tobytes(), _grey_strip(blue, plan), _grey_strip(red, plan), scene)
 
 
 def strip_top(height: int) -> int:
@@ -107,31 +116,33 @@ def _pieces(word: str, font: AnyFont, width: float) -> list[str]:
     return [*pieces, piece]
 
 
-def _write(luma: Image.Image, plan: ClipPlan, *, prompt: str, model: str, dim: bool) -> None:
-    """Write the prompt, and a line on the clip at the foot. `dim` darkens what is behind the words."""
+def _write(luma: Image.Image, plan: ClipPlan, *, prompt: str, model: str, top: int, dim: bool) -> None:
+    """Write the prompt below row `top`, and a line on the clip at the foot. `dim` darkens what is behind the words."""
     draw = ImageDraw.Draw(luma)
     width, foot_top = plan.width, strip_top(plan.height)
     margin = max(4, min(width, plan.height) // 16)
-    font, line_height, lines = _set(readable(prompt) or "(no prompt)", plan, margin)
+    font, line_height, lines = _set(readable(prompt) or "(no prompt)", plan, top, margin)
     small_size = max(8, min(line_height // 3, width // 32))
     foot_at = foot_top - margin // 2 - round(small_size * 1.4)
     if dim:
         _darken(luma, (0, 0, width, margin * 2 + line_height * len(lines)))
         _darken(luma, (0, foot_at - small_size // 2, width, foot_top))
     for number, line in enumerate(lines):
-        draw.text((margin, margin + number * line_height), line, font=font, fill=228)
+        draw.text((margin, top + margin * (0.5 if top else 1) + number * line_height), line, font=font, fill=228)
     foot = f"{readable(model)}   {width}x{plan.height}   {plan.seconds:g} s   {plan.fps} fps"
     draw.text((margin, foot_at), foot, font=_font(small_size, eastern=False), fill=170)
     draw.rectangle((0, foot_top, width, plan.height), fill=STRIP)
 
 
-def _set(text: str, plan: ClipPlan, margin: int) -> tuple[AnyFont, int, list[str]]:
+def _set(text: str, plan: ClipPlan, top: int, margin: int) -> tuple[AnyFont, int, list[str]]:
     """Font, line height and lines of a text: as large as fits, cut short where even the smallest does not."""
-    largest = max(10, min(plan.width, plan.height) // 14)
+    largest = max(10, min(plan.width, plan.height) // (18 if top else 14))
     best: tuple[AnyFont, int, list[str]] | None = None
     for size in (largest, max(9, largest * 2 // 3), max(8, largest // 2), max(8, largest // 3)):
         font, line_height = _font(size, eastern=_is_eastern(text)), round(size * 1.35)
-        max_lines = max(1, (strip_top(plan.height) - 2 * margin) // line_height - 2)
+        foot = round(line_height * 0.6) + margin // 2
+        room = strip_top(plan.height) - top - foot - (margin // 2 if top else 2 * margin)
+        max_lines = max(1, room // line_height)
         best = font, line_height, wrap(text, font, plan.width - 2 * margin, max_lines)
         if not (best[2] and best[2][-1].endswith("…")):
             break
@@ -165,11 +176,45 @@ def _background(plan: ClipPlan, keyframe: str | None) -> tuple[Image.Image, Imag
     return luma, blue.resize(half, Image.Resampling.BOX), red.resize(half, Image.Resampling.BOX)
 
 
-def _tint(model: str) -> tuple[int, int]:
-    """A ground colour for each model: chroma (blue, red) of a hue from its name."""
-    hue = hashlib.sha256(model.encode(errors="replace")).digest()[0] / 256
-    r, g, b = colorsys.hsv_to_rgb(hue, 0.75, 0.36)
-    return round(128 + 255 * (b - g) * 0.4), round(128 + 255 * (r - g) * 0.4)
+def _colours(plan: ClipPlan, scene: Scene | None, prompt: str) -> tuple[bytes, bytes]:
+    """The two colour planes: the sky's colour, and another where the scene has land or water, and below it.
+
+    Even in each row of what moves. Which colours, says the prompt.
+    """
+    noise = random.Random(prompt.encode(errors="replace"))
+    sky, (hue, strength) = noise.choice(_PALETTES[scene.kind if scene else "lights"])
+    size = plan.width // 2, plan.height // 2
+    land = Image.new("L", size, 255)
+    if scene is not None:
+        mask = scene.land().resize((size[0], scene.end // 2), Image.Resampling.NEAREST)
+        land.paste(mask, (0, 0))
+    planes: list[bytes] = []
+    for of_sky, of_land, of_words in zip(
+        _chroma(*sky), _chroma(hue, strength), _chroma(hue, strength / 2), strict=True
+    ):
+        plane = land.point([of_sky if value < 128 else of_land for value in range(256)])
+        below = scene.end // 2 if scene else 0
+        plane.paste(of_words, (0, below, *size))
+        planes.append(plane.tobytes())
+    return planes[0], planes[1]
+
+
+Colour = tuple[float, float]
+"""Hue in degrees and strength from 0 (grey) to 1."""
+
+_PALETTES: dict[str, tuple[tuple[Colour, Colour], ...]] = {
+    "rain": (((215, 0.35), (225, 0.3)), ((190, 0.3), (200, 0.3)), ((265, 0.3), (280, 0.3))),
+    "snow": (((205, 0.4), (210, 0.15)), ((330, 0.25), (220, 0.2)), ((180, 0.3), (195, 0.15))),
+    "sea": (((28, 0.75), (200, 0.6)), ((205, 0.6), (210, 0.7)), ((340, 0.55), (240, 0.5)), ((48, 0.6), (175, 0.6))),
+    "night": (((235, 0.6), (250, 0.4)), ((265, 0.6), (230, 0.5)), ((215, 0.6), (215, 0.4))),
+    "hills": (((35, 0.75), (110, 0.5)), ((205, 0.6), (130, 0.6)), ((345, 0.55), (265, 0.5)), ((195, 0.5), (40, 0.5))),
+    "lights": (((30, 0.6), (20, 0.5)), ((320, 0.5), (290, 0.5)), ((185, 0.5), (210, 0.5)), ((260, 0.6), (280, 0.5))),
+}
+
+
+def _chroma(hue: float, strength: float) -> tuple[int, int]:
+    r, g, b = colorsys.hsv_to_rgb(hue / 360, strength, 0.6)
+    return round(128 + 255 * (-0.169 * r - 0.331 * g + 0.5 * b)), round(128 + 255 * (0.5 * r - 0.419 * g - 0.081 * b))
 
 
 def _is_eastern(text: str) -> bool:

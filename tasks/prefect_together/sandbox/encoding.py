@@ -1,9 +1,9 @@
 """Pictures and a tone into a playable MP4 or WebM, at little processor time. No text, no jobs.
 
-The clip is a still picture with a mark that runs along its foot, in loops that all show the same packets. An MP4's
-still picture is encoded for each clip, its moving frames once for each size and rate: they touch only the foot, which
-is the same in every clip (constant quantiser, no deblocking, no arithmetic coding: nothing else carries over).
-VP8 adapts its probabilities, so a WebM's loop is encoded whole.
+The clip is a picture whose scene moves in loops that all show the same packets. An MP4's picture is encoded for each
+clip, its moving frames once for each size, rate and kind of scene: they touch only the scene and the mark at the foot,
+whose brightness is the same in all of them (constant quantiser, no deblocking, no arithmetic coding: nothing else
+carries over). VP8 adapts its probabilities, so a WebM's loop is encoded whole.
 """
 
 from __future__ import annotations
@@ -25,16 +25,18 @@ from av.packet import Packet
 from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+from PIL import Image
 
 from prefect_together.sandbox.drawing import STRIP, Planes, strip_top
 from prefect_together.sandbox.jobs import ClipPlan
+from prefect_together.sandbox.scenes import Scene
 
 LOOP_SECONDS = 5.0
 WEBM_LOOP_SECONDS = 1.0
 SAMPLE_RATE = 48_000
 MARK_ROWS = range(16, 32)
 MARK_LUMA = 200
-LOOPS_KEPT = 16
+LOOPS_KEPT = 24
 TONE_PACKETS = 24
 _GLOBAL_HEADER = 1 << 22
 _H264 = {
@@ -52,7 +54,7 @@ _VP8 = {
     "qmax": "48",
 }
 
-_moving: OrderedDict[tuple[int, int, int, int], list[bytes]] = OrderedDict()
+_moving: OrderedDict[tuple[int, int, int, int, str], list[bytes]] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,15 @@ def _loop_packets(stream: VideoStream, plan: ClipPlan, planes: Planes) -> list[b
     length = min(plan.frames, max(1, round(seconds * plan.fps)))
     frame = _frame(plan, planes)
     first = _encode(stream, frame, 0)
-    key = (plan.width, plan.height, plan.fps, length)
+    key = (plan.width, plan.height, plan.fps, length, planes.scene.kind if planes.scene else "")
     moving = None if plan.webm else _moving.get(key)
     if moving is None:
         moving = list[bytes]()
+        still = planes.scene.still() if planes.scene else None
         for number in range(1, length):
             _move_mark(frame, plan, (number - 1) / length, number / length)
+            if planes.scene is not None and still is not None:
+                _put_rows(frame, _moved(planes.scene, still, number / length), planes.scene.ground)
             moving.append(_encode(stream, frame, number))
         if not plan.webm:
             _moving[key] = moving
@@ -146,6 +151,20 @@ def _frame(plan: ClipPlan, planes: Planes) -> VideoFrame:
         plane.update(filled.ljust(plane.buffer_size, b"\0"))
     _paint(frame, plan, 0.0, MARK_LUMA)
     return frame
+
+
+def _moved(scene: Scene, still: Image.Image, phase: float) -> bytes:
+    picture = still.copy()
+    scene.draw_movers(picture, phase)
+    return picture.tobytes()
+
+
+def _put_rows(frame: VideoFrame, luma: bytes, rows: int) -> None:
+    """Replace the uppermost rows of the picture's brightness."""
+    plane = frame.planes[0]
+    pixels, width = memoryview(plane).cast("B"), frame.width
+    for row in range(rows):
+        pixels[row * plane.line_size : row * plane.line_size + width] = luma[row * width : (row + 1) * width]
 
 
 def _move_mark(frame: VideoFrame, plan: ClipPlan, before: float, after: float) -> None:
