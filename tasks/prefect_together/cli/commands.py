@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
+from prefect_together.clips.store import redacted
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid, TogetherVideoError
 from prefect_together.request.form import VideoParameters
 from prefect_together.request.model_spec import Mode
@@ -178,6 +179,28 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
     asyncio.run(write_outputs(store, remembered, rows, summary))
     written = [store.uri(PAGE_FILE), store.uri(RESULTS_FILE)]
     command_tables.print_totals(totals(rows), written, is_sandbox=view.is_sandbox)
+    return 0
+
+
+@app.command
+def view(output_dir: str, *, port: int = 0) -> int:
+    """Serve the page and the clips of an output directory, local or remote, on this machine until Ctrl-C.
+
+    Args:
+        output_dir: The output directory of the runs, or its fsspec URL (s3://...).
+        port: Port on 127.0.0.1. Default: a free one.
+    """
+    from prefect_together.cli.page_server import serve_page
+    from prefect_together.clips.remote_store import open_store
+    from prefect_together.results.outputs import PAGE_FILE
+
+    store = open_store(output_dir)
+    if PAGE_FILE not in asyncio.run(store.sizes([PAGE_FILE])):
+        raise SettingsInvalid([Problem(f"no {PAGE_FILE} in {redacted(output_dir)}: no run has been made into it")])
+    try:
+        serve_page(store, port=port, on_start=lambda url: print(f"{url}  (Ctrl-C ends it)", flush=True))
+    except OSError as error:
+        raise SettingsInvalid([Problem(f"port {port} cannot be used: {error.strerror or error}")]) from error
     return 0
 
 

@@ -70,7 +70,7 @@ class FileSystem(Protocol):
 
     def put_file(self, lpath: str, rpath: str) -> None: ...
     def pipe_file(self, path: str, value: bytes) -> None: ...
-    def cat_file(self, path: str) -> bytes: ...
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes: ...
     def info(self, path: str) -> Mapping[str, Any]: ...
     def ls(self, path: str, detail: bool) -> Sequence[Mapping[str, Any]]: ...
     def mv(self, path1: str, path2: str) -> None: ...
@@ -159,6 +159,14 @@ class RemoteStore:
                 return self._fs.cat_file(self._key(name))
             except FileNotFoundError:
                 return None
+
+    async def read_part(self, name: str, start: int, stop: int) -> bytes:
+        """The bytes of a file from `start` up to `stop`. Raises OutputUnwritable when it cannot be read."""
+        return await in_thread(self._read_part, name, start, stop)
+
+    def _read_part(self, name: str, start: int, stop: int) -> bytes:
+        with self._errors(name):
+            return self._fs.cat_file(self._key(name), start=start, end=stop)
 
     async def exists(self, name: str) -> int | None:
         """The size of a file in bytes, None if there is none. Raises OutputUnwritable as `read_bytes` does."""

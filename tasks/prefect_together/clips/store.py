@@ -67,6 +67,10 @@ class OutputStore(Protocol):
         """The content of a file, None if there is none."""
         ...
 
+    async def read_part(self, name: str, start: int, stop: int) -> bytes:
+        """The bytes of a file from `start` up to `stop`. Raises FileNotFoundError if there is none."""
+        ...
+
     async def remove(self, name: str) -> None:
         """Take a file away; nothing happens if there is none, or if that is not allowed."""
         ...
@@ -163,6 +167,10 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    async def read_part(self, name: str, start: int, stop: int) -> bytes:
+        """The bytes of a file from `start` up to `stop`. Raises FileNotFoundError if there is none."""
+        return await in_thread(_read_part, self._path(name), start, stop)
+
     async def remove(self, name: str) -> None:
         """Take a file away, if it is there and that is allowed."""
         with suppress(OSError):
@@ -200,6 +208,12 @@ def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _read_part(path: Path, start: int, stop: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(stop - start)
 
 
 def _sizes(paths: Mapping[str, Path]) -> dict[str, int]:
