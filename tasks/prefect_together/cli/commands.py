@@ -183,6 +183,44 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
 
 
 @app.command
+def recover(
+    output_dir: str,
+    *,
+    model: str | None = None,
+    parameters: Annotated[VideoParameters | None, Parameter(name="*")] = None,
+    image_directory: str | None = None,
+) -> int:
+    """Rebuild the ledger of a local output directory from its results.csv and clips. Sends nothing.
+
+    Give the options of the lost run: a row is known again by what it asks for. What the ledger knows is left alone.
+
+    Args:
+        output_dir: The output directory of the runs.
+        model: Model for the rows that name none.
+        parameters: Parameters for the rows that do not set them.
+        image_directory: Where relative image paths start. Default: the output directory.
+    """
+    from prefect_together.clips.remote_store import open_store
+    from prefect_together.ledger.ledger import HERE, LEDGER_FILE, open_ledger
+    from prefect_together.results.outputs import RESULTS_FILE
+    from prefect_together.results.recovery import recover as recover_ledger
+    from prefect_together.table.prompt_table import TableToPlan
+
+    store = open_store(output_dir)
+    table = store.scratch / RESULTS_FILE
+    if not store.is_local or not table.is_file():
+        raise SettingsInvalid([Problem(f"no {RESULTS_FILE} in {redacted(output_dir)} on this machine")])
+    wanted = TableToPlan(str(table), model, parameters, False, image_directory).plan()
+
+    async def run() -> str:
+        async with open_ledger(str(store.scratch / LEDGER_FILE)) as ledger:
+            return (await recover_ledger(wanted, ledger, store, output_dir=HERE)).summary
+
+    print(asyncio.run(run()))
+    return 0
+
+
+@app.command
 def view(output_dir: str, *, port: int = 0) -> int:
     """Serve the page and the clips of an output directory, local or remote, on this machine until Ctrl-C.
 

@@ -1,0 +1,162 @@
+"""What is paid for and would be paid for again: work that the ledger does not know, and work under another id.
+
+A run asks before it sends anything. Reads the output directory and the ledger; changes neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+
+from prefect_together.clips.store import OutputStore
+from prefect_together.errors import Problem, SettingsInvalid
+from prefect_together.ledger.ledger import Ledger
+from prefect_together.ledger.records import VideoRecord
+from prefect_together.ledger.schema import State, attempts
+from prefect_together.results.outputs import RESULTS_FILE
+from prefect_together.results.text import counted, dollars
+from prefect_together.table.columns import RESULT_COLUMNS, unescape_cell
+from prefect_together.table.plan import Plan
+
+PAID_STATES = frozenset({State.SUBMITTING, State.SUBMITTED, State.COMPLETED, State.DOWNLOADED, State.IN_DOUBT})
+JOBS_AT_ONCE = 500
+NAMED_ROWS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PaidRow:
+    """A line of results.csv that says that something was sent: its number in the file (the header is 1) and outcome."""
+
+    number: int
+    status: str
+    job_ids: tuple[str, ...]
+    files: tuple[str, ...]
+    cost_usd: float | None
+    error: str
+
+
+async def paid_rows(store: OutputStore) -> list[PaidRow]:
+    """The lines of the directory's results.csv that were sent; [] if there is none, or it is somebody else's."""
+    content = await store.read_bytes(RESULTS_FILE)
+    if content is None:
+        return []
+    rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig", "replace"), newline=""))
+    if not set(RESULT_COLUMNS) <= set(rows.fieldnames or ()):
+        return []
+    found: list[PaidRow] = []
+    for number, row in enumerate(rows, start=2):
+        job_ids, files = (tuple(filter(None, unescape_cell(row[name] or "").split("|"))) for name in ("job_id", "file"))
+        if job_ids or _number(row["attempts"]):
+            found.append(PaidRow(number, row["status"], job_ids, files, _number(row["cost_usd"]), row["error"] or ""))
+    return found
+
+
+async def refuse_unknown_work(ledger: Ledger, store: OutputStore) -> None:
+    """Raises SettingsInvalid if the output directory shows paid work that the ledger does not know.
+
+    So it is where the ledger was deleted, emptied, replaced by an older copy, or named wrongly: everything would be
+    paid for again.
+    """
+    rows = await paid_rows(store)
+    unknown, is_new = await ledger.transaction(lambda connection: _unknown(connection, rows))
+    if unknown:
+        usd = sum(row.cost_usd or 0.0 for row in unknown)
+        raise SettingsInvalid(
+            [
+                Problem(
+                    f"{counted(len(unknown), 'row')} of {store.uri(RESULTS_FILE)} ({dollars(usd)} paid) have jobs that"
+                    f" the ledger {ledger.url} does not know, and would be paid for again. Put the right ledger back,"
+                    " or rebuild it with `prefect-together recover`, or start a new one with new_ledger",
+                    column="ledger",
+                )
+            ]
+        )
+    clips = await asyncio.to_thread(_clips, store.scratch / "videos") if is_new and store.is_local else []
+    if clips:
+        raise SettingsInvalid(
+            [
+                Problem(
+                    f"{store.uri('videos')} has {counted(len(clips), 'clip')} ({clips[0]} ...), and the ledger"
+                    f" {ledger.url} is new: whatever is paid for there would be paid for again. Put the right ledger"
+                    " back, choose another output directory, or start a new ledger with new_ledger",
+                    column="ledger",
+                )
+            ]
+        )
+
+
+def _unknown(connection: Connection, rows: Sequence[PaidRow]) -> tuple[list[PaidRow], bool]:
+    """The rows of whose work the ledger knows nothing, and whether it has never sent anything."""
+    is_new = connection.execute(select(attempts.c.video_key).limit(1)).first() is None
+    if is_new:
+        return list(rows), True
+    wanted = [job_id for row in rows for job_id in row.job_ids]
+    known: set[str] = set()
+    for start in range(0, len(wanted), JOBS_AT_ONCE):
+        chunk = wanted[start : start + JOBS_AT_ONCE]
+        known |= set(connection.scalars(select(attempts.c.job_id).where(attempts.c.job_id.in_(chunk))))
+    return [row for row in rows if not known.issuperset(row.job_ids)], False
+
+
+@dataclass(frozen=True, slots=True)
+class PaidUnderAnotherId:
+    """A video that would be sent, and the record of one that asks for exactly the same and is paid for."""
+
+    row: int
+    row_id: str
+    record: VideoRecord
+    estimate_usd: float | None
+
+
+def paid_under_other_ids(
+    plan: Plan, records: Mapping[str, VideoRecord], *, output_dir: str
+) -> list[PaidUnderAnotherId]:
+    """Videos of the plan that are new by their id alone. `records` are those of the whole ledger, by key.
+
+    That is so when an id column was added, removed or changed between two runs: rows with ids of their own are work of
+    their own. A record that the plan still has is not counted, and each record once.
+    """
+    paid: dict[str, list[VideoRecord]] = {}
+    for key, record in records.items():
+        if key not in plan.videos and record.state in PAID_STATES and record.output_dir == output_dir:
+            paid.setdefault(record.fingerprint, []).append(record)
+    number_of = {key: row.number for row in reversed(plan.rows) for key in row.keys}
+    found: list[PaidUnderAnotherId] = []
+    for key, video in plan.videos.items():
+        record = records.get(key)
+        if (record is None or record.jobs == 0) and paid.get(video.fingerprint):
+            twin = paid[video.fingerprint].pop(0)
+            found.append(PaidUnderAnotherId(number_of[key], video.row_id, twin, video.estimate_usd))
+    return found
+
+
+def rebuy_problem(found: Sequence[PaidUnderAnotherId]) -> Problem:
+    """What is wrong with a plan that would pay again for these."""
+    usd = sum(one.estimate_usd or 0.0 for one in found)
+    named = "; ".join(f"row {one.row} ({one.row_id}) is {one.record.row_id}" for one in found[:NAMED_ROWS])
+    more = f"; and {len(found) - NAMED_ROWS:,} more" if len(found) > NAMED_ROWS else ""
+    states = Counter(one.record.state.value.replace("_", " ") for one in found)
+    there = ", ".join(f"{count:,} {state}" for state, count in states.items())
+    return Problem(
+        f"{counted(len(found), 'video')} would be paid for again, up to {dollars(usd)}: the same prompt and parameters"
+        f" are there under another id ({there}): {named}{more}. Give the rows their ids back, or pay again with rebuy",
+        column="id",
+    )
+
+
+def _clips(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*") if path.suffix in (".mp4", ".webm"))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None

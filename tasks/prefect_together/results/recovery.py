@@ -1,0 +1,156 @@
+"""Rebuilds a lost ledger from what a run left: results.csv, read as the table that it is, and the clips beside it.
+
+What they prove is entered and nothing else: a clip on disk is downloaded, a job id can be collected, a row in doubt
+stays in doubt. Sends nothing, and leaves alone what the ledger knows already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av.error
+from sqlalchemy import Connection, insert, update
+
+from prefect_together.clips.inspection import inspect_clip
+from prefect_together.clips.store import OutputStore
+from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.errors import ClipInvalid
+from prefect_together.ledger.ledger import Ledger
+from prefect_together.ledger.schema import Outcome, State, attempts, money, to_micro, videos
+from prefect_together.results.already_paid import PaidRow, paid_rows
+from prefect_together.results.text import state_counts
+from prefect_together.table.plan import Plan, PlannedVideo
+
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What was entered: videos by state, the dollars they cost or may have cost, rows that matched nothing."""
+
+    states: Mapping[str, int]
+    committed_usd: float
+    unmatched_rows: tuple[int, ...]
+
+    @property
+    def summary(self) -> str:
+        """Like `recovered 12 downloaded, 1 in doubt: $3.64 committed`."""
+        if not self.states and not self.unmatched_rows:
+            return "nothing to recover: the ledger knows all that results.csv and the clips show"
+        left = f"; {len(self.unmatched_rows):,} rows of results.csv could not be used" if self.unmatched_rows else ""
+        return f"recovered {state_counts(self.states)}: ${self.committed_usd:,.2f} committed{left}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """One video as it is proved: its state, and the columns that go with it."""
+
+    video: PlannedVideo
+    state: State
+    job_id: str | None
+    cost_usd: float | None
+    values: Mapping[str, Any]
+
+
+async def recover(plan: Plan, ledger: Ledger, store: OutputStore, *, output_dir: str) -> Recovered:
+    """Enter into the ledger what results.csv and the clips of a local output directory prove of the plan's videos.
+
+    `plan` is that of the directory's results.csv, made with the options of the lost run. Raises OutputUnwritable if
+    the directory cannot be read.
+    """
+    rows = {row.number: row for row in await paid_rows(store)}
+    records = await ledger.plan(list(plan.videos.values()), output_dir=output_dir)
+    found: list[_Found] = []
+    unmatched: list[int] = []
+    for planned in plan.rows:
+        row = rows.get(planned.number)
+        if row is None or planned.shared_with is not None:
+            continue
+        fresh = [plan.videos[key] for key in planned.keys if records[key].attempts == 0]
+        if proved := await asyncio.to_thread(_prove, fresh, row, store):
+            found += proved
+        elif fresh:
+            unmatched.append(row.number)
+    committed = await ledger.transaction(lambda connection: _enter(connection, found))
+    return Recovered(Counter(one.state.value for one in found), committed, tuple(unmatched))
+
+
+def _prove(fresh: Sequence[PlannedVideo], row: PaidRow, store: OutputStore) -> list[_Found]:
+    """What a line of results.csv proves of its videos: files by their names, job ids in the order of the takes."""
+    job_ids = dict(zip((video.key for video in fresh), row.job_ids, strict=False))
+    cost_usd = None if row.cost_usd is None or not job_ids else row.cost_usd / len(job_ids)
+    found: list[_Found] = []
+    for video in fresh:
+        job_id = job_ids.get(video.key)
+        file = next((name for name in row.files if Path(name).stem in video.file_stems), None)
+        clip = _clip(store.scratch / file) if file and store.is_local else None
+        if file and clip:
+            found.append(_Found(video, State.DOWNLOADED, job_id, cost_usd, {"file": file, **clip}))
+        elif job_id and row.status == "failed":
+            found.append(_Found(video, State.FAILED, job_id, cost_usd, {"error": row.error}))
+        elif job_id:
+            found.append(_Found(video, State.SUBMITTED, job_id, cost_usd, {}))
+        elif row.status == "in_doubt":
+            found.append(_Found(video, State.IN_DOUBT, None, None, {"error": row.error}))
+    return found
+
+
+def _clip(path: Path) -> dict[str, Any] | None:
+    """Size, digest and facts of a clip; None if it is not there or not whole."""
+    digest = hashlib.sha256()
+    try:
+        facts = inspect_clip(path)
+        with path.open("rb") as file:
+            while piece := file.read(READ_BYTES):
+                digest.update(piece)
+    except (OSError, ClipInvalid, av.error.FFmpegError):
+        return None
+    return {
+        "size_bytes": path.stat().st_size,
+        "sha256": digest.hexdigest(),
+        "clip": json.dumps(facts.as_dict()),
+    }
+
+
+def _enter(connection: Connection, found: Sequence[_Found]) -> float:
+    """Write the videos, an attempt for each and the money; the dollars that are committed by it."""
+    now, committed = SYSTEM_CLOCK.time(), 0
+    for one in found:
+        estimate, cost = to_micro(one.video.estimate_usd), to_micro(one.cost_usd)
+        connection.execute(
+            update(videos)
+            .where(videos.c.video_key == one.video.key)
+            .values(
+                state=one.state,
+                attempts=1,
+                jobs=1,
+                job_id=one.job_id,
+                estimate_micro_usd=estimate,
+                cost_micro_usd=cost,
+                submitted_at=now,
+                **one.values,
+            )
+        )
+        connection.execute(
+            insert(attempts).values(
+                video_key=one.video.key,
+                attempt=1,
+                outcome=Outcome.IN_DOUBT if one.state == State.IN_DOUBT else Outcome.ACCEPTED,
+                job_id=one.job_id,
+                reserved_micro_usd=estimate or 0,
+                cost_micro_usd=cost,
+                error=one.values.get("error"),
+                intent_at=now,
+                answered_at=now,
+            )
+        )
+        committed += cost if cost is not None else estimate or 0
+    connection.execute(update(money).values(committed_micro_usd=money.c.committed_micro_usd + committed))
+    return committed / 1e6

@@ -1,0 +1,203 @@
+"""What is paid for is seen before it is paid for again: a ledger that is lost, and rows under other ids."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from clip_files import make_clip
+from prefect_together.api.jobs import VideoJob
+from prefect_together.cli.commands import main
+from prefect_together.clips.remote_store import open_store
+from prefect_together.clips.store import OutputStore
+from prefect_together.errors import SettingsInvalid
+from prefect_together.ledger.ledger import HERE, LEDGER_FILE, Ledger, open_ledger
+from prefect_together.ledger.schema import State
+from prefect_together.results.already_paid import (
+    paid_rows,
+    paid_under_other_ids,
+    rebuy_problem,
+    refuse_unknown_work,
+)
+from prefect_together.results.outputs import RESULTS_FILE, PageSummary, row_results, write_outputs
+from prefect_together.results.recovery import recover
+from prefect_together.table.plan import Plan, make_plan
+from tables import DIRECTOR, read
+
+CLIP = make_clip()
+TABLE = "id,prompt\nboat,A paper boat\ncat,A cat asleep\ndawn,A harbour\nfox,A red fox\n"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> OutputStore:
+    return open_store(str(tmp_path))
+
+
+@asynccontextmanager
+async def ledger_in(store: OutputStore) -> AsyncGenerator[Ledger]:
+    async with open_ledger(str(store.scratch / LEDGER_FILE)) as ledger:
+        yield ledger
+
+
+async def send(ledger: Ledger, key: str, job_id: str | None) -> int:
+    """A create call; without an id its answer never came."""
+    await ledger.claim(key)
+    attempt = await ledger.intend(key, estimate_usd=0.28, budget_usd=None)
+    if job_id is None:
+        await ledger.in_doubt(key, attempt, "no answer")
+    else:
+        await ledger.accepted(key, attempt, VideoJob(job_id))
+    return attempt
+
+
+async def a_run(store: OutputStore, plan: Plan) -> None:
+    """A run that got boat downloaded, cat submitted and dawn in doubt, and never came to fox."""
+    await store.prepare()
+    boat, cat, dawn, _ = plan.videos
+    async with ledger_in(store) as ledger:
+        records = await ledger.plan(list(plan.videos.values()))
+        await send(ledger, boat, "job-boat")
+        done = VideoJob("job-boat", "completed", cost_usd=0.25)
+        await ledger.completed(boat, done, generation_seconds=90.0, polls=3)
+        (store.scratch / records[boat].file).write_bytes(CLIP)
+        await ledger.downloaded(boat, size_bytes=len(CLIP), sha256="x", clip={})
+        await send(ledger, cat, "job-cat")
+        await send(ledger, dawn, None)
+        records = await ledger.records()
+    await write_outputs(store, plan, row_results(plan, records, store), PageSummary())
+
+
+async def check(store: OutputStore) -> None:
+    async with ledger_in(store) as ledger:
+        await refuse_unknown_work(ledger, store)
+
+
+def lose_the_ledger(store: OutputStore) -> None:
+    for path in store.scratch.glob("ledger.db*"):
+        path.unlink()
+
+
+async def test_the_directorys_own_ledger_knows_its_work(store: OutputStore) -> None:
+    await a_run(store, make_plan(read(TABLE)))
+
+    await check(store)
+
+    assert [(row.number, row.status, row.job_ids) for row in await paid_rows(store)] == [
+        (2, "downloaded", ("job-boat",)),
+        (3, "submitted", ("job-cat",)),
+        (4, "in_doubt", ()),
+    ]
+
+
+async def test_an_empty_directory_is_a_new_one(store: OutputStore) -> None:
+    await store.prepare()
+
+    await check(store)
+
+
+@pytest.mark.parametrize("damage", ["deleted", "emptied", "header only"])
+async def test_a_lost_ledger_is_no_new_one(store: OutputStore, damage: str) -> None:
+    await a_run(store, make_plan(read(TABLE)))
+    lose_the_ledger(store)
+    if damage != "deleted":
+        (store.scratch / LEDGER_FILE).write_bytes(b"" if damage == "emptied" else bytes(0))
+
+    with pytest.raises(SettingsInvalid, match=r"3 rows of .*results.csv \(\$0.25 paid\) have jobs that the ledger"):
+        await check(store)
+
+
+async def test_clips_without_a_table_are_paid_work_too(store: OutputStore) -> None:
+    await a_run(store, make_plan(read(TABLE)))
+    lose_the_ledger(store)
+    (store.scratch / RESULTS_FILE).unlink()
+
+    with pytest.raises(SettingsInvalid, match=r"videos has 1 clip \(boat.mp4"):
+        await check(store)
+
+
+async def test_an_older_copy_of_the_ledger_is_seen_by_the_jobs_it_does_not_know(store: OutputStore) -> None:
+    plan = make_plan(read(TABLE))
+    await store.prepare()
+    async with ledger_in(store) as ledger:
+        await ledger.plan(list(plan.videos.values()))
+        await send(ledger, list(plan.videos)[3], "job-fox")
+    older = (store.scratch / LEDGER_FILE).read_bytes()
+    await a_run(store, plan)
+    (store.scratch / LEDGER_FILE).write_bytes(older)
+
+    with pytest.raises(SettingsInvalid, match="2 rows of"):
+        await check(store)
+
+
+async def test_what_results_and_clips_prove_is_recovered_and_not_sent_again(store: OutputStore) -> None:
+    plan = make_plan(read(TABLE))
+    await a_run(store, plan)
+    lose_the_ledger(store)
+
+    again = make_plan(read((store.scratch / RESULTS_FILE).read_text("utf-8-sig")))
+    async with ledger_in(store) as ledger:
+        recovered = await recover(again, ledger, store, output_dir=HERE)
+        records = await ledger.records()
+        await refuse_unknown_work(ledger, store)
+
+    states = {record.row_id: (record.state, record.job_id) for record in records.values()}
+    assert records.keys() == plan.videos.keys()
+    assert states == {
+        "boat": (State.DOWNLOADED, "job-boat"),
+        "cat": (State.SUBMITTED, "job-cat"),
+        "dawn": (State.IN_DOUBT, None),
+        "fox": (State.PLANNED, None),
+    }
+    boat = records[next(iter(plan.videos))]
+    assert (boat.file, boat.size_bytes, boat.cost_usd) == ("videos/boat.mp4", len(CLIP), 0.25)
+    assert recovered.committed_usd == pytest.approx(0.25 + 0.28 + 0.28)
+    assert recovered.summary == "recovered 1 downloaded, 1 submitted, 1 in doubt: $0.81 committed"
+
+
+def test_the_command_rebuilds_the_ledger(store: OutputStore, capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(a_run(store, make_plan(read(TABLE))))
+    lose_the_ledger(store)
+
+    assert main(["recover", str(store.scratch), "--model", DIRECTOR]) == 0
+    assert "recovered 1 downloaded, 1 submitted, 1 in doubt: $0.81 committed" in capsys.readouterr().out
+    assert main(["recover", str(store.scratch), "--model", DIRECTOR]) == 0
+    assert "nothing to recover" in capsys.readouterr().out
+    assert main(["recover", str(store.scratch / "videos")]) == 2
+
+
+async def test_a_clip_that_is_not_whole_is_collected_again(store: OutputStore) -> None:
+    plan = make_plan(read(TABLE))
+    await a_run(store, plan)
+    lose_the_ledger(store)
+    (store.scratch / "videos" / "boat.mp4").write_bytes(CLIP[:100])
+
+    async with ledger_in(store) as ledger:
+        await recover(plan, ledger, store, output_dir=HERE)
+        boat = (await ledger.records())[next(iter(plan.videos))]
+
+    assert (boat.state, boat.job_id) == (State.SUBMITTED, "job-boat")
+
+
+async def test_rows_that_lost_their_ids_are_the_paid_ones(store: OutputStore) -> None:
+    await a_run(store, make_plan(read(TABLE)))
+    without_ids = make_plan(read("prompt\nA paper boat\nA cat asleep\nA harbour\nA red fox\n"))
+
+    async with ledger_in(store) as ledger:
+        found = paid_under_other_ids(without_ids, await ledger.records(), output_dir=HERE)
+
+    assert [(one.row, one.record.row_id) for one in found] == [(2, "boat"), (3, "cat"), (4, "dawn")]
+    message = str(rebuy_problem(found))
+    assert "3 videos would be paid for again, up to $0.84" in message
+    assert "(1 downloaded, 1 submitted, 1 in doubt)" in message
+
+
+async def test_takes_and_rows_that_the_table_still_has_are_not_taken_for_others(store: OutputStore) -> None:
+    await a_run(store, make_plan(read(TABLE)))
+    more = make_plan(read(f"{TABLE}boat-2,A paper boat\n"))  # on purpose: an id of its own beside the first
+
+    async with ledger_in(store) as ledger:
+        assert paid_under_other_ids(more, await ledger.records(), output_dir=HERE) == []
