@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import kill_points
 from repository import FLOWS
 
 MODEL = "minimax/video-01-director"
@@ -188,6 +189,7 @@ def serve_orders() -> None:
             if pid == 0:
                 atexit.unregister(local.close_at_exit)
                 take_over(order)
+                kill_points.arm()
                 run_from_shell(flow, local=None)
             running[pid] = Path(order["log"])
             print(pid, flush=True)
