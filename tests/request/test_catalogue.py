@@ -6,15 +6,17 @@ import pytest
 
 from catalogue_examples import every_model_and_mode, example_request
 from prefect_together.request.catalogue import catalogue, check_request, estimate_usd, similar_models
+from prefect_together.request.form import listed_models
 from prefect_together.request.model_spec import Mode, ModelSpec
 from prefect_together.request.request import VideoRequest
 
 MODELS = list(catalogue())
+RETIRED = [spec for spec in catalogue().values() if spec.retired]
 
 
 def test_all_42_models_are_there_in_all_their_modes() -> None:
     assert len(catalogue()) == 42
-    assert len(every_model_and_mode()) == 80
+    assert sum(len(spec.modes) for spec in catalogue().values()) == 80
     assert sum(spec.listed for spec in catalogue().values()) == 30
 
 
@@ -55,38 +57,58 @@ def test_the_low_reading_of_a_price_is_never_above_the_high_one(model: str) -> N
         assert found.as_of in {"2026-10", "early 2026"}
 
 
-def test_an_unknown_model_is_a_warning_that_names_close_ones() -> None:
-    (finding,) = check_request(VideoRequest(model="minimax/hailuo-03", prompt="a cat"))
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("bytedance/seedance-2.5", "ByteDance/Seedance-2.5"),
+        ("vidu-q1", "vidu/vidu-q1"),
+        ("veo-3.1", "google/veo-3.1"),
+        ("veo3", "google/veo-3.0"),
+        ("google/kling-2.1-standard", "kwaivgI/kling-2.1-standard"),
+        ("vidu/vidu-q2x", "vidu/vidu-q1"),
+        ("minimax/hailuo-03", "minimax/hailuo-02"),
+        ("Kling", "kwaivgI/kling-2.1-standard"),
+        ("Wan2.7", "Wan-AI/wan2.7-t2v"),
+        ("openai/sora2", "openai/sora-2"),
+    ],
+)
+def test_a_mistyped_model_is_an_error_that_names_the_right_one_and_the_way_round_it(given: str, meant: str) -> None:
+    (finding,) = check_request(VideoRequest(model=given, prompt="a cat"))
 
-    assert (finding.field, finding.is_error) == ("model", False)
-    assert "is not in the catalogue" in finding.message
-    assert "minimax/hailuo-02" in finding.message
-
-
-def test_an_unknown_model_like_no_other_is_a_warning_too() -> None:
-    (finding,) = check_request(VideoRequest(model="acme/zzzzzzzz", prompt="a cat"))
-
-    assert not finding.is_error
-    assert "did you mean" not in finding.message
-
-
-def test_a_model_in_the_wrong_case_is_an_error_that_names_the_right_one() -> None:
-    (finding,) = check_request(VideoRequest(model="bytedance/seedance-2.5", prompt="a cat"))
-
-    assert finding.is_error
-    assert "did you mean ByteDance/Seedance-2.5?" in finding.message
-
-
-def test_a_model_without_its_organization_is_recognised() -> None:
-    assert similar_models("veo-3.1")[0] == "google/veo-3.1"
+    assert (finding.field, finding.is_error) == ("model", True)
+    assert meant in finding.message.partition("did you mean ")[2].partition("?")[0].split(" or ")
+    assert "--no-catalogue-checks" in finding.message
 
 
-@pytest.mark.parametrize("model", ["openai/sora-2", "openai/sora-2-pro", "google/veo-3.0"])
-def test_a_model_that_is_believed_dead_is_a_warning(model: str) -> None:
+@pytest.mark.parametrize("model", ["acme/zzzzzzzz", "tencent/hunyuan-video", "acme/video-model", "model"])
+def test_an_unknown_model_like_no_other_is_a_warning(model: str) -> None:
     (finding,) = check_request(VideoRequest(model=model, prompt="a cat"))
 
-    assert (finding.field, finding.is_error) == ("model", False)
-    assert "probably gone" in finding.message
+    assert not finding.is_error
+    assert "is sent unchecked, its price unknown" in finding.message
+    assert similar_models(model) == []
+
+
+@pytest.mark.parametrize("spec", RETIRED, ids=lambda spec: spec.id)
+def test_a_model_that_was_shut_down_is_an_error_that_names_its_successor(spec: ModelSpec) -> None:
+    (finding,) = check_request(VideoRequest(model=spec.id, prompt="a cat"))
+
+    assert (finding.field, finding.is_error) == ("model", True)
+    assert spec.retired
+    assert f"was shut down by {spec.retired.by} on {spec.retired.date}" in finding.message
+    assert f"use {spec.retired.successor}." in finding.message
+    assert catalogue()[spec.retired.successor].is_offered
+    assert spec.retired.date <= "2026-11-28"
+    assert spec.retired.source.startswith("https://")
+
+
+def test_veo_2_and_3_and_sora_2_are_shut_down_and_nothing_else() -> None:
+    assert {spec.id: spec.retired.date for spec in RETIRED if spec.retired} == {
+        **dict.fromkeys(("google/veo-2.0", "google/veo-3.0", "google/veo-3.0-audio"), "2026-06-30"),
+        **dict.fromkeys(("google/veo-3.0-fast", "google/veo-3.0-fast-audio"), "2026-06-30"),
+        **dict.fromkeys(("openai/sora-2", "openai/sora-2-pro"), "2026-09-24"),
+    }
+    assert not {spec.id for spec in RETIRED}.intersection(listed_models())
 
 
 def test_a_model_that_is_no_longer_listed_is_a_warning() -> None:

@@ -14,8 +14,8 @@ AUDIO_URL = "https://example.com/rain.mp3"
 
 
 def every_model_and_mode() -> list[tuple[str, Mode]]:
-    """(model id, mode) of everything the catalogue says can be made."""
-    return [(model, mode) for model, spec in catalogue().items() for mode in spec.modes]
+    """(model id, mode) of everything the catalogue says can be made today."""
+    return [(model, mode) for model, spec in catalogue().items() if spec.retired is None for mode in spec.modes]
 
 
 def example_request(model: str, mode: Mode) -> VideoRequest:

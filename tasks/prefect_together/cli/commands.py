@@ -58,6 +58,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def models(
     *,
     listed: bool = False,
+    retired: bool = False,
     mode: Mode | None = None,
     organization: str | None = None,
     max_price: float | None = None,
@@ -68,6 +69,7 @@ def models(
 
     Args:
         listed: Only what Together lists today.
+        retired: Also models that their makers have shut down.
         mode: Only models that can: t2v (text), i2v (first frame), ref (reference images), v2v, audio ...
         organization: Only this maker's, for example ByteDance.
         max_price: Only models of which one default clip costs at most so many dollars, by the high reading.
@@ -81,7 +83,9 @@ def models(
         found = model_listing.live_differences(asyncio.run(_live_models()))
         _print_json(asdict(found)) if as_json else command_tables.print_differences(found)
         return 0
-    chosen = model_listing.listed_models(listed=listed, mode=mode, organization=organization, max_price_usd=max_price)
+    chosen = model_listing.listed_models(
+        listed=listed, retired=retired, mode=mode, organization=organization, max_price_usd=max_price
+    )
     _print_json([model.as_dict() for model in chosen]) if as_json else command_tables.print_models(chosen)
     return 0
 

@@ -38,7 +38,8 @@ def print_models(models: Sequence[ListedModel]) -> None:
         spec = model.spec
         price = _range(model.price.low_usd, model.price.high_usd) if model.price else "unknown"
         seconds = str(spec.seconds) if spec.seconds else ""
-        _add(table, spec.id, "yes" if spec.listed else "no", ", ".join(spec.modes), seconds, model.sizes, price)
+        listed = f"shut down {spec.retired.date}" if spec.retired else "yes" if spec.listed else "no"
+        _add(table, spec.id, listed, ", ".join(spec.modes), seconds, model.sizes, price)
     _print(table)
     _print(f"{len(models)} models. Prices are published readings, low to high; what is billed is the service's word.")
 
@@ -198,21 +199,23 @@ class ListedModel:
 def listed_models(
     *,
     listed: bool = False,
+    retired: bool = False,
     mode: Mode | None = None,
     organization: str | None = None,
     max_price_usd: float | None = None,
 ) -> list[ListedModel]:
     """The models that pass all filters, in the catalogue's order.
 
-    `listed`: only what Together lists today. `max_price_usd` holds the high reading of a default clip against it;
-    models of unknown price do not pass it.
+    `listed`: only what Together lists today. `retired`: also what was shut down. `max_price_usd` is compared with the
+    high reading of a default clip; models of unknown price do not pass it.
     """
     found: list[ListedModel] = []
     for spec in catalogue().values():
         price = estimate_usd(VideoRequest(model=spec.id, prompt="any"))
         is_cheap = max_price_usd is None or (price is not None and price.high_usd <= max_price_usd)
         is_theirs = organization is None or organization.casefold() in spec.organization.casefold()
-        if is_cheap and is_theirs and (spec.listed or not listed) and (mode is None or mode in spec.modes):
+        is_there = (retired or spec.retired is None) and (spec.listed or not listed)
+        if is_cheap and is_theirs and is_there and (mode is None or mode in spec.modes):
             found.append(ListedModel(spec, price))
     return found
 
@@ -235,8 +238,8 @@ def live_differences(answer: object) -> LiveDifferences:
     return LiveDifferences(
         live_models=len(live),
         unknown_here=tuple(name for name in live if name not in known),
-        not_served=tuple(name for name, spec in known.items() if spec.listed and name not in live),
-        served_though_unlisted=tuple(name for name, spec in known.items() if not spec.listed and name in live),
+        not_served=tuple(name for name, spec in known.items() if spec.is_offered and name not in live),
+        served_though_unlisted=tuple(name for name, spec in known.items() if not spec.is_offered and name in live),
         prices=tuple(_price_differences(live, known)),
     )
 

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from pydantic import TypeAdapter
 
 from prefect_together.request.checks import (
+    UNCHECKED,
     Finding,
     any_model_findings,
     media_findings,
@@ -152,6 +153,10 @@ def _spelt(price: Price, basis: str | None) -> str:
 STATE = "November 2026"
 """When the facts were gathered."""
 
+CLOSE, CLOSE_TAIL, FEWEST_CHARACTERS = 0.75, 0.65, 3
+"""The likeness (difflib's ratio) to a known id, the same for a name without a maker, and the characters in common, from
+which on an unknown id is taken for a mistyped one."""
+
 
 @cache
 def catalogue() -> Mapping[str, ModelSpec]:
@@ -162,12 +167,23 @@ def catalogue() -> Mapping[str, ModelSpec]:
 
 
 def similar_models(model: str) -> list[str]:
-    """At most three known ids that `model` may have been meant to be, the likeliest first."""
-    by_name = {known.lower(): known for known in catalogue()}
+    """At most three ids that an unknown `model` was probably meant to be, the likeliest first.
+
+    Upper and lower case, the maker's name before the slash, and slips of the pen do not count.
+    """
     name = model.lower()
-    same_tail = [known for known in catalogue() if known.lower().rpartition("/")[2] == name.rpartition("/")[2]]
-    close = [by_name[match] for match in difflib.get_close_matches(name, by_name, n=3, cutoff=0.6)]
-    return list(dict.fromkeys([*same_tail, *close]))[:3]
+    offered_first = sorted(catalogue().values(), key=lambda spec: not spec.is_offered)
+    by_name = {spec.id.lower(): spec.id for spec in offered_first}
+    if name in by_name:
+        return [by_name[name]]
+    tails = {known.rpartition("/")[2]: right for known, right in by_name.items()}
+    if same := tails.get(name.rpartition("/")[2]):
+        return [same]
+    if "/" in name:
+        return [by_name[match] for match in difflib.get_close_matches(name, by_name, n=3, cutoff=CLOSE)]
+    longer = [tail for tail in tails if len(name) >= FEWEST_CHARACTERS and name in tail]
+    close = difflib.get_close_matches(name, tails, n=3, cutoff=CLOSE_TAIL)
+    return [tails[tail] for tail in dict.fromkeys([*longer, *close])][:3]
 
 
 def check_request(request: VideoRequest, *, takes: int = 1) -> list[Finding]:
@@ -194,10 +210,8 @@ def estimate_usd(request: VideoRequest) -> Estimate | None:
 @lru_cache(maxsize=256)
 def _unknown_model(model: str) -> Finding:
     meant = similar_models(model)
-    spelt = [known for known in meant if known.lower() == model.lower()]
-    if spelt:
-        message = f"{model} is not a model's id, did you mean {spelt[0]}? Upper and lower case matter"
-        return Finding("model", message, is_error=True)
-    hint = f": did you mean {' or '.join(meant)}?" if meant else ""
-    message = f"{model} is not in the catalogue of {STATE} and is sent unchecked, its price unknown{hint}"
-    return Finding("model", message, is_error=False)
+    if not meant:
+        message = f"{model} is not in the catalogue of {STATE} and is sent unchecked, its price unknown"
+        return Finding("model", message, is_error=False)
+    message = f"{model} is not in the catalogue of {STATE}: did you mean {' or '.join(meant)}? {UNCHECKED}"
+    return Finding("model", message, is_error=True)

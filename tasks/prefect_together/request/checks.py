@@ -18,6 +18,8 @@ from prefect_together.request.request import PARAMETERS, VideoRequest
 STRONGEST_GUIDANCE = 12
 """Above it pictures break (Together's docs, November 2026)."""
 
+UNCHECKED = "If the catalogue is wrong, --no-catalogue-checks (catalogue_checks=False) sends it anyway"
+
 FEWEST_STEPS, MOST_STEPS = 10, 50
 """The OpenAPI document's range (April 2026). The docs say of more than 50 only that it gains little."""
 
@@ -84,8 +86,10 @@ def parameter_findings(spec: ModelSpec, request: VideoRequest, known_ids: Collec
 
 
 def _listing(spec: ModelSpec) -> Iterator[Finding]:
-    if spec.gone:
-        yield Finding("model", f"{spec.id} is probably gone: {spec.gone}", is_error=False)
+    if spec.retired:
+        end = spec.retired
+        message = f"{spec.id} was shut down by {end.by} on {end.date}: use {end.successor}. {UNCHECKED}"
+        yield Finding("model", message, is_error=True)
     elif not spec.listed:
         message = f"{spec.id} is no longer in Together's lists ({spec.listing}): expect model_not_available"
         yield Finding("model", message, is_error=False)

@@ -18,8 +18,8 @@ from prefect_together.request.catalogue import catalogue
 
 
 def listed_models() -> list[str]:
-    """The ids that Together lists and serves by the catalogue, in its order: those that the form offers."""
-    return [spec.id for spec in catalogue().values() if spec.listed and spec.gone is None]
+    """The ids that the form offers, in the catalogue's order."""
+    return [spec.id for spec in catalogue().values() if spec.is_offered]
 
 
 def _dropdown() -> dict[str, Any]:

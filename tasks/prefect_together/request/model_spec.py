@@ -115,13 +115,23 @@ class Price:
 
 
 @dataclass(frozen=True)
+class Retired:
+    """Who shut a model down and when (ISO date), by which source, and the id of a model to use instead."""
+
+    by: str
+    date: str
+    successor: str
+    source: str
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One model of the catalogue, state of November 2026; None or empty where nothing is known.
 
-    `listing` is the wording behind `listed`; `gone` says why the model is believed dead although it may
-    be listed. `reference_limits` maps the fields of `media` (frame images aside) that the model takes to
-    the most items, None for no known limit; `needs` are fields of which one must be given. `price_text`,
-    `price_unit` and `price_basis` are the sources' own words, `price_date` when they were read.
+    `listing` is what `listed` rests on; a model may be listed although it is `retired`. `reference_limits` maps the
+    fields of `media` (frame images aside) that the model takes to the most items, None for no known limit; `needs` are
+    fields of which one must be given. `price_text`, `price_unit` and `price_basis` are the sources' own words,
+    `price_date` when they were read.
     """
 
     id: str
@@ -140,7 +150,7 @@ class ModelSpec:
     price_date: str | None
     sources: tuple[str, ...]
     notes: tuple[str, ...] = ()
-    gone: str | None = None
+    retired: Retired | None = None
     prompt_documented: bool = True
     seconds: Lengths | None = None
     sizing: Literal["pixels", "resolution"] | None = None
@@ -162,3 +172,8 @@ class ModelSpec:
     unsupported_params: tuple[Unsupported, ...] = ()
     only_params: tuple[str, ...] = ()
     input_video_charged: bool = False
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether to offer it to somebody who chooses: listed by Together, and not shut down by its maker."""
+        return self.listed and self.retired is None

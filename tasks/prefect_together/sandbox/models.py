@@ -44,9 +44,9 @@ class ModelFacts:
 
 
 def facts_of(model: str, *, accept_unknown: bool = False) -> ModelFacts | None:
-    """What is known of a model; None for one that does not exist. Retired models still answer here."""
+    """What is known of a model; None for one that does not exist or was shut down."""
     spec = catalogue().get(model)
-    if spec is not None:
+    if spec is not None and (spec.retired is None or accept_unknown):
         return _facts(spec.id)
     return ModelFacts(model) if accept_unknown or model == EXAMPLE_MODEL else None
 
@@ -103,12 +103,12 @@ def price_usd(request: Mapping[str, Any]) -> float:
 
 @cache
 def model_list() -> list[dict[str, Any]]:
-    """What GET /v1/models answers: the listed video models, in the catalogue's order."""
+    """What GET /v1/models answers: the video models on offer, in the catalogue's order."""
     entries: list[dict[str, Any]] = []
     for spec in catalogue().values():
         price = spec.prices[0] if spec.prices else None
         video = {"example_price": price.usd, "example_description": f"per {price.unit}"} if price else {}
-        if spec.listed:
+        if spec.is_offered:
             entries.append(
                 {
                     "id": spec.id,
