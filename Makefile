@@ -1,6 +1,8 @@
 # Python of the virtual environment; everything here runs in it.
 PYTHON ?= python3
 BIN := .venv/bin
+# Each worker of pytest-xdist has a Prefect server of its own; the tests of a file stay together and share its fixtures.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test check format lock soak bench versions live screenshots clean
 
@@ -9,7 +11,7 @@ demo: .venv/ready
 	$(BIN)/python flows/generate_videos.py examples/prompts.csv --output-dir out --sandbox
 
 test: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 check: .venv/ready
 	$(BIN)/ruff check
