@@ -28,7 +28,7 @@ bench: .venv/ready
 
 # Exact versions of everything, for all supported Pythons and systems.
 lock: .venv/ready
-	$(BIN)/uv pip compile pyproject.toml --group dev --extra s3 --universal --python-version 3.11 --no-header \
+	$(BIN)/uv pip compile pyproject.toml --group dev --extra excel --extra parquet --extra postgres --extra s3 --universal --python-version 3.11 --no-header \
 		--no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
 
 # Kills runs at random moments and holds the ledger against the service's own counts: about ten minutes.
