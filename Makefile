@@ -1,6 +1,9 @@
 # Python of the virtual environment; everything here runs in it.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# uv trusts whom the machine trusts, as pip does.
+export UV_SYSTEM_CERTS := 1
 # Each worker of pytest-xdist has a Prefect server of its own; the tests of a file stay together and share its fixtures.
 PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
@@ -28,8 +31,8 @@ bench: .venv/ready
 
 # Exact versions of everything, for all supported Pythons and systems.
 lock: .venv/ready
-	$(BIN)/uv pip compile pyproject.toml --group dev --extra excel --extra parquet --extra postgres --extra s3 --universal --python-version 3.11 --no-header \
-		--no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --group dev --extra excel --extra parquet --extra postgres --extra s3 \
+		--universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
 
 # Kills runs at random moments and holds the ledger against the service's own counts: about ten minutes.
 soak: .venv/ready
@@ -50,10 +53,12 @@ live: .venv/ready
 screenshots: .venv/ready
 	$(BIN)/python tests/support/screenshots.py
 
+# By uv, which takes seconds where pip takes minutes; by pip where uv cannot be had or fails.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) install --constraint requirements.lock uv && $(BIN)/uv pip install --quiet --python $(BIN)/python \
+		--requirement requirements.lock --editable . || \
+		{ $(PIP) install --requirement requirements.lock && $(PIP) install --no-deps --editable .; }
 	touch $@
 
 clean:
