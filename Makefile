@@ -39,9 +39,10 @@ soak: .venv/ready
 	$(BIN)/python tests/support/kill_harness.py --rows 100 --kills 200
 	$(BIN)/pytest -m soak --timeout 900
 
-# The oldest allowed versions on 3.11 and 3.13, the newest on 3.12 and 3.13: a few minutes each.
+# The oldest allowed versions on 3.11 and 3.13, the newest on 3.12 and 3.13: a few minutes each; half an hour each with
+# the slower suites, by `make versions SLOW=--slow`.
 versions: .venv/ready
-	tests/support/versions.sh
+	tests/support/versions.sh $(SLOW)
 
 # Buys about five clips of the cheapest model from the real service: at most one dollar.
 live: .venv/ready
