@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import pandas
 
-from prefect_together.errors import Problem, TableInvalid
+from prefect_together.errors import Problem, TableInvalid, missing_extra
 from prefect_together.table.columns import RESULT_COLUMNS, is_results_table, unescape_cell
 from prefect_together.table.formats import Record, json_records
 from prefect_together.table.source import DELIMITERS, TableSource
@@ -66,11 +66,17 @@ def read_grid(source: TableSource, *, known_columns: Collection[str]) -> Grid:
     problems: list[Problem] = []
     content = source.content
     if isinstance(content, bytes) and content[:4] == b"PK\x03\x04":
-        from prefect_together.table.excel import excel_records  # here and below: imported for who needs it
+        try:
+            from prefect_together.table.excel import excel_records  # here and below: imported for who needs it
+        except ImportError:
+            _refuse(source.label, missing_extra("openpyxl, which reads workbooks,", "excel"))
 
         records = excel_records(content, source.label, problems=problems, warnings=warnings)
     elif isinstance(content, bytes) and content[:4] == b"PAR1":
-        from prefect_together.table.parquet import parquet_records
+        try:
+            from prefect_together.table.parquet import parquet_records
+        except ImportError:
+            _refuse(source.label, missing_extra("pyarrow, which reads Parquet,", "parquet"))
 
         records = parquet_records(content, source.label, problems=problems)
     else:
