@@ -17,9 +17,9 @@ from types import MappingProxyType
 
 from pydantic import TypeAdapter
 
-from prefect_together.request.checks import Finding, any_model_findings, media_findings, parameter_findings, places
+from prefect_together.request.checks import Finding, any_model_findings, media_findings, parameter_findings
 from prefect_together.request.media import Media
-from prefect_together.request.model_spec import Choices, Keyframes, Lengths, Mode, ModelSpec, Price, Rates, Unsupported
+from prefect_together.request.model_spec import ModelSpec, Price
 from prefect_together.request.request import PARAMETERS, VideoRequest
 
 _TIER_LINES = {"hd": 720, "fhd": 1080, "2k": 1440, "4k": 2160}
@@ -142,25 +142,6 @@ def _spelt(price: Price, basis: str | None) -> str:
     return f"{dollars} {per}{size}" + (f" ({source})" if source else "")
 
 
-__all__ = [
-    "STATE",
-    "Choices",
-    "Estimate",
-    "Finding",
-    "Keyframes",
-    "Lengths",
-    "Mode",
-    "ModelSpec",
-    "Price",
-    "Rates",
-    "Unsupported",
-    "catalogue",
-    "check_request",
-    "estimate_usd",
-    "mode_of",
-    "similar_models",
-]
-
 STATE = "November 2026"
 """When the facts were gathered."""
 
@@ -180,28 +161,6 @@ def similar_models(model: str) -> list[str]:
     same_tail = [known for known in catalogue() if known.lower().rpartition("/")[2] == name.rpartition("/")[2]]
     close = [by_name[match] for match in difflib.get_close_matches(name, by_name, n=3, cutoff=0.6)]
     return list(dict.fromkeys([*same_tail, *close]))[:3]
-
-
-def mode_of(request: VideoRequest) -> Mode:
-    """What kind of generation the request asks for, by the `media` that it brings."""
-    media = request.media or Media()
-    spec = catalogue().get(request.model)
-    modes = spec.modes if spec else ()
-    if media.source_video:
-        return "videoedit"
-    if media.frame_videos:
-        return "continuation"
-    if "audio" in modes and (media.reference_audios or media.audio_inputs):
-        return "audio"
-    if media.reference_videos:
-        return "v2v" if "v2v" in modes else "ref"
-    if media.reference_images:
-        return "ref"
-    if media.frame_images:
-        found = places(media.frame_images, last_frame=None)
-        between = "middle" in found or ("unknown" in found and "storyboard" in modes)
-        return "storyboard" if between else "i2v"
-    return "audio" if spec is None and (media.reference_audios or media.audio_inputs) else "t2v"
 
 
 def check_request(request: VideoRequest) -> list[Finding]:

@@ -43,32 +43,13 @@ from prefect_together.request.fields import (
 )
 from prefect_together.request.media import (
     FrameImage,
-    ImageInput,
-    ImageKind,
     LocalImage,
     Media,
     VideoRef,
     address_name,
     image_identity,
-    image_kind,
     image_name,
-    inline_bytes,
 )
-
-__all__ = [
-    "PARAMETERS",
-    "FrameImage",
-    "ImageInput",
-    "ImageKind",
-    "LocalImage",
-    "Media",
-    "VideoRef",
-    "VideoRequest",
-    "image_kind",
-    "image_name",
-    "inline_bytes",
-    "problems_of",
-]
 
 PARAMETERS = (
     "model",
@@ -191,19 +172,6 @@ class VideoRequest(BaseModel):
         if not with_prompt:
             body.pop("prompt", None)
         return body
-
-    def summary(self) -> str:
-        """One line for logs, without the prompt: `minimax/hailuo-02 seconds=10 frame_images=1`."""
-        words = [self.model]
-        for name, value in self.parameters(with_prompt=False).items():
-            if name == "media":
-                kinds = cast("dict[str, list[object] | str]", value)
-                words += [f"{kind}={1 if isinstance(it, str) else len(it)}" for kind, it in kinds.items()]
-            elif name == "negative_prompt":
-                words.append("negative_prompt")
-            elif name != "model":
-                words.append(f"{name}={json.dumps(value) if isinstance(value, dict) else value}")
-        return " ".join(words)
 
     def images(self) -> list[tuple[str, str | LocalImage]]:
         """Every picture with its field in `media`, in the API's order."""

@@ -6,7 +6,7 @@ import hashlib
 import re
 import unicodedata
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ MAX_STEM_BYTES = 120
 
 SLUG_CHARACTERS = 40
 
-_HASH_DIGITS = (8, 16, 64)
+_HASH_DIGITS = 8
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 _LIKE_A_TAKE = re.compile(r"-(?=take[0-9]+$)", re.IGNORECASE)
 _ORDINARY = re.compile(r"[A-Za-z0-9_.+=@(), -]*")
@@ -37,32 +37,13 @@ _ORDINARY = re.compile(r"[A-Za-z0-9_.+=@(), -]*")
 def file_stem(row_id: str, take: int = 1) -> str:
     """A file name without extension for one video of a row; at most `MAX_STEM_BYTES` and the take's suffix.
 
-    An id that is a safe name already is kept as it is. Take 1 bears no suffix, so that raising a row's
+    An id that is a safe name already is kept as it is. Take 1 has no suffix, so that raising a row's
     `count` renames nothing; later ones end in "-take2", "-take3"... Ids that differ in case only give names
-    that differ in case only: `unique_names` keeps those apart.
+    that differ in case only: `PlannedVideo.free_file` keeps those apart.
     """
     safe = _safe_name(row_id)
-    return take_stem(safe if safe == row_id else _with_hash(safe, row_id, _HASH_DIGITS[0]), take)
-
-
-def take_stem(stem: str, take: int) -> str:
-    """The name of take 1, 2, 3... of the row whose videos are called `stem`."""
+    stem = safe if safe == row_id else _with_hash(safe, row_id)
     return stem if take == 1 else f"{stem}-take{take}"
-
-
-def unique_names(ids: Iterable[str], *, taken: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A name (stem) for every id, no two the same even where case and Unicode form do not count.
-
-    The order of `ids` and repeats among them do not matter. `taken` are ids with the names they already have:
-    they keep them, and no other id gets one. Of ids that collide, the one in lower case keeps the plain name,
-    and the others get the hash of their exact id.
-    """
-    names = dict(taken or {})
-    used = {_folded(name) for name in names.values()}
-    for row_id in sorted({*ids} - names.keys(), key=_plainest_first):
-        names[row_id] = next(stem for stem in _candidates(row_id) if _folded(stem) not in used)
-        used.add(_folded(names[row_id]))
-    return names
 
 
 def derived_id(prompt: str | None, fingerprint: str) -> str:
@@ -76,8 +57,8 @@ def derived_id(prompt: str | None, fingerprint: str) -> str:
     if len(slug) > SLUG_CHARACTERS:
         cut = slug[: SLUG_CHARACTERS + 1].rpartition("-")[0]
         slug = cut if len(cut) >= SLUG_CHARACTERS // 2 else slug[:SLUG_CHARACTERS]
-    slug = _first_bytes(slug, MAX_STEM_BYTES - 1 - _HASH_DIGITS[0]).strip("-")
-    return f"{slug or 'video'}-{fingerprint[: _HASH_DIGITS[0]]}"
+    slug = _first_bytes(slug, MAX_STEM_BYTES - 1 - _HASH_DIGITS).strip("-")
+    return f"{slug or 'video'}-{fingerprint[:_HASH_DIGITS]}"
 
 
 def _safe_name(text: str) -> str:
@@ -109,24 +90,9 @@ def _first_bytes(text: str, limit: int) -> str:
     return text.encode()[:limit].decode(errors="ignore")
 
 
-def _with_hash(safe: str, row_id: str, digits: int) -> str:
-    mark = "-" + hashlib.sha256(row_id.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+def _with_hash(safe: str, row_id: str) -> str:
+    mark = "-" + hashlib.sha256(row_id.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_DIGITS]
     return _first_bytes(safe, MAX_STEM_BYTES - len(mark)).rstrip(" .-") + mark
-
-
-def _candidates(row_id: str) -> Iterator[str]:
-    yield file_stem(row_id)
-    safe = _safe_name(row_id)
-    yield from (_with_hash(safe, row_id, digits) for digits in _HASH_DIGITS)
-
-
-def _folded(name: str) -> str:
-    """What is left of a name where neither case nor Unicode form counts."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-
-
-def _plainest_first(row_id: str) -> tuple[bool, bool, str]:
-    return file_stem(row_id) != row_id, _folded(row_id) != row_id, row_id
 
 
 @dataclass(frozen=True, slots=True)
