@@ -17,7 +17,14 @@ from types import MappingProxyType
 
 from pydantic import TypeAdapter
 
-from prefect_together.request.checks import Finding, any_model_findings, media_findings, parameter_findings
+from prefect_together.request.checks import (
+    Finding,
+    any_model_findings,
+    media_findings,
+    parameter_findings,
+    seed_findings,
+)
+from prefect_together.request.fields import counted
 from prefect_together.request.media import Media
 from prefect_together.request.model_spec import ModelSpec, Price
 from prefect_together.request.request import PARAMETERS, VideoRequest
@@ -50,7 +57,7 @@ def estimate(spec: ModelSpec, request: VideoRequest) -> Estimate | None:
     low = min(_usd(price, shortest) for price in prices)
     high = max(_usd(price, longest + inputs * _longest_input(spec, longest)) for price in prices)
     sources = ", ".join(dict.fromkeys(_spelt(price, spec.price_basis) for price in prices))
-    charged = f"; {inputs} input video{'s' * (inputs > 1)} charged too" if inputs else ""
+    charged = f"; {counted(inputs, 'input video')} charged too" if inputs else ""
     basis = f"{sources}; {length}{sized}{charged}"
     return Estimate(round(low, 6), round(high, 6), basis, spec.price_date or "unknown")
 
@@ -163,13 +170,13 @@ def similar_models(model: str) -> list[str]:
     return list(dict.fromkeys([*same_tail, *close]))[:3]
 
 
-def check_request(request: VideoRequest) -> list[Finding]:
-    """What the catalogue has against the request, in the order of the API's parameters; [] if nothing.
+def check_request(request: VideoRequest, *, takes: int = 1) -> list[Finding]:
+    """What the catalogue has against `takes` takes of a request, in the order of the API's parameters; [] if nothing.
 
     An unknown model is a warning: only what holds for every model is checked then.
     """
     spec = catalogue().get(request.model)
-    found = [*any_model_findings(request)]
+    found = [*any_model_findings(request), *seed_findings(spec, request, takes)]
     if spec is None:
         found.append(_unknown_model(request.model))
     else:

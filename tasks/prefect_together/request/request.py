@@ -159,6 +159,13 @@ class VideoRequest(BaseModel):
 
         return self._body(image=sent, address=str)
 
+    def take(self, number: int) -> VideoRequest:
+        """The request of take 1, 2, 3...: with a seed it is `seed + number - 1`, or each take would be the same clip.
+
+        Without a seed the service draws one, so that equal requests give different clips.
+        """
+        return self if self.seed is None or number == 1 else self.model_copy(update={"seed": self.seed + number - 1})
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) over what would be sent. Pictures given as bytes or files count by their content."""
         body = self._body(image=image_identity, address=str)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from prefect_together.errors import Problem
 from prefect_together.request.catalogue import estimate_usd
+from prefect_together.request.fields import counted
 from prefect_together.request.request import VideoRequest
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ MAX_STEM_BYTES = 120
 """With "-take1000" and ".webm.part" a name stays below 143 bytes, the shortest limit in use (eCryptfs)."""
 
 SLUG_CHARACTERS = 40
+ROWS_NAMED = 10
 
 _HASH_DIGITS = 8
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
@@ -165,43 +167,76 @@ class Plan:
 
 
 def make_plan(table: PromptTable) -> Plan:
-    """Give every row its identity and its videos. Identical rows without ids share their videos, with a warning."""
+    """Give every row its identity and its videos.
+
+    Takes of a row with a seed count it up. Rows without ids that ask for the same request share its video; rows with
+    ids of their own do not. Both are warned about.
+    """
     videos: dict[str, PlannedVideo] = {}
     first_row_of: dict[str, int] = {}
     rows: list[PlannedRow] = []
-    repeated: list[int] = []
+    sharing: list[int] = []
+    paid_twice: list[int] = []
+    id_of_request: dict[str, str] = {}
     for row in table.rows:
-        fingerprint = row.request.fingerprint()
-        row_id = row.row_id or derived_id(row.request.prompt, fingerprint)
-        keys = tuple(video_key(row_id, take, fingerprint) for take in range(1, row.count + 1))
-        if any(key in videos for key in keys):
-            repeated.append(row.number)
-        shared_with = first_row_of.get(keys[0]) if all(key in videos for key in keys) else None
-        for take, key in enumerate(keys, start=1):
-            if key not in videos:
-                first_row_of[key] = row.number
-                videos[key] = _planned(row, row_id, take, key, fingerprint)
-        rows.append(PlannedRow(row.number, row.cells, row_id, keys, shared_with))
-    warnings = table.warnings
-    if repeated:
-        message = (
-            f"{len(repeated)} row{'s repeat' if len(repeated) > 1 else ' repeats'} an earlier row and"
-            f" share{'' if len(repeated) > 1 else 's'} its video: give rows an id, or a count, to get several takes"
-        )
-        warnings = (*warnings, Problem(message, row=repeated[0]))
-    return Plan(table.source, table.columns, tuple(rows), videos, warnings)
+        takes = _takes(row)
+        keys = tuple(video.key for video in takes)
+        new = [video for video in takes if video.key not in videos]
+        if len(new) < len(takes):
+            sharing.append(row.number)
+        if {id_of_request.setdefault(video.fingerprint, video.row_id) for video in new} - {takes[0].row_id}:
+            paid_twice.append(row.number)
+        shared_with = None if new else first_row_of[keys[0]]
+        for video in new:
+            first_row_of[video.key] = row.number
+            videos[video.key] = video
+        rows.append(PlannedRow(row.number, row.cells, takes[0].row_id, keys, shared_with))
+    return Plan(table.source, table.columns, tuple(rows), videos, (*table.warnings, *_repeats(sharing, paid_twice)))
 
 
-def _planned(row: TableRow, row_id: str, take: int, key: str, fingerprint: str) -> PlannedVideo:
+def _takes(row: TableRow) -> list[PlannedVideo]:
+    fingerprint = row.request.fingerprint()
+    row_id = row.row_id or derived_id(row.request.prompt, fingerprint)
     estimate = None if row.price_usd is not None else estimate_usd(row.request)
-    stem = file_stem(row_id, take=take)
-    return PlannedVideo(
-        key=key,
-        row_id=row_id,
-        take=take,
-        fingerprint=fingerprint,
-        request=row.request,
-        low_usd=estimate.low_usd if estimate else row.price_usd,
-        estimate_usd=estimate.high_usd if estimate else row.price_usd,
-        file_stems=(stem, f"{stem}-{fingerprint[:8]}", f"{stem}-{key}"),
-    )
+    takes: list[PlannedVideo] = []
+    for take in range(1, row.count + 1):
+        request = row.request.take(take)
+        if request is row.request:
+            key = video_key(row_id, take, fingerprint)
+        else:  # the seed tells the takes apart: each is the same work as take 1 of a row that begins with its seed
+            fingerprint = request.fingerprint()
+            key = video_key(row.row_id or derived_id(request.prompt, fingerprint), 1, fingerprint)
+        stem = file_stem(row_id, take=take)
+        takes.append(
+            PlannedVideo(
+                key=key,
+                row_id=row_id,
+                take=take,
+                fingerprint=fingerprint,
+                request=request,
+                low_usd=estimate.low_usd if estimate else row.price_usd,
+                estimate_usd=estimate.high_usd if estimate else row.price_usd,
+                file_stems=(stem, f"{stem}-{fingerprint[:8]}", f"{stem}-{key}"),
+            )
+        )
+    return takes
+
+
+def _repeats(sharing: list[int], paid_twice: list[int]) -> list[Problem]:
+    """Warnings about rows that ask for what an earlier row asks for."""
+    warnings: list[Problem] = []
+    if sharing:
+        share = "shares its video" if len(sharing) == 1 else "share its video"
+        message = f"{_rows_that_repeat(sharing)} and {share}: give rows an id, or a count, to get several takes"
+        warnings.append(Problem(message))
+    if paid_twice:
+        pay = "is paid for again" if len(paid_twice) == 1 else "are paid for again"
+        message = f"{_rows_that_repeat(paid_twice)} under another id and {pay}: remove the ids to share the video"
+        warnings.append(Problem(message))
+    return warnings
+
+
+def _rows_that_repeat(numbers: list[int]) -> str:
+    """`2 rows (4, 9) repeat an earlier row`."""
+    named = ", ".join(map(str, numbers[:ROWS_NAMED])) + (", ..." if len(numbers) > ROWS_NAMED else "")
+    return f"{counted(len(numbers), 'row')} ({named}) {'repeats' if len(numbers) == 1 else 'repeat'} an earlier row"
