@@ -201,6 +201,15 @@ def test_identical_rows_with_ids_of_their_own_are_work_of_their_own(desk: Desk) 
     assert desk.api.accepted(CAT) == 2
 
 
+def test_takes_of_a_row_with_a_seed_are_sent_with_seeds_of_their_own(desk: Desk) -> None:
+    ended = desk.run(table_text([{"id": "r1", "prompt": CAT, "seed": 7, "count": 3}]), catalogue_checks=False)
+
+    seeds = [request.body["seed"] for request in desk.api.requests if request.endpoint == "create"]
+    assert sorted(seeds) == [7, 8, 9]
+    [row] = ended.result.rows
+    assert [take.parameters["seed"] for take in row.takes] == [7, 8, 9]
+
+
 def test_count_asks_for_several_takes(desk: Desk) -> None:
     ended = desk.run(table_text([{"id": "r1", "prompt": CAT, "count": 3}]))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from catalogue_examples import every_model_and_mode, example_request
-from prefect_together.request.catalogue import catalogue, check_request, estimate_usd, mode_of, similar_models
+from prefect_together.request.catalogue import catalogue, check_request, estimate_usd, similar_models
 from prefect_together.request.model_spec import Mode, ModelSpec
 from prefect_together.request.request import VideoRequest
 
@@ -23,7 +23,6 @@ def test_every_model_has_a_sound_request_in_every_mode(model: str, mode: Mode) -
     request = example_request(model, mode)
 
     assert [str(finding) for finding in check_request(request) if finding.is_error] == []
-    assert mode_of(request) == mode
 
 
 @pytest.mark.parametrize("spec", catalogue().values(), ids=MODELS)
@@ -113,23 +112,3 @@ def test_findings_come_in_the_order_of_the_apis_parameters() -> None:
     fields = [finding.field for finding in check_request(request)]
 
     assert fields == ["model", "prompt", "width", "seconds", "guidance_scale", "guidance_scale", "media.source_video"]
-
-
-@pytest.mark.parametrize(
-    ("model", "media", "mode"),
-    [
-        ("x/unknown", None, "t2v"),
-        ("x/unknown", {"reference_audios": ["https://example.com/a.mp3"]}, "audio"),
-        ("x/unknown", {"reference_videos": ["https://example.com/a.mp4"]}, "ref"),
-        ("ByteDance/Seedance-2.0", {"reference_videos": ["https://example.com/a.mp4"]}, "v2v"),
-        ("Wan-AI/wan2.7-r2v", {"reference_videos": ["https://example.com/a.mp4"]}, "ref"),
-        ("Wan-AI/wan2.7-t2v", {"audio_inputs": ["https://example.com/a.mp3"]}, "t2v"),
-        (
-            "black-forest-labs/FLUX-3",
-            {"frame_images": [{"input_image": "https://example.com/a.png", "frame": 9}]},
-            "storyboard",
-        ),
-    ],
-)
-def test_the_mode_follows_from_the_media(model: str, media: dict[str, object] | None, mode: Mode) -> None:
-    assert mode_of(VideoRequest.model_validate({"model": model, "prompt": "a cat", "media": media})) == mode

@@ -17,8 +17,7 @@ from prefect_together.api.poll import wait
 from prefect_together.api.poll_schedule import DurationBook
 from prefect_together.api.session import VideoSession, open_session
 from prefect_together.clips.inspection import inspect_clip
-from prefect_together.request.catalogue import catalogue, check_request, mode_of
-from prefect_together.request.model_spec import Mode
+from prefect_together.request.catalogue import catalogue
 from prefect_together.request.request import VideoRequest
 from prefect_together.sandbox import Sandbox
 
@@ -54,14 +53,6 @@ async def session(api: Sandbox) -> AsyncGenerator[VideoSession]:
 def test_there_are_42_models_and_each_has_a_mode() -> None:
     assert len(catalogue()) == 42
     assert {model for model, _ in EVERYTHING} == set(catalogue())
-
-
-@pytest.mark.parametrize(("model", "mode"), EVERYTHING)
-def test_the_catalogue_has_no_objection_and_sees_the_mode(model: str, mode: Mode) -> None:
-    request = example_request(model, mode)
-
-    assert [finding for finding in check_request(request) if finding.is_error] == []
-    assert mode_of(request) == mode
 
 
 async def test_every_model_is_served_to_its_end_in_every_mode(session: VideoSession, tmp_path: Path) -> None:

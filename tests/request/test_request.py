@@ -325,12 +325,6 @@ def test_parameters_for_pages_hold_no_bytes_and_no_signed_address() -> None:
     assert made.parameters()["prompt"] == "a cat"
 
 
-def test_the_summary_is_one_line_without_the_prompts() -> None:
-    made = request(seconds=8, negative_prompt="blur\nry", media={"reference_images": [URL, URL]})
-
-    assert made.summary() == f"{MODEL} seconds=8 negative_prompt reference_images=2"
-
-
 def test_the_model_describes_itself_for_forms() -> None:
     fields = VideoRequest.model_json_schema()["properties"]
 

@@ -79,6 +79,7 @@ async def test_a_plan_comes_out_of_the_ledger_as_it_was_laid_down(tmp_path: Path
     rows = [
         {"id": "a", "prompt": CAT, "seconds": "5", "first_frame": "start.png", "price_usd": "0.4"},
         {"id": "b", "prompt": f"{BOAT} \N{WATER WAVE}", "extra_body": '{"settings": {"audio": null}}', "count": 2},
+        {"id": "c", "prompt": CAT, "seed": 7, "count": 3},
     ]
     plan = plan_of(table_text(rows), image_directory=str(tmp_path))
 

@@ -75,6 +75,22 @@ def test_a_count_that_is_no_number_of_takes_is_a_mistake(count: str) -> None:
     assert [(row, column) for row, column, _ in problems_of(f"prompt,count\nA cat,{count}\n")] == [(2, "count")]
 
 
+WAN, HIGHEST = "Wan-AI/wan2.7-t2v", 2**31 - 1
+
+
+@pytest.mark.parametrize(("model", "highest", "checks"), [(WAN, HIGHEST, True), (FREE, 2**63 - 1, False)])
+def test_a_seed_that_the_takes_count_up_out_of_range_is_a_mistake(model: str, highest: int, checks: bool) -> None:
+    text = f"prompt,model,seed,count\nA cat,{model},{highest - 1},2\nA dog,{model},{highest - 1},3\n"
+
+    with pytest.raises(TableInvalid) as caught:
+        read_table(text, catalogue_checks=checks)
+
+    [problem] = caught.value.problems
+    assert (problem.row, problem.column) == (3, "seed")
+    assert f"{highest - 1} is counted up to {highest + 1} by 3 takes" in problem.message
+    assert "lower the seed or the count" in problem.message
+
+
 @pytest.mark.parametrize("price", ["-1", "$1", "0,28", "nan", "inf"])
 def test_a_price_that_is_none_is_a_mistake(price: str) -> None:
     assert [column for _, column, _ in problems_of(f'prompt,price_usd\nA cat,"{price}"\n')] == ["price_usd"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import unicodedata
 from pathlib import Path
 
@@ -10,17 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_together.table.plan import MAX_STEM_BYTES, derived_id, file_stem, take_stem, unique_names
+from prefect_together.request.request import VideoRequest
+from prefect_together.table.plan import MAX_STEM_BYTES, derived_id, file_stem, make_plan
+from prefect_together.table.rows import PromptTable, TableRow
 
 FINGERPRINT = "3f9a21c4" * 8
 ANY_TEXT = st.text(max_size=300)
 HOSTILE_TEXT = st.text(alphabet="./\\-_ :*cCoOnNaAuUxXlLpPtT1e\x00\u202eé\u0301ß٣", max_size=40)
 
 
-def is_safe_name(name: str) -> bool:
+def is_safe_name(name: str, *, most_bytes: int = MAX_STEM_BYTES) -> bool:
     """Taken as a file name by Linux, macOS and Windows, and harmless in a shell and in a terminal."""
     return (
-        0 < len(name.encode()) <= MAX_STEM_BYTES
+        0 < len(name.encode()) <= most_bytes
         and not set(name) & set('<>:"/\\|?*[]{}#%&$`;!~')
         and name[0] not in "-. "
         and name[-1] not in ". "
@@ -79,16 +80,25 @@ def test_a_name_can_be_created_on_disk(tmp_path: Path) -> None:
 
 def test_the_first_take_keeps_the_name_when_more_are_asked_for() -> None:
     assert [file_stem("cat", take=take) for take in (1, 2, 12)] == ["cat", "cat-take2", "cat-take12"]
-    assert take_stem("cat", take=1) == "cat"
+
+
+def files_of(*ids: str, count: int = 1) -> list[str]:
+    """The files of these rows in the order in which a ledger gives them, without directory and extension."""
+    request = VideoRequest(model="minimax/video-01-director", prompt="a cat")
+    rows = tuple(TableRow(number, row_id, count, None, request, {}) for number, row_id in enumerate(ids, start=2))
+    taken: set[str] = set()
+    files: list[str] = []
+    for video in make_plan(PromptTable("t.csv", (), rows, ())).videos.values():
+        files.append(video.free_file(taken))
+        taken.add(files[-1].casefold())
+    return [file.removeprefix("videos/").removesuffix(".mp4") for file in files]
 
 
 def test_no_id_can_take_the_name_of_another_ones_take() -> None:
-    ids = ["cat", "cat-take2", "CAT-TAKE2"]
+    files = files_of("cat", "cat-take2", "CAT-TAKE2", count=4)
 
-    names = unique_names(ids)
-
-    takes = {take_stem(names["cat"], take=take).casefold() for take in range(1, 5)}
-    assert not takes & {names["cat-take2"].casefold(), names["CAT-TAKE2"].casefold()}
+    assert files[:4] == ["cat", "cat-take2", "cat-take3", "cat-take4"]
+    assert len({file.casefold() for file in files}) == 12
 
 
 @pytest.mark.parametrize(
@@ -99,58 +109,31 @@ def test_no_id_can_take_the_name_of_another_ones_take() -> None:
     ],
 )
 def test_ids_that_differ_in_case_or_unicode_form_only_get_files_of_their_own(ids: list[str]) -> None:
-    names = unique_names(ids)
+    folded = {unicodedata.normalize("NFC", file).casefold() for file in files_of(*ids)}
 
-    folded = {unicodedata.normalize("NFKC", name).casefold() for name in names.values()}
     assert len(folded) == len(ids)
 
 
-def test_of_ids_that_collide_the_lower_case_one_keeps_the_plain_name() -> None:
-    names = unique_names(["Cat", "cat", "CAT", "dog"])
+def test_of_ids_that_collide_the_first_keeps_the_plain_name() -> None:
+    first, second, third, other = files_of("Cat", "cat", "CAT", "dog")
 
-    assert names["cat"] == "cat"
-    assert names["dog"] == "dog"
-    assert names["Cat"].startswith("Cat-")
-    assert names["CAT"].startswith("CAT-")
-
-
-def test_names_do_not_depend_on_the_order_of_the_rows() -> None:
-    ids = ["a", "A", "a/b", "a:b", "é", "e\u0301", "x" * 300, "x" * 301]
-    shuffled = random.Random(7).sample(ids, len(ids))
-
-    assert unique_names(ids) == unique_names(shuffled)
-
-
-def test_an_unsafe_id_has_the_same_name_with_and_without_the_other_rows() -> None:
-    ids = ["a/b", "a:b", "a_b", "e\u0301", "é", "x" * 300]
-
-    assert all(unique_names([row_id])[row_id] == name for row_id, name in unique_names(ids).items())
+    assert (first, other) == ("Cat", "dog")
+    assert second.startswith("cat-")
+    assert third.startswith("CAT-")
 
 
 def test_an_id_that_copies_a_hashed_name_does_not_get_that_file() -> None:
     copied = file_stem("a/b")
 
-    names = unique_names(["a/b", copied, copied.upper()])
-
-    assert len({name.casefold() for name in names.values()}) == 3
-    assert names[copied] == copied
+    assert len({file.casefold() for file in files_of("a/b", copied, copied.upper())}) == 3
 
 
-def test_names_given_earlier_are_kept_and_not_given_again() -> None:
-    names = unique_names(["cat", "Cat"], taken={"Cat": "Cat", "old": "dog"})
-
-    assert names["Cat"] == "Cat"
-    assert names["cat"].startswith("cat-")
-    assert unique_names(["dog"], taken=names)["dog"] != "dog"
-
-
-@given(st.lists(HOSTILE_TEXT | ANY_TEXT, max_size=20))
+@given(st.lists(HOSTILE_TEXT | ANY_TEXT, max_size=20, unique=True))
 def test_any_ids_get_safe_names_that_stay_apart(ids: list[str]) -> None:
-    names = unique_names(ids)
+    files = files_of(*(row_id for row_id in ids if row_id))
 
-    assert set(names) == set(ids)
-    assert all(map(is_safe_name, names.values()))
-    assert len({name.casefold() for name in names.values()}) == len(set(ids))
+    assert len({file.casefold() for file in files}) == len(files) == sum(map(bool, ids))
+    assert all(is_safe_name(file, most_bytes=MAX_STEM_BYTES + 33) for file in files)
 
 
 @pytest.mark.parametrize(

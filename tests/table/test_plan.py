@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prefect_together.errors import Problem
 from prefect_together.request.request import VideoRequest
-from prefect_together.table.plan import Plan, make_plan
+from prefect_together.table.plan import Plan, PlannedVideo, make_plan, video_key
 from prefect_together.table.rows import PromptTable, TableRow
 
 MODEL = "minimax/video-01-director"
@@ -71,21 +74,27 @@ def test_identical_rows_without_ids_share_one_video_and_a_warning_counts_them() 
     assert plan.rows[0].keys == plan.rows[2].keys == plan.rows[3].keys
     assert [each.shared_with for each in plan.rows] == [None, None, 2, 2]
     [warning] = plan.warnings
-    assert warning.message.startswith("2 rows repeat an earlier row and share its video")
-    assert warning.row == 4
+    assert warning.message.startswith("2 rows (4, 5) repeat an earlier row and share its video")
 
 
 def test_one_repeated_row_is_said_in_the_singular() -> None:
     [warning] = plan_of(row(2), row(3)).warnings
 
-    assert warning.message.startswith("1 row repeats an earlier row and shares its video")
+    assert warning.message.startswith("1 row (3) repeats an earlier row and shares its video")
 
 
-def test_rows_with_ids_of_their_own_are_their_own_work() -> None:
-    plan = plan_of(row(2, row_id="first"), row(3, row_id="second"), row(4))
+def test_equal_rows_with_ids_of_their_own_are_their_own_work_and_a_warning_names_them() -> None:
+    plan = plan_of(row(2, row_id="first"), row(3, row_id="second"), row(4), row(5, "a dog", row_id="third"))
 
-    assert len(plan.videos) == 3
-    assert plan.warnings == ()
+    assert len(plan.videos) == 4
+    [warning] = plan.warnings
+    assert warning.message.startswith("2 rows (3, 4) repeat an earlier row under another id and are paid for again")
+
+
+def test_a_warning_names_the_first_ten_rows() -> None:
+    [warning] = plan_of(*(row(number) for number in range(2, 20))).warnings
+
+    assert warning.message.startswith("17 rows (3, 4, 5, 6, 7, 8, 9, 10, 11, 12, ...) repeat")
 
 
 def test_count_asks_for_several_takes() -> None:
@@ -108,6 +117,85 @@ def test_a_repeated_row_with_another_count_shares_what_both_ask_for(first: int, 
 
     assert len(plan.videos) == 3
     assert len(plan.warnings) == 1
+
+
+@pytest.mark.parametrize("row_id", [None, "cat"])
+def test_takes_of_a_row_with_a_seed_count_it_up(row_id: str | None) -> None:
+    plan = plan_of(row(2, row_id=row_id, seed=7, count=3))
+
+    takes = [plan.videos[key] for key in plan.rows[0].keys]
+    assert [take.request.seed for take in takes] == [7, 8, 9]
+    assert [take.fingerprint for take in takes] == [take.request.fingerprint() for take in takes]
+    assert plan.warnings == ()
+
+
+@pytest.mark.parametrize("row_id", [None, "cat"])
+def test_the_seed_alone_tells_which_takes_are_there_already(row_id: str | None) -> None:
+    before = plan_of(row(2, row_id=row_id, seed=7, count=3))
+    after = plan_of(row(2, row_id=row_id, seed=8, count=3))
+
+    assert after.rows[0].keys[:2] == before.rows[0].keys[1:]
+    assert after.rows[0].keys[2] not in before.videos
+
+
+def test_the_first_take_with_a_seed_keeps_its_identity_when_more_are_asked_for() -> None:
+    assert list(plan_of(row(2, row_id="cat", seed=7)).videos) == [
+        video_key("cat", 1, row(2, seed=7).request.fingerprint())
+    ]
+    assert plan_of(row(2, seed=7, count=9)).rows[0].keys[:1] == plan_of(row(2, seed=7)).rows[0].keys
+
+
+def test_a_row_without_an_id_shares_the_later_take_of_another() -> None:
+    plan = plan_of(row(2, seed=7, count=2), row(3, seed=8))
+
+    assert plan.rows[1].keys == plan.rows[0].keys[1:]
+    assert plan.rows[1].shared_with == 2
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from(["a cat", "a dog"]),
+        st.none() | st.integers(0, 4),
+        st.integers(1, 4),
+        st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+@given(ROWS)
+def test_no_request_is_sent_twice_but_for_ids_of_their_own_and_takes_without_a_seed(
+    drawn: list[tuple[str, int | None, int, bool]],
+) -> None:
+    rows = [
+        row(number, prompt, seed=seed, count=count, row_id=f"row {number}" if has_id else None)
+        for number, (prompt, seed, count, has_id) in enumerate(drawn, start=2)
+    ]
+
+    plan = plan_of(*rows)
+
+    ids = {f"row {row.number}" for row in rows if row.row_id}
+    asking: dict[str, list[PlannedVideo]] = {}
+    for video in plan.videos.values():
+        asking.setdefault(json.dumps(video.request.create_kwargs(), sort_keys=True), []).append(video)
+    for videos in asking.values():
+        of_rows = {video.row_id for video in videos}
+        assert len(of_rows - ids) <= 1
+        assert len(of_rows) == len(videos) or videos[0].request.seed is None
+    is_warned = any("is paid for again" in str(each) or "are paid for again" in str(each) for each in plan.warnings)
+    assert is_warned == any(len({video.row_id for video in videos}) > 1 for videos in asking.values())
+
+
+@given(ROWS)
+def test_every_row_gets_the_takes_that_it_asks_for(drawn: list[tuple[str, int | None, int, bool]]) -> None:
+    rows = [row(number, prompt, seed=seed, count=count) for number, (prompt, seed, count, _) in enumerate(drawn, 2)]
+
+    plan = plan_of(*rows)
+
+    for wanted, planned in zip(rows, plan.rows, strict=True):
+        requests = [plan.videos[key].request for key in planned.keys]
+        assert len(set(planned.keys)) == wanted.count
+        assert requests == [wanted.request.take(number) for number in range(1, wanted.count + 1)]
 
 
 def test_the_warnings_of_the_table_come_first() -> None:

@@ -67,7 +67,9 @@ def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
     for line in report.lines:
         price = _range(line.low_usd, line.high_usd)
         state = f"same as row {line.shared_with}" if line.shared_with else ", ".join(dict.fromkeys(line.states))
-        files = line.files[0] + (f" and {len(line.files) - 1} more" if len(line.files) > 1 else "")
+        files = line.files[0]
+        if len(line.files) > 1:
+            files += f" and {len(line.files) - 1} more" + (f", seeds {line.seeds}" if line.seeds else "")
         _add(table, str(line.row), line.id, line.model, line.prompt[:PROMPT_CHARACTERS], files, price, state)
     _print(table)
     for warning in report.warnings:

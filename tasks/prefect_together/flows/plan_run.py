@@ -116,6 +116,7 @@ def _cells(line: PlanLine) -> dict[str, object]:
         "model": line.model,
         "prompt": line.prompt[:200],
         "file": ", ".join(line.files[:10]),
+        "seed": line.seeds,
         "low_usd": line.low_usd,
         "high_usd": line.high_usd,
         "state": f"same as row {line.shared_with}" if line.shared_with else ", ".join(_once(line.states)),

@@ -17,9 +17,16 @@ from types import MappingProxyType
 
 from pydantic import TypeAdapter
 
-from prefect_together.request.checks import Finding, any_model_findings, media_findings, parameter_findings, places
+from prefect_together.request.checks import (
+    Finding,
+    any_model_findings,
+    media_findings,
+    parameter_findings,
+    seed_findings,
+)
+from prefect_together.request.fields import counted
 from prefect_together.request.media import Media
-from prefect_together.request.model_spec import Choices, Keyframes, Lengths, Mode, ModelSpec, Price, Rates, Unsupported
+from prefect_together.request.model_spec import ModelSpec, Price
 from prefect_together.request.request import PARAMETERS, VideoRequest
 
 _TIER_LINES = {"hd": 720, "fhd": 1080, "2k": 1440, "4k": 2160}
@@ -50,7 +57,7 @@ def estimate(spec: ModelSpec, request: VideoRequest) -> Estimate | None:
     low = min(_usd(price, shortest) for price in prices)
     high = max(_usd(price, longest + inputs * _longest_input(spec, longest)) for price in prices)
     sources = ", ".join(dict.fromkeys(_spelt(price, spec.price_basis) for price in prices))
-    charged = f"; {inputs} input video{'s' * (inputs > 1)} charged too" if inputs else ""
+    charged = f"; {counted(inputs, 'input video')} charged too" if inputs else ""
     basis = f"{sources}; {length}{sized}{charged}"
     return Estimate(round(low, 6), round(high, 6), basis, spec.price_date or "unknown")
 
@@ -142,25 +149,6 @@ def _spelt(price: Price, basis: str | None) -> str:
     return f"{dollars} {per}{size}" + (f" ({source})" if source else "")
 
 
-__all__ = [
-    "STATE",
-    "Choices",
-    "Estimate",
-    "Finding",
-    "Keyframes",
-    "Lengths",
-    "Mode",
-    "ModelSpec",
-    "Price",
-    "Rates",
-    "Unsupported",
-    "catalogue",
-    "check_request",
-    "estimate_usd",
-    "mode_of",
-    "similar_models",
-]
-
 STATE = "November 2026"
 """When the facts were gathered."""
 
@@ -182,35 +170,13 @@ def similar_models(model: str) -> list[str]:
     return list(dict.fromkeys([*same_tail, *close]))[:3]
 
 
-def mode_of(request: VideoRequest) -> Mode:
-    """What kind of generation the request asks for, by the `media` that it brings."""
-    media = request.media or Media()
-    spec = catalogue().get(request.model)
-    modes = spec.modes if spec else ()
-    if media.source_video:
-        return "videoedit"
-    if media.frame_videos:
-        return "continuation"
-    if "audio" in modes and (media.reference_audios or media.audio_inputs):
-        return "audio"
-    if media.reference_videos:
-        return "v2v" if "v2v" in modes else "ref"
-    if media.reference_images:
-        return "ref"
-    if media.frame_images:
-        found = places(media.frame_images, last_frame=None)
-        between = "middle" in found or ("unknown" in found and "storyboard" in modes)
-        return "storyboard" if between else "i2v"
-    return "audio" if spec is None and (media.reference_audios or media.audio_inputs) else "t2v"
-
-
-def check_request(request: VideoRequest) -> list[Finding]:
-    """What the catalogue has against the request, in the order of the API's parameters; [] if nothing.
+def check_request(request: VideoRequest, *, takes: int = 1) -> list[Finding]:
+    """What the catalogue has against `takes` takes of a request, in the order of the API's parameters; [] if nothing.
 
     An unknown model is a warning: only what holds for every model is checked then.
     """
     spec = catalogue().get(request.model)
-    found = [*any_model_findings(request)]
+    found = [*any_model_findings(request), *seed_findings(spec, request, takes)]
     if spec is None:
         found.append(_unknown_model(request.model))
     else:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from prefect_together.request.fields import shown
+from prefect_together.request.fields import HIGHEST_SEED, LOWEST_SEED, counted, shown
 from prefect_together.request.media import MAX_INLINE_CHARACTERS, FrameImage, Media, image_name, inline_characters
 from prefect_together.request.model_spec import Choices, Keyframes, MediaField, ModelSpec
 from prefect_together.request.request import PARAMETERS, VideoRequest
@@ -53,6 +53,24 @@ def any_model_findings(request: VideoRequest) -> Iterator[Finding]:
             yield Finding(f"media.{field}", f"{message} give an https URL or a smaller image", is_error=False)
 
 
+def seed_findings(spec: ModelSpec | None, request: VideoRequest, takes: int) -> Iterator[Finding]:
+    """A seed, or that of the last take, which counts it up, that is out of the model's range."""
+    if request.seed is None:
+        return
+    low, high, whose = LOWEST_SEED, HIGHEST_SEED, "any model"
+    if spec is not None and spec.seed_low is not None and spec.seed_high is not None:
+        low, high, whose = spec.seed_low, spec.seed_high, spec.id
+    last = request.seed + takes - 1
+    if not low <= request.seed <= high:
+        yield Finding("seed", f"{request.seed} is not a seed of {whose}: {low} to {high}", is_error=True)
+    elif last > high:
+        takes_it = f"{whose} takes seeds from {low} to {high}"
+        message = (
+            f"{request.seed} is counted up to {last} by {takes} takes, and {takes_it}: lower the seed or the count"
+        )
+        yield Finding("seed", message, is_error=True)
+
+
 def parameter_findings(spec: ModelSpec, request: VideoRequest, known_ids: Collection[str]) -> Iterator[Finding]:
     """Everything that `spec` says about the request's parameters, `media` aside."""
     yield from _listing(spec)
@@ -61,7 +79,7 @@ def parameter_findings(spec: ModelSpec, request: VideoRequest, known_ids: Collec
     yield from _seconds(spec, request)
     yield from _size(spec, request)
     yield from _named_sizes(spec, request)
-    yield from _rate_and_seed(spec, request)
+    yield from _rate(spec, request)
     yield from _audio(spec, request, known_ids)
 
 
@@ -83,7 +101,7 @@ def _prompts(spec: ModelSpec, request: VideoRequest) -> Iterator[Finding]:
             message = f"has {length:,} characters: {spec.id} takes at most {spec.prompt_max:,}"
             yield Finding("prompt", message, is_error=spec.prompt_documented)
         if spec.prompt_min is not None and length < spec.prompt_min:
-            message = f"has {length} character{'s' * (length != 1)}: {spec.id} needs at least {spec.prompt_min}"
+            message = f"has {counted(length, 'character')}: {spec.id} needs at least {spec.prompt_min}"
             yield Finding("prompt", message, is_error=spec.prompt_documented)
     negative, most = request.negative_prompt, spec.negative_prompt_max
     if negative is not None and most is not None and len(negative) > most:
@@ -190,14 +208,11 @@ def _documented_against(spec: ModelSpec, parameter: str) -> bool:
     return any(item.parameter == parameter and item.documented for item in spec.unsupported_params)
 
 
-def _rate_and_seed(spec: ModelSpec, request: VideoRequest) -> Iterator[Finding]:
+def _rate(spec: ModelSpec, request: VideoRequest) -> Iterator[Finding]:
     if request.fps is not None and spec.fps is not None and request.fps not in spec.fps.values:
         rates = " or ".join(str(rate) for rate in spec.fps.values)
         message = f"{request.fps} is not a rate of {spec.id}: {rates} frames a second"
         yield Finding("fps", message, is_error=spec.fps.documented)
-    low, high = spec.seed_low, spec.seed_high
-    if request.seed is not None and low is not None and high is not None and not low <= request.seed <= high:
-        yield Finding("seed", f"{request.seed} is not a seed of {spec.id}: {low} to {high}", is_error=True)
 
 
 def _audio(spec: ModelSpec, request: VideoRequest, known_ids: Collection[str]) -> Iterator[Finding]:

@@ -20,6 +20,9 @@ MAX_PROMPT_CHARACTERS = 32_000
 LONGEST_SECONDS = 3600
 """An hour: far above any model, low enough to catch milliseconds."""
 
+LOWEST_SEED, HIGHEST_SEED = -(2**63), 2**63 - 1
+"""What fits 64 bits; the models' own ranges are narrower."""
+
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
 _NUMBER = re.compile(r"[+-]?\d{1,30}(\.\d{1,30})?")
 
@@ -36,6 +39,11 @@ def shown(value: object, *, limit: int = 60) -> str:
     except ValueError:  # an int of more digits than Python prints
         text = "a number of thousands of digits"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def counted(count: int, noun: str) -> str:
+    """1 video, 1,200 videos."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def is_sendable(text: str) -> bool:
@@ -172,7 +180,7 @@ FramesPerSecond = Annotated[
 ]
 Steps = Annotated[int, Field(ge=1), BeforeValidator(_whole_number(1, None, "a number of steps, usually 10 to 50"))]
 GuidanceScale = Annotated[int | float, Field(ge=0), BeforeValidator(_any_number)]
-Seed = Annotated[int, BeforeValidator(_whole_number(-(2**63), 2**63 - 1, "a seed"))]
+Seed = Annotated[int, BeforeValidator(_whole_number(LOWEST_SEED, HIGHEST_SEED, "a seed"))]
 OutputFormat = Annotated[Literal["MP4", "WEBM"], BeforeValidator(_output_format)]
 OutputQuality = Annotated[
     int,

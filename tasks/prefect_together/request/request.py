@@ -43,32 +43,13 @@ from prefect_together.request.fields import (
 )
 from prefect_together.request.media import (
     FrameImage,
-    ImageInput,
-    ImageKind,
     LocalImage,
     Media,
     VideoRef,
     address_name,
     image_identity,
-    image_kind,
     image_name,
-    inline_bytes,
 )
-
-__all__ = [
-    "PARAMETERS",
-    "FrameImage",
-    "ImageInput",
-    "ImageKind",
-    "LocalImage",
-    "Media",
-    "VideoRef",
-    "VideoRequest",
-    "image_kind",
-    "image_name",
-    "inline_bytes",
-    "problems_of",
-]
 
 PARAMETERS = (
     "model",
@@ -178,6 +159,13 @@ class VideoRequest(BaseModel):
 
         return self._body(image=sent, address=str)
 
+    def take(self, number: int) -> VideoRequest:
+        """The request of take 1, 2, 3...: with a seed it is `seed + number - 1`, or each take would be the same clip.
+
+        Without a seed the service draws one, so that equal requests give different clips.
+        """
+        return self if self.seed is None or number == 1 else self.model_copy(update={"seed": self.seed + number - 1})
+
     def fingerprint(self) -> str:
         """SHA-256 (hex) over what would be sent. Pictures given as bytes or files count by their content."""
         body = self._body(image=image_identity, address=str)
@@ -191,19 +179,6 @@ class VideoRequest(BaseModel):
         if not with_prompt:
             body.pop("prompt", None)
         return body
-
-    def summary(self) -> str:
-        """One line for logs, without the prompt: `minimax/hailuo-02 seconds=10 frame_images=1`."""
-        words = [self.model]
-        for name, value in self.parameters(with_prompt=False).items():
-            if name == "media":
-                kinds = cast("dict[str, list[object] | str]", value)
-                words += [f"{kind}={1 if isinstance(it, str) else len(it)}" for kind, it in kinds.items()]
-            elif name == "negative_prompt":
-                words.append("negative_prompt")
-            elif name != "model":
-                words.append(f"{name}={json.dumps(value) if isinstance(value, dict) else value}")
-        return " ".join(words)
 
     def images(self) -> list[tuple[str, str | LocalImage]]:
         """Every picture with its field in `media`, in the API's order."""

@@ -34,7 +34,8 @@ class Known:
 class PlanLine:
     """One row of the table. Dollars are for all its videos, 0 if an earlier row pays; None: the price is unknown.
 
-    `states` are its videos' words in results.csv, "new" for what it does not know.
+    `seeds` are those of its takes, "" for none, "7", or "7 to 9"; `states` its videos' words in results.csv, "new" for
+    what it does not know.
     """
 
     row: int
@@ -42,6 +43,7 @@ class PlanLine:
     model: str
     prompt: str
     files: tuple[str, ...]
+    seeds: str
     low_usd: float | None
     high_usd: float | None
     shared_with: int | None
@@ -150,12 +152,18 @@ def _line(
         model=takes[0].request.model,
         prompt=takes[0].request.prompt or "",
         files=tuple(files[key] for key in row.keys),
+        seeds=_seeds([take.request.seed for take in takes]),
         low_usd=0.0 if shared else _sum(lows),
         high_usd=0.0 if shared else _sum(highs),
         shared_with=row.shared_with,
         states=tuple(_state(known, key) for key in row.keys),
         problems=problems,
     )
+
+
+def _seeds(seeds: list[int | None]) -> str:
+    known = [str(seed) for seed in seeds if seed is not None]
+    return known[0] if len(known) == 1 else " to ".join([*known[:1], *known[-1:]])
 
 
 def _sum(amounts: list[float | None]) -> float | None:

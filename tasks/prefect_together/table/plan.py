@@ -6,12 +6,13 @@ import hashlib
 import re
 import unicodedata
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prefect_together.errors import Problem
 from prefect_together.request.catalogue import estimate_usd
+from prefect_together.request.fields import counted
 from prefect_together.request.request import VideoRequest
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ MAX_STEM_BYTES = 120
 """With "-take1000" and ".webm.part" a name stays below 143 bytes, the shortest limit in use (eCryptfs)."""
 
 SLUG_CHARACTERS = 40
+ROWS_NAMED = 10
 
-_HASH_DIGITS = (8, 16, 64)
+_HASH_DIGITS = 8
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
 _LIKE_A_TAKE = re.compile(r"-(?=take[0-9]+$)", re.IGNORECASE)
 _ORDINARY = re.compile(r"[A-Za-z0-9_.+=@(), -]*")
@@ -37,32 +39,13 @@ _ORDINARY = re.compile(r"[A-Za-z0-9_.+=@(), -]*")
 def file_stem(row_id: str, take: int = 1) -> str:
     """A file name without extension for one video of a row; at most `MAX_STEM_BYTES` and the take's suffix.
 
-    An id that is a safe name already is kept as it is. Take 1 bears no suffix, so that raising a row's
+    An id that is a safe name already is kept as it is. Take 1 has no suffix, so that raising a row's
     `count` renames nothing; later ones end in "-take2", "-take3"... Ids that differ in case only give names
-    that differ in case only: `unique_names` keeps those apart.
+    that differ in case only: `PlannedVideo.free_file` keeps those apart.
     """
     safe = _safe_name(row_id)
-    return take_stem(safe if safe == row_id else _with_hash(safe, row_id, _HASH_DIGITS[0]), take)
-
-
-def take_stem(stem: str, take: int) -> str:
-    """The name of take 1, 2, 3... of the row whose videos are called `stem`."""
+    stem = safe if safe == row_id else _with_hash(safe, row_id)
     return stem if take == 1 else f"{stem}-take{take}"
-
-
-def unique_names(ids: Iterable[str], *, taken: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A name (stem) for every id, no two the same even where case and Unicode form do not count.
-
-    The order of `ids` and repeats among them do not matter. `taken` are ids with the names they already have:
-    they keep them, and no other id gets one. Of ids that collide, the one in lower case keeps the plain name,
-    and the others get the hash of their exact id.
-    """
-    names = dict(taken or {})
-    used = {_folded(name) for name in names.values()}
-    for row_id in sorted({*ids} - names.keys(), key=_plainest_first):
-        names[row_id] = next(stem for stem in _candidates(row_id) if _folded(stem) not in used)
-        used.add(_folded(names[row_id]))
-    return names
 
 
 def derived_id(prompt: str | None, fingerprint: str) -> str:
@@ -76,8 +59,8 @@ def derived_id(prompt: str | None, fingerprint: str) -> str:
     if len(slug) > SLUG_CHARACTERS:
         cut = slug[: SLUG_CHARACTERS + 1].rpartition("-")[0]
         slug = cut if len(cut) >= SLUG_CHARACTERS // 2 else slug[:SLUG_CHARACTERS]
-    slug = _first_bytes(slug, MAX_STEM_BYTES - 1 - _HASH_DIGITS[0]).strip("-")
-    return f"{slug or 'video'}-{fingerprint[: _HASH_DIGITS[0]]}"
+    slug = _first_bytes(slug, MAX_STEM_BYTES - 1 - _HASH_DIGITS).strip("-")
+    return f"{slug or 'video'}-{fingerprint[:_HASH_DIGITS]}"
 
 
 def _safe_name(text: str) -> str:
@@ -109,24 +92,9 @@ def _first_bytes(text: str, limit: int) -> str:
     return text.encode()[:limit].decode(errors="ignore")
 
 
-def _with_hash(safe: str, row_id: str, digits: int) -> str:
-    mark = "-" + hashlib.sha256(row_id.encode("utf-8", "surrogatepass")).hexdigest()[:digits]
+def _with_hash(safe: str, row_id: str) -> str:
+    mark = "-" + hashlib.sha256(row_id.encode("utf-8", "surrogatepass")).hexdigest()[:_HASH_DIGITS]
     return _first_bytes(safe, MAX_STEM_BYTES - len(mark)).rstrip(" .-") + mark
-
-
-def _candidates(row_id: str) -> Iterator[str]:
-    yield file_stem(row_id)
-    safe = _safe_name(row_id)
-    yield from (_with_hash(safe, row_id, digits) for digits in _HASH_DIGITS)
-
-
-def _folded(name: str) -> str:
-    """What is left of a name where neither case nor Unicode form counts."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-
-
-def _plainest_first(row_id: str) -> tuple[bool, bool, str]:
-    return file_stem(row_id) != row_id, _folded(row_id) != row_id, row_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,43 +167,76 @@ class Plan:
 
 
 def make_plan(table: PromptTable) -> Plan:
-    """Give every row its identity and its videos. Identical rows without ids share their videos, with a warning."""
+    """Give every row its identity and its videos.
+
+    Takes of a row with a seed count it up. Rows without ids that ask for the same request share its video; rows with
+    ids of their own do not. Both are warned about.
+    """
     videos: dict[str, PlannedVideo] = {}
     first_row_of: dict[str, int] = {}
     rows: list[PlannedRow] = []
-    repeated: list[int] = []
+    sharing: list[int] = []
+    paid_twice: list[int] = []
+    id_of_request: dict[str, str] = {}
     for row in table.rows:
-        fingerprint = row.request.fingerprint()
-        row_id = row.row_id or derived_id(row.request.prompt, fingerprint)
-        keys = tuple(video_key(row_id, take, fingerprint) for take in range(1, row.count + 1))
-        if any(key in videos for key in keys):
-            repeated.append(row.number)
-        shared_with = first_row_of.get(keys[0]) if all(key in videos for key in keys) else None
-        for take, key in enumerate(keys, start=1):
-            if key not in videos:
-                first_row_of[key] = row.number
-                videos[key] = _planned(row, row_id, take, key, fingerprint)
-        rows.append(PlannedRow(row.number, row.cells, row_id, keys, shared_with))
-    warnings = table.warnings
-    if repeated:
-        message = (
-            f"{len(repeated)} row{'s repeat' if len(repeated) > 1 else ' repeats'} an earlier row and"
-            f" share{'' if len(repeated) > 1 else 's'} its video: give rows an id, or a count, to get several takes"
-        )
-        warnings = (*warnings, Problem(message, row=repeated[0]))
-    return Plan(table.source, table.columns, tuple(rows), videos, warnings)
+        takes = _takes(row)
+        keys = tuple(video.key for video in takes)
+        new = [video for video in takes if video.key not in videos]
+        if len(new) < len(takes):
+            sharing.append(row.number)
+        if {id_of_request.setdefault(video.fingerprint, video.row_id) for video in new} - {takes[0].row_id}:
+            paid_twice.append(row.number)
+        shared_with = None if new else first_row_of[keys[0]]
+        for video in new:
+            first_row_of[video.key] = row.number
+            videos[video.key] = video
+        rows.append(PlannedRow(row.number, row.cells, takes[0].row_id, keys, shared_with))
+    return Plan(table.source, table.columns, tuple(rows), videos, (*table.warnings, *_repeats(sharing, paid_twice)))
 
 
-def _planned(row: TableRow, row_id: str, take: int, key: str, fingerprint: str) -> PlannedVideo:
+def _takes(row: TableRow) -> list[PlannedVideo]:
+    fingerprint = row.request.fingerprint()
+    row_id = row.row_id or derived_id(row.request.prompt, fingerprint)
     estimate = None if row.price_usd is not None else estimate_usd(row.request)
-    stem = file_stem(row_id, take=take)
-    return PlannedVideo(
-        key=key,
-        row_id=row_id,
-        take=take,
-        fingerprint=fingerprint,
-        request=row.request,
-        low_usd=estimate.low_usd if estimate else row.price_usd,
-        estimate_usd=estimate.high_usd if estimate else row.price_usd,
-        file_stems=(stem, f"{stem}-{fingerprint[:8]}", f"{stem}-{key}"),
-    )
+    takes: list[PlannedVideo] = []
+    for take in range(1, row.count + 1):
+        request = row.request.take(take)
+        if request is row.request:
+            key = video_key(row_id, take, fingerprint)
+        else:  # the seed tells the takes apart: each is the same work as take 1 of a row that begins with its seed
+            fingerprint = request.fingerprint()
+            key = video_key(row.row_id or derived_id(request.prompt, fingerprint), 1, fingerprint)
+        stem = file_stem(row_id, take=take)
+        takes.append(
+            PlannedVideo(
+                key=key,
+                row_id=row_id,
+                take=take,
+                fingerprint=fingerprint,
+                request=request,
+                low_usd=estimate.low_usd if estimate else row.price_usd,
+                estimate_usd=estimate.high_usd if estimate else row.price_usd,
+                file_stems=(stem, f"{stem}-{fingerprint[:8]}", f"{stem}-{key}"),
+            )
+        )
+    return takes
+
+
+def _repeats(sharing: list[int], paid_twice: list[int]) -> list[Problem]:
+    """Warnings about rows that ask for what an earlier row asks for."""
+    warnings: list[Problem] = []
+    if sharing:
+        share = "shares its video" if len(sharing) == 1 else "share its video"
+        message = f"{_rows_that_repeat(sharing)} and {share}: give rows an id, or a count, to get several takes"
+        warnings.append(Problem(message))
+    if paid_twice:
+        pay = "is paid for again" if len(paid_twice) == 1 else "are paid for again"
+        message = f"{_rows_that_repeat(paid_twice)} under another id and {pay}: remove the ids to share the video"
+        warnings.append(Problem(message))
+    return warnings
+
+
+def _rows_that_repeat(numbers: list[int]) -> str:
+    """`2 rows (4, 9) repeat an earlier row`."""
+    named = ", ".join(map(str, numbers[:ROWS_NAMED])) + (", ..." if len(numbers) > ROWS_NAMED else "")
+    return f"{counted(len(numbers), 'row')} ({named}) {'repeats' if len(numbers) == 1 else 'repeat'} an earlier row"

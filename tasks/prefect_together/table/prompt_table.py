@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from prefect_together.errors import Problem, TableInvalid
 from prefect_together.request.catalogue import check_request
+from prefect_together.request.checks import seed_findings
 from prefect_together.request.form import VideoParameters, for_all_rows
 from prefect_together.request.images import load_image
 from prefect_together.request.media import ImageInput
@@ -143,7 +144,7 @@ def plan_video(
     except ValidationError as error:
         wrong = [Problem(message, column=name) for name, message in problems_of(error)]
         raise TableInvalid(SOURCE, wrong) from error
-    findings = check_request(request) if catalogue_checks else []
+    findings = check_request(request, takes=count) if catalogue_checks else [*seed_findings(None, request, count)]
     errors = [Problem(finding.message, column=finding.field) for finding in findings if finding.is_error]
     if errors:
         raise TableInvalid(SOURCE, errors)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from prefect_together.errors import Problem
 from prefect_together.request.catalogue import catalogue, check_request
+from prefect_together.request.checks import seed_findings
 from prefect_together.request.fields import as_number, shown
 from prefect_together.request.images import load_image
 from prefect_together.request.media import LocalImage
@@ -127,7 +128,7 @@ class RowReader:
         self._check_id(draft, row_id)
         count = _count(draft)
         price_usd = _price_usd(draft)
-        request = self._request(draft)
+        request = self._request(draft, takes=count)
         if draft.mistakes:
             self._note(draft, row_id)
             return None
@@ -143,7 +144,7 @@ class RowReader:
             message = f"{shown(row_id)} is the id of row {first} too: an id names one row's work (count gives takes)"
             draft.refuse("id", message)
 
-    def _request(self, draft: _Draft) -> VideoRequest | None:
+    def _request(self, draft: _Draft, *, takes: int) -> VideoRequest | None:
         """The request, or None; what is wrong with it is noted. Everything right about it is still checked."""
         values = {name: draft.given[name] for name in _PLAIN_PARAMETERS if name in draft.given}
         if not _MEDIA_COLUMNS.isdisjoint(draft.given):
@@ -160,7 +161,9 @@ class RowReader:
         if request is None:
             return None
         if has_model and "model" not in draft.wrong and self._catalogue_checks:
-            self._check_with_catalogue(request, draft)
+            self._check_with_catalogue(request, draft, takes)
+        else:
+            draft.mistakes += [(finding.field, finding.message) for finding in seed_findings(None, request, takes)]
         self._check_prompt(request, draft)
         return request if has_model else None
 
@@ -170,8 +173,8 @@ class RowReader:
         else:
             self.rows_without_model += 1
 
-    def _check_with_catalogue(self, request: VideoRequest, draft: _Draft) -> None:
-        for finding in check_request(request):
+    def _check_with_catalogue(self, request: VideoRequest, draft: _Draft, takes: int) -> None:
+        for finding in check_request(request, takes=takes):
             name = finding.field.partition(".")[0]
             if name in draft.wrong or (name == "prompt" and request.prompt is None):
                 continue
