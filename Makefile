@@ -1,6 +1,11 @@
 # Python of the virtual environment; everything here runs in it.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# uv trusts whom the machine trusts, as pip does.
+export UV_SYSTEM_CERTS := 1
+# Each worker of pytest-xdist has a Prefect server of its own; the tests of a file stay together and share its fixtures.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test check format lock soak bench versions live screenshots clean
 
@@ -9,7 +14,7 @@ demo: .venv/ready
 	$(BIN)/python flows/generate_videos.py examples/prompts.csv --output-dir out --sandbox
 
 test: .venv/ready
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 check: .venv/ready
 	$(BIN)/ruff check
@@ -26,17 +31,18 @@ bench: .venv/ready
 
 # Exact versions of everything, for all supported Pythons and systems.
 lock: .venv/ready
-	$(BIN)/uv pip compile pyproject.toml --group dev --extra s3 --universal --python-version 3.11 --no-header \
-		--no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --group dev --extra excel --extra parquet --extra postgres --extra s3 \
+		--universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links --output-file requirements.lock
 
 # Kills runs at random moments and holds the ledger against the service's own counts: about ten minutes.
 soak: .venv/ready
 	$(BIN)/python tests/support/kill_harness.py --rows 100 --kills 200
 	$(BIN)/pytest -m soak --timeout 900
 
-# The oldest allowed versions on 3.11 and 3.13, the newest on 3.12 and 3.13: a few minutes each.
+# The oldest allowed versions on 3.11 and 3.13, the newest on 3.12 and 3.13: a few minutes each; half an hour each with
+# the slower suites, by `make versions SLOW=--slow`.
 versions: .venv/ready
-	tests/support/versions.sh
+	tests/support/versions.sh $(SLOW)
 
 # Buys about five clips of the cheapest model from the real service: at most one dollar.
 live: .venv/ready
@@ -48,10 +54,12 @@ live: .venv/ready
 screenshots: .venv/ready
 	$(BIN)/python tests/support/screenshots.py
 
+# By uv, which takes seconds where pip takes minutes; by pip where uv cannot be had or fails.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) install --constraint requirements.lock uv && $(BIN)/uv pip install --quiet --python $(BIN)/python \
+		--requirement requirements.lock --editable . || \
+		{ $(PIP) install --requirement requirements.lock && $(PIP) install --no-deps --editable .; }
 	touch $@
 
 clean:

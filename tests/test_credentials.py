@@ -19,7 +19,7 @@ BIN = os.path.dirname(sys.executable)  # noqa: PTH120 - not resolved: the enviro
 
 
 def run_python(code: str) -> None:
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=50)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def run_program(
@@ -34,7 +34,7 @@ def run_program(
         env=environment,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=300,
         check=False,
     )
 

@@ -84,6 +84,11 @@ class TableInvalid(TogetherVideoError):
         return "\n".join([head, *(f"  {problem}" for problem in self.problems), *warnings])
 
 
+def missing_extra(package: str, extra: str) -> str:
+    """What to say where a package is missed that only an extra of this one installs."""
+    return f"{package} is not installed: pip install 'prefect-together[{extra}]'"
+
+
 class SettingsInvalid(TogetherVideoError):
     """Settings of the run are wrong: every one of them is in `problems`. Nothing was sent."""
 

@@ -35,7 +35,7 @@ def traced_run(server: PrefectServer, sandbox: Sandbox, table: str, output_dir: 
         "TOGETHER_BASE_URL": sandbox.base_url,
     }
     words = [sys.executable, str(PROGRAM), table, str(output_dir)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 

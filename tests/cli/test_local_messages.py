@@ -41,7 +41,7 @@ async def test_a_consumer_far_behind_gets_every_message_in_order() -> None:
         for number in range(BEYOND_PREFECTS_LIMIT):
             await publisher.publish_data(b"%d" % number, {"id": str(number)})
     work = asyncio.create_task(consumer.run(handle))
-    await asyncio.wait_for(has_all.wait(), 30)
+    await asyncio.wait_for(has_all.wait(), 100)
     work.cancel()
     with suppress(asyncio.CancelledError):
         await work

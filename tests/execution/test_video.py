@@ -129,7 +129,7 @@ def test_a_finished_clip_is_recorded_before_all_other_downloads_are_through(batc
                 await all_want_one.wait()
                 self.begun += 1
                 if self.begun == 6:
-                    await asyncio.wait_for(first_is_recorded.wait(), timeout=5)
+                    await asyncio.wait_for(first_is_recorded.wait(), timeout=50)
                 return await super().download(job, target, max_bytes=max_bytes)
 
     class Noticing(LocalStore):

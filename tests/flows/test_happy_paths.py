@@ -144,7 +144,7 @@ def test_make_live_without_a_key_stops_before_anything_is_bought() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=300,
         check=False,
     )
 

@@ -66,7 +66,7 @@ def left(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
             cwd=home,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         assert done.returncode == 1, done.stderr

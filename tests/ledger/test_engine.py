@@ -77,7 +77,7 @@ async def test_an_operation_that_raises_anything_is_answered_and_its_neighbours_
 ) -> None:
     error = make_error()
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         answers = await asyncio.gather(
             engine.run(write("a")), engine.run(fail(error)), engine.run(write("b")), return_exceptions=True
         )

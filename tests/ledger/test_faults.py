@@ -23,7 +23,7 @@ class TestTexts:
     ) -> None:
         (odd, odd_attempt), (even, even_attempt) = await sent(ledger, "odd"), await sent(ledger, "even")
 
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             await asyncio.gather(
                 ledger.in_doubt(odd, odd_attempt, text), ledger.accepted(even, even_attempt, VideoJob("job-even"))
             )

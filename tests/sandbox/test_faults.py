@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from batch_run import wait_until
 from prefect_together.sandbox import Sandbox, SandboxSettings
 from prefect_together.sandbox.faults import ENDPOINTS, STORM, Endpoint, Faults, names, parse_rule
 from prefect_together.sandbox.ratelimit import DynamicLimit
@@ -49,7 +50,7 @@ def test_a_late_create_is_accepted_and_not_answered_in_time(api: Sandbox) -> Non
 
     with pytest.raises(TimeoutError):
         raw_create(api, timeout=0.3)
-    assert api.accepted() == 1
+    assert wait_until(lambda: api.accepted() == 1, seconds=30)
     assert post(api).status_code == 200
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -155,14 +154,10 @@ def test_a_taken_port_is_named() -> None:
             SandboxProcess(port=port).start()
 
 
-def test_it_starts_in_about_a_second_without_importing_the_engine() -> None:
-    started = time.monotonic()
-    with SandboxProcess(arguments=LEAN):
-        seconds = time.monotonic() - started
+def test_it_starts_without_importing_the_engine() -> None:
     check = (
         "import sys, prefect_together.sandbox.__main__, prefect_together.sandbox.app; print('prefect' in sys.modules)"
     )
     imported = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
 
-    assert seconds < 5
     assert imported.stdout.strip() == "False"

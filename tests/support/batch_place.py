@@ -192,7 +192,7 @@ class Place:
                 output_dir=output_dir,
             )
             try:
-                async with asyncio.timeout(40):
+                async with asyncio.timeout(110):
                     await batch.run()
             except (LedgerUnavailable, ServiceUnreachable, BaseExceptionGroup) as raised:
                 error = raised

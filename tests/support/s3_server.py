@@ -29,7 +29,7 @@ def endpoint() -> Generator[str]:
 
 
 def wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()

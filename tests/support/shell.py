@@ -18,6 +18,6 @@ def in_shell(home: Path, *words: str, **environment: str) -> subprocess.Complete
         cwd=home,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )

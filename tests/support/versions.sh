@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Runs tests on the oldest and the newest allowed versions of everything, each in an environment of its own.
 #
-#   tests/support/versions.sh [PYTHON:oldest|PYTHON:newest ...] [-- words for pytest]
+#   tests/support/versions.sh [--slow] [PYTHON:oldest|PYTHON:newest ...] [-- words for pytest]
 #
-# Without arguments: 3.11:oldest 3.12:newest 3.13:oldest 3.13:newest, and the default tests. `oldest` are the lower
-# bounds in pyproject.toml, `newest` is what an installation of today gets. The tools of the tests are of today.
+# Without arguments: 3.11:oldest 3.12:newest 3.13:oldest 3.13:newest, and the default tests; with --slow the slower ones
+# too. `oldest` are the lower bounds in pyproject.toml, `newest` is what an installation of today gets. The tools of the
+# tests are of today.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -12,8 +13,15 @@ uv="$PWD/.venv/bin/uv"
 export UV_SYSTEM_CERTS=1 # trust whom the machine trusts, as pip does
 work="$(mktemp -d "${TMPDIR:-/tmp}/prefect-together-versions-XXXXXX")"
 trap 'rm -rf "$work"' EXIT
-tools=(pytest pytest-asyncio pytest-timeout hypothesis opentelemetry-sdk build playwright)
+extras=(--extra excel --extra parquet --extra postgres --extra s3)
+tools=(pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis "moto[server]" opentelemetry-sdk build playwright uv)
+parallel=(-n auto --maxprocesses 4 --dist loadfile)
 
+slow=()
+if [ "${1:-}" = --slow ]; then
+    slow=(-m "not (live or bench or soak)" --timeout 900)
+    shift
+fi
 combinations=()
 while [ $# -gt 0 ] && [ "$1" != "--" ]; do
     combinations+=("$1")
@@ -40,12 +48,14 @@ for combination in "${combinations[@]}"; do
     resolution=highest
     [ "$age" = oldest ] && resolution=lowest-direct
     echo "== Python $version, the $age versions"
-    "$uv" pip compile --quiet pyproject.toml --resolution "$resolution" --python "$python" --no-header --no-annotate \
-        --no-emit-index-url --no-emit-find-links --output-file "$work/$combination.txt"
-    grep -E "^(prefect|together|pydantic|pandas|fastapi|sqlalchemy)==" "$work/$combination.txt" | paste -sd " "
+    "$uv" pip compile --quiet pyproject.toml "${extras[@]}" --resolution "$resolution" --python "$python" --no-header \
+        --no-annotate --no-emit-index-url --no-emit-find-links --output-file "$work/$combination.txt"
+    grep -E "^(prefect|together|pydantic|pandas|fastapi|sqlalchemy|av)==" "$work/$combination.txt" | paste -sd " "
     "$uv" venv --quiet --python "$python" "$work/venv"
-    "$uv" pip install --quiet --python "$work/venv" --constraints "$work/$combination.txt" . "${tools[@]}"
     # The package as it is installed, not the source beside it; warnings of other ages' libraries are not ours.
-    "$work/venv/bin/python" -m pytest -q -p no:cacheprovider --override-ini filterwarnings= "$@"
+    "$uv" pip install --quiet --python "$work/venv" --constraints "$work/$combination.txt" \
+        ".[excel,parquet,postgres,s3]" "${tools[@]}"
+    test=("$work/venv/bin/python" -m pytest -q -p no:cacheprovider --override-ini filterwarnings= "${parallel[@]}")
+    "${test[@]}" ${slow[@]+"${slow[@]}"} "$@"
     rm -rf "$work/venv"
 done

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import av
 import av.error
@@ -177,7 +177,7 @@ def inspect_clip(path: Path) -> MediaFacts:
         else:
             check_segment(head, size_bytes)
     try:
-        with av.open(path, "r", format=DEMUXERS[container], options=QUICK_OPENING, metadata_errors="replace") as opened:
+        with _open(path, container) as opened:
             return _read_through(opened, container)
     except av.error.FFmpegError as error:
         raise ClipInvalid(f"the {container.upper()} cannot be read: {libav_says(error)}") from error
@@ -253,6 +253,12 @@ def length_seconds(opened: InputContainer, stream: VideoStream, end_seconds: flo
     return opened.duration / 1_000_000 if opened.duration is not None else end_seconds
 
 
+def _open(file: Path | BinaryIO, container: str) -> InputContainer:
+    """Open a clip without decoding it. Tags that are not UTF-8 are no damage, which PyAV below 19 has to be told."""
+    tags: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
+    return av.open(file, "r", format=DEMUXERS[container], options=QUICK_OPENING, **tags)
+
+
 def libav_says(error: av.error.FFmpegError) -> str:
     return error.strerror or os.strerror(error.errno or 0)
 
@@ -285,7 +291,7 @@ def poster(clip: Path | bytes, *, width_px: int = 320, max_bytes: int = POSTER_B
 def _poster(file: BinaryIO, width_px: int, max_bytes: int) -> bytes:
     container = container_of(file.read(HEAD_BYTES))
     file.seek(0)
-    with av.open(file, "r", format=DEMUXERS[container], options=QUICK_OPENING, metadata_errors="replace") as opened:
+    with _open(file, container) as opened:
         stream = video_stream(opened)
         opened.seek(int(length_seconds(opened, stream, 0.0) / 3 * 1_000_000))
         return _jpeg(_first_shown(opened.decode(stream), width_px), max_bytes)

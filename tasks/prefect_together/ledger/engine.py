@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
-from prefect_together.errors import Problem, SettingsInvalid, TogetherVideoError
+from prefect_together.errors import Problem, SettingsInvalid, TogetherVideoError, missing_extra
 from prefect_together.ledger.schema import metadata
 
 T = TypeVar("T")
@@ -247,6 +248,8 @@ def parse_ledger_url(url: str) -> URL:
     if backend == "sqlite":
         return parsed.set(drivername="sqlite")
     if backend in ("postgresql", "postgres"):
+        if find_spec("asyncpg") is None:
+            raise SettingsInvalid([Problem(missing_extra("asyncpg, for PostgreSQL,", "postgres"), column="ledger")])
         return parsed.set(drivername="postgresql+asyncpg")
     raise SettingsInvalid(
         [Problem(f"{backend}: a ledger is a path or a sqlite:// or postgresql:// URL", column="ledger")]

@@ -65,7 +65,7 @@ def _records(objects: Sequence[tuple[int, Mapping[str, object]]], problems: list
             if isinstance(value, list | dict) and parameter_name(name) in _ONE_TEXT:
                 kind = "a list" if isinstance(value, list) else "an object"
                 problems.append(Problem(f"holds {kind}: one text is right", row=number, column=name))
-            cells[name] = _json_text(value)
+            cells[name] = _json_text(cast("object", value))
             places.setdefault(name, len(places))
         rows.append((number, cells))
     return [(0, list(places)), *((number, [cells.get(name, "") for name in places]) for number, cells in rows)]
@@ -130,7 +130,7 @@ def _objects_of(whole: dict[str, object], warnings: list[Problem]) -> Iterator[d
 
 def _json_text(value: object) -> str:
     if isinstance(value, dict | list):
-        return json.dumps(_plain(value), ensure_ascii=False)
+        return json.dumps(_plain(cast("object", value)), ensure_ascii=False)
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)

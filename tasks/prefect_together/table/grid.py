@@ -17,8 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from prefect_together.errors import Problem, TableInvalid
-from prefect_together.table.columns import RESULT_COLUMNS, is_known_column, is_results_table, meaning_of, unescape_cell
+from prefect_together.errors import Problem, TableInvalid, missing_extra
+from prefect_together.table.columns import (
+    RESULT_COLUMNS,
+    is_known_column,
+    is_results_table,
+    parameter_name,
+    unescape_cell,
+)
 from prefect_together.table.formats import (
     Record,
     are_prompts,
@@ -81,11 +87,17 @@ def read_grid(source: TableSource, *, sheet: str | None = None) -> Grid:
     if sheet is not None and not (isinstance(content, bytes) and content[:4] == b"PK\x03\x04"):
         _refuse(source.label, "is no workbook, and has no sheets: leave sheet out")
     if isinstance(content, bytes) and content[:4] == b"PK\x03\x04":
-        from prefect_together.table.excel import excel_records  # here and below: imported for who needs it
+        try:
+            from prefect_together.table.excel import excel_records  # here and below: imported for who needs it
+        except ImportError:
+            _refuse(source.label, missing_extra("openpyxl, which reads workbooks,", "excel"))
 
         records = excel_records(content, source.label, sheet=sheet, problems=problems, warnings=warnings)
     elif isinstance(content, bytes) and content[:4] == b"PAR1":
-        from prefect_together.table.parquet import parquet_records
+        try:
+            from prefect_together.table.parquet import parquet_records
+        except ImportError:
+            _refuse(source.label, missing_extra("pyarrow, which reads Parquet,", "parquet"))
 
         records = parquet_records(content, source.label, problems=problems)
     else:
@@ -139,10 +151,11 @@ def _decoded(content: bytes, source: TableSource, warnings: list[Problem]) -> st
         except (UnicodeDecodeError, LookupError):
             continue
     try:
-        text = content.decode("cp1252")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        _refuse(source.label, f"is no text: byte 0x{content[error.start]:02x} in line {line}. Save it as CSV UTF-8")
+        text = "" if b"\0" in content else content.decode("cp1252")
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        _refuse(source.label, "is neither UTF-8 nor Windows-1252, and so no text: save it as CSV UTF-8")
     first = next(match for match in re.finditer(r"\S*[^\x00-\x7f]\S*", text))
     line = text.count("\n", 0, first.start()) + 1
     message = f"is not UTF-8, and is read as Windows-1252 (Latin-1): is {first.group()[:40]!r} in line {line} right?"
@@ -159,12 +172,26 @@ def _text_records(text: str, source: TableSource, problems: list[Problem], warni
         return markdown_records(text, warnings=warnings)
     records = _csv_records(text, source, warnings)
     if records is None:
-        first = next(line for line in re.split(r"\r\n|\r|\n", text) if line.strip() and line.lstrip()[0] != "#")
-        return list_records(text, has_header=is_known_column(first), warnings=warnings)
+        return _list_records(text, source, warnings)
     if _is_one_column_without_header(records):
         warnings.append(Problem(f"has no header: each of {len(records):,} rows is read as one prompt"))
         records.insert(0, (0, ["prompt"]))
     return records
+
+
+def _list_records(text: str, source: TableSource, warnings: list[Problem]) -> list[Record]:
+    """One prompt a line. Quotes are text in a .txt file; in pasted text with a header they are those of a CSV."""
+    lines = re.split(r"\r\n|\r|\n", text)
+    first = next((line for line in lines if line.strip() and line.lstrip()[0] != "#"), "")
+    has_header = is_known_column(first)
+    if has_header and source.suffix != ".txt" and '"' in text and "#" not in text:
+        unused = next((mark for mark in map(chr, range(0xE000, 0xF8FF)) if mark not in text), ",")
+        blank = _BLANK_LINES.match(text)
+        start = blank.end() if blank else 0
+        number = 1 + len(re.findall(r"\r\n|\r|\n", text[:start]))
+        rows = _parsed(text[start:], unused, number, source.label)
+        return [(number + index, row) for index, row in enumerate(rows)]
+    return list_records(text, has_header=has_header, warnings=warnings)
 
 
 def _is_one_column_without_header(records: Sequence[Record]) -> bool:
@@ -287,9 +314,10 @@ def _grid(records: Sequence[Record], label: str, problems: list[Problem], warnin
 def _below_title(filled: list[Record], warnings: list[Problem]) -> list[Record]:
     """The rows from the header on, if that stands below a title or notes."""
     for at, (number, cells) in enumerate(filled[:_HEADER_LOOKED_FOR]):
-        if any(is_known_column(cell) for cell in cells if cell.strip()):
-            if at == 0 or not any(meaning_of(cell) == "prompt" for cell in cells):
-                return filled
+        is_header = any(parameter_name(cell) == "prompt" for cell in cells)
+        if at == 0 and (is_header or any(is_known_column(cell) for cell in cells if cell.strip())):
+            return filled
+        if is_header:
             title = " ".join(" ".join(filled[0][1]).split())[:60]
             warnings.append(Problem(f"the header is row {number}; what stands above it is not read: {title!r}"))
             return filled[at:]
