@@ -50,13 +50,13 @@ def test_utf16_with_either_byte_order_mark_is_read(mark: bytes, tmp_path: Path) 
     assert cells_of(read(tmp_path / "t.csv")) == [["A cat ü"]]
 
 
-def test_an_older_encoding_is_named_with_its_line_and_not_guessed(tmp_path: Path) -> None:
+def test_an_older_encoding_is_read_with_a_warning_that_shows_what_was_guessed(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("prompt\nA cat\nA café\n".encode("cp1252"))
 
-    message = mistakes_of(tmp_path / "t.csv")
+    table = read(tmp_path / "t.csv")
 
-    assert "is not UTF-8: byte 0xe9 in line 3, after 'A caf'" in message
-    assert "Windows-1252" in message
+    assert cells_of(table) == [["A cat"], ["A café"]]
+    assert "is read as Windows-1252 (Latin-1): is 'café' in line 3 right?" in str(table.warnings[0])
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -147,8 +147,9 @@ def test_one_prompt_a_line_needs_no_quotes_under_a_header(tmp_path: Path) -> Non
     text = 'prompt\nA cat, asleep; softly | a\tdrum\n"A dog, awake"\nA 5" disk\n'
     (tmp_path / "prompts.txt").write_text(text)
 
-    assert cells_of(read(text)) == cells_of(read(tmp_path / "prompts.txt"))
     assert cells_of(read(text)) == [["A cat, asleep; softly | a\tdrum"], ["A dog, awake"], ['A 5" disk']]
+    as_they_stand = ["A cat, asleep; softly | a\tdrum", '"A dog, awake"', 'A 5" disk']
+    assert cells_of(read(tmp_path / "prompts.txt")) == [[prompt] for prompt in as_they_stand]
 
 
 def test_in_a_csv_file_an_unquoted_comma_is_a_mistake_even_in_a_single_column(tmp_path: Path) -> None:
@@ -158,7 +159,7 @@ def test_in_a_csv_file_an_unquoted_comma_is_a_mistake_even_in_a_single_column(tm
 
 
 def test_prompts_without_a_header_are_told_what_to_put_above_them() -> None:
-    message = mistakes_of("A cat asleep on a drum\nA dog\n")
+    message = mistakes_of("A cat asleep on a drum\nDog\n")
 
     assert "the first line is not a header: put a line with the word prompt above it" in message
 
@@ -186,10 +187,11 @@ def test_a_header_alone_is_a_mistake(text: str) -> None:
     [
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100), "old .xls file, or protected by a password"),
         (b"%PDF-1.7\n%\xe2\xe3", "is a PDF"),
-        (b"\x1f\x8b\x08\x00rest", "is compressed"),
+        (b"\x1f\x8b\x08\x00rest", "is not a whole gzip file"),
         (b"PK\x03\x04 no workbook", "is not a whole .xlsx workbook"),
         (b"PAR1 no parquet PAR1", "is not a whole Parquet file"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(40), "is not UTF-8"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "and so no text"),
+        (b"<!DOCTYPE html><html><body>", "is a web page (HTML), not a table"),
     ],
 )
 def test_other_kinds_of_files_are_named(content: bytes, what: str, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import openpyxl
 import pandas
 import pyarrow
 import pyarrow.parquet as arrow_parquet
+import pytest
 
 from tables import cells_of, mistakes_of, read
 
@@ -56,19 +57,52 @@ def test_every_broken_line_of_json_lines_is_named() -> None:
     message = mistakes_of('{"prompt": "A cat"}\n{"prompt": \n[1]\n{"prompt": "x y", "prompt": "z"}\n{"a": "\\ud800"}\n')
 
     assert "row 2: is not JSON (Expecting value at character 12)" in message
-    assert "row 3: is not a JSON object of a row (a line must be an object" in message
-    assert "row 4: is not a JSON object of a row ('prompt' stands in it twice)" in message
+    assert "row 3: is not a JSON object of a row" in message
+    assert "row 4: 'prompt' stands in a JSON object twice" in message
     assert "row 5: holds half a character" in message
 
 
 def test_json_nested_beyond_reason_is_a_mistake_like_others() -> None:
-    assert "row 2: is not a JSON object" in mistakes_of('{"prompt": "A cat"}\n{"a": ' + "[" * 100_000 + "\n")
+    assert "row 2: is JSON that is nested too deep" in mistakes_of('{"prompt": "A cat"}\n{"a": ' + "[" * 100_000 + "\n")
 
 
-def test_a_json_list_is_told_to_be_json_lines(tmp_path: Path) -> None:
-    (tmp_path / "t.json").write_text('[{"prompt": "A cat"}]')
+@pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"id": "a", "prompt": "A cat"}, {"id": "b", "prompt": "A dog"}]',
+        '[\n {"id": "a",\n  "prompt": "A cat"},\n {"id": "b", "prompt": "A dog"}\n]\n',
+        '{"id": "a", "prompt": "A cat"}\n{"id": "b", "prompt": "A dog"}\n',
+        '{\n "id": "a",\n "prompt": "A cat"\n}\n{\n "id": "b",\n "prompt": "A dog"\n}\n',
+        '{"a": {"prompt": "A cat"}, "b": {"prompt": "A dog"}}',
+        '{"version": 1, "prompts": [{"id": "a", "prompt": "A cat"}, {"id": "b", "prompt": "A dog"}]}',
+    ],
+)
+def test_json_is_read_in_whatever_shape_its_objects_come(text: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
 
-    assert "write one object a line (.jsonl)" in mistakes_of(tmp_path / "t.json")
+    assert cells_of(read(tmp_path / name)) == cells_of(read(text)) == [["a", "A cat"], ["b", "A dog"]]
+
+
+def test_nested_json_is_carried_through_with_its_numbers_as_written() -> None:
+    table = read('[{"prompt": "A cat", "shot": {"lens": 35.0, "tags": ["a", 1]}}]')
+
+    assert cells_of(table) == [["A cat", '{"lens": 35.0, "tags": ["a", 1]}']]
+
+
+def test_a_list_as_a_prompt_is_a_mistake() -> None:
+    message = mistakes_of('{"id": "s1", "prompt": ["A cook mixes batter.", "The bowl tips over."]}')
+
+    assert "row 1, column prompt: holds a list: one text is right" in message
+
+
+def test_a_file_of_another_kind_is_one_mistake(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text("prompt,seconds\n" + "A cat,5\n" * 3000)
+
+    message = mistakes_of(tmp_path / "t.jsonl")
+
+    assert "is not JSON (Expecting value at character 1)" in message
+    assert len(message.splitlines()) < 4
 
 
 # Excel
@@ -113,7 +147,7 @@ def test_excel_is_known_by_its_content_and_its_first_sheet_is_read(tmp_path: Pat
 
     assert cells_of(table) == [["A cat"]]
     assert table.rows[0].number == 3
-    assert "sheet 'Sheet' of 3 is read" in str(table.warnings[0])
+    assert "sheet 'Sheet' is read, not Sheet1, Sheet2" in str(table.warnings[0])
 
 
 def test_an_excel_error_in_a_cell_is_named_with_row_and_column(tmp_path: Path) -> None:

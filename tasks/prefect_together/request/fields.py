@@ -46,6 +46,14 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def not_json(error: json.JSONDecodeError | RecursionError) -> str:
+    """What is wrong with a text that should be JSON."""
+    if isinstance(error, RecursionError):
+        return "is JSON that is nested too deep"
+    line = f"line {error.lineno}, " if error.lineno > 1 else ""
+    return f"is not JSON ({error.msg} at {line}character {error.colno})"
+
+
 def is_sendable(text: str) -> bool:
     """Whether `text` is whole characters: half of a surrogate pair (a broken emoji) cannot be encoded."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
@@ -154,10 +162,10 @@ def json_text_too(value: object) -> object:
         return value
     try:
         return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise wrong(f"is not JSON ({error.msg} at character {error.pos + 1}): give an object, {{...}}") from error
-    except (ValueError, RecursionError) as error:
-        raise wrong("is JSON with too long a number or nested too deep: give a plain object") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise wrong(f"{not_json(error)}: give an object, {{...}}") from error
+    except ValueError as error:
+        raise wrong("is JSON with too long a number: give a plain object") from error
 
 
 def _finite_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -6,10 +6,11 @@ import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, cast
 
 from prefect_together.errors import Problem
-from prefect_together.request.fields import shown
+from prefect_together.request.fields import not_json, shown
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import PARAMETERS
 
@@ -56,83 +57,149 @@ SETTABLE = (*PARAMETERS, *MEDIA_FIELDS, "extra_body", "count", "price_usd")
 
 UNDERSTOOD = ("id", *SETTABLE)
 
-KNOWN_COLUMNS = frozenset({*UNDERSTOOD, *RESULT_COLUMNS})
-
-_MEANT = {
+ALIASES = {
     "aspect": "ratio",
     "aspect_ratio": "ratio",
-    "audio": "generate_audio",
     "caption": "prompt",
     "cfg": "guidance_scale",
     "cfg_scale": "guidance_scale",
-    "cost": "price_usd",
+    "clip_length": "seconds",
     "duration": "seconds",
     "end_frame": "last_frame",
     "end_image": "last_frame",
-    "format": "output_format",
+    "final_frame": "last_frame",
+    "first_image": "first_frame",
     "frame_rate": "fps",
     "framerate": "fps",
     "frames_per_second": "fps",
     "guidance": "guidance_scale",
     "image": "first_frame",
-    "image_url": "first_frame",
+    "img": "first_frame",
+    "inference_steps": "steps",
     "init_image": "first_frame",
     "input_image": "first_frame",
+    "input_video": "source_video",
     "keyframes": "frame_images",
     "last_image": "last_frame",
     "length": "seconds",
     "model_id": "model",
     "model_name": "model",
-    "n": "count",
     "negative": "negative_prompt",
     "num_inference_steps": "steps",
+    "num_steps": "steps",
     "num_videos": "count",
-    "price": "price_usd",
-    "quality": "output_quality",
+    "number_of_videos": "count",
+    "ref": "reference_images",
+    "ref_image": "reference_images",
+    "ref_images": "reference_images",
+    "reference": "reference_images",
+    "reference_image": "reference_images",
     "references": "reference_images",
-    "row_id": "id",
+    "refs": "reference_images",
+    "sampling_steps": "steps",
     "sec": "seconds",
     "secs": "seconds",
-    "settings": "extra_body",
-    "size": "width and height",
     "start_frame": "first_frame",
     "start_image": "first_frame",
     "takes": "count",
     "text": "prompt",
-    "video": "source_video",
-    "video_url": "source_video",
+    "variations": "count",
+    "video_prompt": "prompt",
 }
+"""Other names that mean a parameter beyond doubt: their columns are used, and a warning says as what."""
+
+_PERHAPS = {
+    "audio": "generate_audio",
+    "cost": "price_usd",
+    "description": "prompt",
+    "format": "output_format",
+    "n": "count",
+    "num_frames": "seconds (frames divided by fps)",
+    "number_of_frames": "seconds (frames divided by fps)",
+    "price": "price_usd",
+    "quality": "output_quality",
+    "row_id": "id",
+    "settings": "extra_body",
+    "size": "width and height",
+    "video": "source_video",
+}
+"""Names that may mean a parameter, or something else: carried through, with a warning."""
 
 _GAPS = re.compile(r"[\s\-]+")
+_UNIT = re.compile(r"\s*[(\[]\s*(?:s|secs?|seconds?|px|pixels?|usd|\$)\s*[)\]]\s*$", re.IGNORECASE)
+_CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_MEDIA_SUFFIX = re.compile(r"_(?:url|uri|link|path|file|filename|name)$")
+_SECONDS_SUFFIX = re.compile(r"_(?:s|secs?|seconds)$")
+_IMAGE = re.compile(r"data:image/|.+\.(?:png|jpe?g|webp|gif|bmp|tiff?|avif|heic)(?:[?#].*)?$", re.IGNORECASE)
+_CELLS_LOOKED_AT = 50
 _MOST_NAMES_SHOWN = 20
 
 
 def parameter_name(column: str) -> str:
-    """A column's name as the API writes names: " Guidance scale" and "guidance-scale" are guidance_scale."""
-    return _GAPS.sub("_", column.strip()).lower()
+    """A column's name as the API writes names: "Guidance scale", "guidance-scale" and "guidanceScale" are one.
+
+    A unit in brackets is left out: "Seconds (s)" is seconds.
+    """
+    return _GAPS.sub("_", _CAMEL_CASE.sub("_", _UNIT.sub("", column.strip()))).lower()
 
 
-def understood_columns(columns: Sequence[str], problems: list[Problem]) -> dict[str, int]:
-    """Where the columns are that mean something, by their parameter. Two for one parameter go to `problems`."""
+def meaning_of(column: str) -> str | None:
+    """The parameter that a column of this name sets, by its own name or by one that means the same; else None."""
+    name = parameter_name(column)
+    if name in UNDERSTOOD:
+        return name
+    if name in ALIASES:
+        return ALIASES[name]
+    of_media = _MEDIA_SUFFIX.sub("", name)
+    meant = of_media if of_media in MEDIA_FIELDS else ALIASES.get(of_media)
+    if meant in MEDIA_FIELDS:
+        return meant
+    in_seconds = _SECONDS_SUFFIX.sub("", name)
+    return "seconds" if ALIASES.get(in_seconds) == "seconds" else None
+
+
+def is_known_column(name: str) -> bool:
+    """Whether a cell of this text in the first line shows that it is a header."""
+    return parameter_name(name) in RESULT_COLUMNS or meaning_of(name) is not None
+
+
+def understood_columns(columns: Sequence[str], problems: list[Problem], warnings: list[Problem]) -> dict[str, int]:
+    """Where the columns are that set something, by their parameter. Two for one parameter go to `problems`.
+
+    A column under another name than the parameter's is used where no column has that name, with a warning.
+    """
     places: dict[str, int] = {}
+    names = [parameter_name(column) for column in columns]
+    for place, name in enumerate(names):
+        if name in UNDERSTOOD:
+            _take(name, place, columns, places, problems)
+    exact = frozenset(places)
     for place, column in enumerate(columns):
-        name = parameter_name(column)
-        if name not in UNDERSTOOD:
+        meant = meaning_of(column)
+        if meant is None or names[place] in UNDERSTOOD:
             continue
-        if name in places:
-            first = columns[places[name]]
-            if first != column:  # of two equal names the reader has complained already
-                problems.append(Problem(f"means {name}, as column {first} does: keep one of them", column=column))
-        else:
-            places[name] = place
+        if meant in exact:
+            warnings.append(Problem(f"is not used: the table has a column {meant}", column=column))
+        elif _take(meant, place, columns, places, problems):
+            warnings.append(Problem(f"is read as {meant}", column=column))
     return places
 
 
+def _take(name: str, place: int, columns: Sequence[str], places: dict[str, int], problems: list[Problem]) -> bool:
+    if name not in places:
+        places[name] = place
+        return True
+    first, column = columns[places[name]], columns[place]
+    if first != column:  # of two equal names the reader has complained already
+        problems.append(Problem(f"means {name}, as column {first} does: keep one of them", column=column))
+    return False
+
+
 def likely_parameter(column: str, *, taken: Iterable[str]) -> str | None:
-    """The parameter that a column of another name was probably meant to be; none that the table has already."""
+    """The parameter that a column of another name was perhaps meant to be; none that the table has already."""
     name = parameter_name(column)
     free = [known for known in UNDERSTOOD if known not in set(taken)]
-    meant = _MEANT.get(name)
+    meant = _PERHAPS.get(name)
     if meant and (meant in free or " " in meant):
         return meant
     close = difflib.get_close_matches(name, free, n=1, cutoff=0.8)
@@ -140,13 +207,25 @@ def likely_parameter(column: str, *, taken: Iterable[str]) -> str | None:
     return close[0] if close and not name.startswith(f"{close[0]}_") else None
 
 
-def column_warnings(columns: Sequence[str], places: Mapping[str, int]) -> list[Problem]:
-    """A warning for each column that is carried through although its name is close to a parameter's."""
+def column_warnings(
+    columns: Sequence[str], places: Mapping[str, int], rows: Sequence[tuple[int, Sequence[str]]]
+) -> list[Problem]:
+    """A warning for each column that is carried through although its name or its cells look like a parameter's."""
     warnings: list[Problem] = []
     for place, column in enumerate(columns):
-        if place not in places.values() and (meant := likely_parameter(column, taken=places)):
+        if place in places.values() or meaning_of(column) is not None:
+            continue
+        if meant := likely_parameter(column, taken=places):
             warnings.append(Problem(f"is carried through, not used: did you mean {meant}?", column=column))
+        elif _has_images(cells[place] for _, cells in rows):
+            message = "has images in its cells and is not used: name it first_frame, last_frame or reference_images"
+            warnings.append(Problem(message, column=column))
     return warnings
+
+
+def _has_images(cells: Iterable[str]) -> bool:
+    seen = list(islice((cell.strip() for cell in cells if cell.strip()), _CELLS_LOOKED_AT))
+    return bool(seen) and sum(_IMAGE.match(cell) is not None for cell in seen) * 2 > len(seen)
 
 
 def no_prompt_message(columns: Sequence[str]) -> str:
@@ -158,6 +237,8 @@ def no_prompt_message(columns: Sequence[str]) -> str:
     seen = f"has no column prompt; its columns are: {', '.join(shown)}{more}"
     if len(columns) == 1 and " " in columns[0]:
         return f"the first line is not a header: put a line with the word prompt above it ({seen})"
+    if any(_IMAGE.match(column) or len(column.split()) > 3 for column in columns):
+        return f"the first line looks like a row, not like a header: put one above it, such as id,prompt ({seen})"
     meant = next((column for column in columns if likely_parameter(column, taken=()) == "prompt"), None)
     return f"{seen}. Did you mean {meant}? Rename it to prompt" if meant else seen
 
@@ -282,7 +363,5 @@ def _json(text: str) -> object:
     """Raises ValueError in plain words."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON ({error.msg} at character {error.pos + 1})") from error
-    except RecursionError as error:
-        raise ValueError("is JSON that is nested too deep") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(not_json(error)) from error

@@ -1,24 +1,39 @@
-"""A table's bytes -> its columns and cells as text: CSV, JSON lines, Parquet, Excel. Knows nothing of videos.
+"""A table's bytes -> its columns and cells as text: CSV, JSON, Markdown, lists, Parquet, Excel. Knows no videos.
 
 Nothing is interpreted: a cell is the text that stands in the table ("007", "NA", "8"). Cells that have a type of
 their own (JSON, Parquet, Excel) become the text that a person would have written: 8, 0.1, true, 2026-01-05.
+What had to be guessed is a warning.
 """
 
 from __future__ import annotations
 
 import codecs
 import csv
+import gzip
 import io
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
-
-import pandas
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
 from prefect_together.errors import Problem, TableInvalid, missing_extra
-from prefect_together.table.columns import RESULT_COLUMNS, is_results_table, unescape_cell
-from prefect_together.table.formats import Record, json_records
+from prefect_together.table.columns import (
+    RESULT_COLUMNS,
+    is_known_column,
+    is_results_table,
+    parameter_name,
+    unescape_cell,
+)
+from prefect_together.table.formats import (
+    Record,
+    are_prompts,
+    frame_records,
+    is_markdown_table,
+    json_records,
+    list_records,
+    markdown_records,
+)
 from prefect_together.table.source import DELIMITERS, TableSource
 
 MAX_COLUMNS = 2_000
@@ -33,22 +48,25 @@ _BYTE_ORDER_MARKS = (
 _OTHER_FILES = {
     b"\xd0\xcf\x11\xe0": "is an old .xls file, or protected by a password: save it as .xlsx without one, or as CSV",
     b"%PDF": "is a PDF",
-    b"\x1f\x8b": "is compressed (gzip): unpack it first",
     b"SQLite format 3": "is a database",
 }
 _EMPTY = "is empty: the first line must be a header with a column prompt"
 _BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r\n|\r|\n))+")
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?(?:\r\n|\r|\n)', re.IGNORECASE)
 
-# pandas' strict parser is built on this module, whose limit of 131,072 characters a cell may pass.
-csv.field_size_limit(2**31 - 1)
+MAX_UNPACKED_BYTES = 1 << 30
+_HEADER_LOOKED_FOR = 10
+"""Rows in which a header is looked for below a title."""
+_HTML = re.compile(rb"\s*(?:<!doctype html|<html|<head|<\?xml)", re.IGNORECASE)
+
+csv.field_size_limit(2**31 - 1)  # a prompt, or an image as a data URI, may be longer than 131,072 characters
 
 
 @dataclass(frozen=True)
 class Grid:
     """A table as text. Every row has as many cells as there are columns; empty rows are left out.
 
-    `rows` bear their number as a spreadsheet counts it (the header is row 1; the line's number in JSON lines).
+    `rows` have their number as a spreadsheet counts it (the header is row 1; the line's number in JSON lines).
     """
 
     columns: tuple[str, ...]
@@ -57,21 +75,24 @@ class Grid:
     warnings: list[Problem]
 
 
-def read_grid(source: TableSource, *, known_columns: Collection[str]) -> Grid:
-    """Read a table. `known_columns` (lower case) tell which of several possible delimiters is meant.
+def read_grid(source: TableSource, *, sheet: str | None = None) -> Grid:
+    """Read a table; `sheet` names one of a workbook.
 
     Raises TableInvalid if there is no reading it. What is wrong with single rows or columns is in `problems`.
     """
     warnings: list[Problem] = []
     problems: list[Problem] = []
+    source = _unpacked(source)
     content = source.content
+    if sheet is not None and not (isinstance(content, bytes) and content[:4] == b"PK\x03\x04"):
+        _refuse(source.label, "is no workbook, and has no sheets: leave sheet out")
     if isinstance(content, bytes) and content[:4] == b"PK\x03\x04":
         try:
             from prefect_together.table.excel import excel_records  # here and below: imported for who needs it
         except ImportError:
             _refuse(source.label, missing_extra("openpyxl, which reads workbooks,", "excel"))
 
-        records = excel_records(content, source.label, problems=problems, warnings=warnings)
+        records = excel_records(content, source.label, sheet=sheet, problems=problems, warnings=warnings)
     elif isinstance(content, bytes) and content[:4] == b"PAR1":
         try:
             from prefect_together.table.parquet import parquet_records
@@ -80,20 +101,42 @@ def read_grid(source: TableSource, *, known_columns: Collection[str]) -> Grid:
 
         records = parquet_records(content, source.label, problems=problems)
     else:
-        text = content if isinstance(content, str) else _decoded(content, source)
-        text = text.lstrip("\ufeff")
-        if _is_json_lines(text, source):
-            records = json_records(text, problems=problems)
-        else:
-            records = _csv_records(text, source, known_columns)
+        text = content if isinstance(content, str) else _decoded(content, source, warnings)
+        records = _text_records(text.lstrip("\ufeff"), source, problems, warnings)
     return _grid(records, source.label, problems, warnings)
 
 
-def _decoded(content: bytes, source: TableSource) -> str:
-    """The text of a file: by its byte order mark, else UTF-16 if every other byte of its start is NUL, else UTF-8."""
+def read_frame(frame: Any, label: str) -> Grid:
+    """The grid of a pandas DataFrame, as `read_grid` gives it."""
+    return _grid(frame_records(frame), label, [], [])
+
+
+def _unpacked(source: TableSource) -> TableSource:
+    """What is inside a gzip file; its name is then without the .gz."""
+    if not (isinstance(source.content, bytes) and source.content.startswith(b"\x1f\x8b")):
+        return source
+    try:
+        with gzip.open(io.BytesIO(source.content)) as file:
+            content = file.read(MAX_UNPACKED_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        _refuse(source.label, f"is not a whole gzip file ({error})")
+    if len(content) > MAX_UNPACKED_BYTES:
+        _refuse(source.label, f"is more than {MAX_UNPACKED_BYTES >> 20:,} MB when unpacked")
+    return replace(source, content=content, suffix=source.inner_suffix)
+
+
+def _decoded(content: bytes, source: TableSource, warnings: list[Problem]) -> str:
+    """The text of a file: by its byte order mark, else UTF-16 if every other byte of its start is NUL, else as its
+    address declares, else UTF-8; if it is not that, Windows-1252, which is a guess."""
     for beginning, what in _OTHER_FILES.items():
         if content.startswith(beginning):
             _refuse(source.label, what)
+    if _HTML.match(content):
+        _refuse(
+            source.label,
+            "is a web page (HTML), not a table. Of a Google sheet, give the link that exports it:"
+            " https://docs.google.com/spreadsheets/d/ID/export?format=csv",
+        )
     if source.suffix in {".parquet", ".xlsx"}:
         _refuse(source.label, f"is not a whole {source.suffix} file: it begins with {content[:8]!r}")
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
@@ -101,30 +144,65 @@ def _decoded(content: bytes, source: TableSource) -> str:
     if encoding is None and len(start) > 3 and 0 in start:
         halves = (not any(start[1::2]), not any(start[0::2]))
         encoding = {(True, False): "utf-16-le", (False, True): "utf-16-be"}.get(halves)
-    encoding = encoding or "utf-8"
+    for name in (encoding, source.charset, "utf-8"):
+        try:
+            if name is not None:
+                return content.decode(name)
+        except (UnicodeDecodeError, LookupError):
+            continue
     try:
-        return content.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        around = content[max(0, error.start - 20) : error.start].rpartition(b"\n")[2]
-        _refuse(
-            source.label,
-            f"is not {encoding.upper()}: byte 0x{content[error.start]:02x} in line {line}, after"
-            f" {around.decode(encoding, 'replace')!r}. Save it as CSV UTF-8 (UTF-16 is read too;"
-            " older encodings such as Windows-1252 are not guessed)",
-        )
+        text = "" if b"\0" in content else content.decode("cp1252")
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        _refuse(source.label, "is neither UTF-8 nor Windows-1252, and so no text: save it as CSV UTF-8")
+    first = next(match for match in re.finditer(r"\S*[^\x00-\x7f]\S*", text))
+    line = text.count("\n", 0, first.start()) + 1
+    message = f"is not UTF-8, and is read as Windows-1252 (Latin-1): is {first.group()[:40]!r} in line {line} right?"
+    warnings.append(Problem(message))
+    return text
 
 
-def _is_json_lines(text: str, source: TableSource) -> bool:
-    if source.suffix in {".jsonl", ".ndjson"}:
-        return True
+def _text_records(text: str, source: TableSource, problems: list[Problem], warnings: list[Problem]) -> list[Record]:
     start = text.lstrip()[:1]
-    if start == "[" and (source.suffix == ".json" or isinstance(source.content, str)):
-        _refuse(source.label, "is a JSON list: write one object a line (.jsonl)")
-    return start == "{" and source.suffix not in {".csv", ".tsv", ".txt"}
+    is_table_file = source.suffix in {".csv", ".tsv"}
+    if source.suffix in {".json", ".jsonl", ".ndjson"} or (start in ("{", "[") and not is_table_file):
+        return json_records(text, problems=problems, warnings=warnings)
+    if not is_table_file and is_markdown_table(text):
+        return markdown_records(text, warnings=warnings)
+    records = _csv_records(text, source, warnings)
+    if records is None:
+        return _list_records(text, source, warnings)
+    if _is_one_column_without_header(records):
+        warnings.append(Problem(f"has no header: each of {len(records):,} rows is read as one prompt"))
+        records.insert(0, (0, ["prompt"]))
+    return records
 
 
-def _csv_records(text: str, source: TableSource, known_columns: Collection[str]) -> list[Record]:
+def _list_records(text: str, source: TableSource, warnings: list[Problem]) -> list[Record]:
+    """One prompt a line. Quotes are text in a .txt file; in pasted text with a header they are those of a CSV."""
+    lines = re.split(r"\r\n|\r|\n", text)
+    first = next((line for line in lines if line.strip() and line.lstrip()[0] != "#"), "")
+    has_header = is_known_column(first)
+    if has_header and source.suffix != ".txt" and '"' in text and "#" not in text:
+        unused = next((mark for mark in map(chr, range(0xE000, 0xF8FF)) if mark not in text), ",")
+        blank = _BLANK_LINES.match(text)
+        start = blank.end() if blank else 0
+        number = 1 + len(re.findall(r"\r\n|\r|\n", text[:start]))
+        rows = _parsed(text[start:], unused, number, source.label)
+        return [(number + index, row) for index, row in enumerate(rows)]
+    return list_records(text, has_header=has_header, warnings=warnings)
+
+
+def _is_one_column_without_header(records: Sequence[Record]) -> bool:
+    filled = [cells for _, cells in records if any(cells)]
+    if any(len(cells) > 1 for cells in filled) or not filled or is_known_column(filled[0][0]):
+        return False
+    return are_prompts("\n".join(" ".join(cells[0].split()) for cells in filled))
+
+
+def _csv_records(text: str, source: TableSource, warnings: list[Problem]) -> list[Record] | None:
+    """The records of a CSV; None if the text is no CSV but a list with one prompt a line."""
     number, start, delimiter = 1, 0, None
     if hint := _SEPARATOR_LINE.match(text):  # a line that Excel writes for itself
         number, start, delimiter = 2, hint.end(), hint.group(1)
@@ -135,73 +213,81 @@ def _csv_records(text: str, source: TableSource, known_columns: Collection[str])
     if not text.strip():
         _refuse(source.label, _EMPTY)
     if delimiter is None:
-        delimiter = _delimiter(text, source, known_columns)
+        delimiter = _delimiter(text, source)
+    if delimiter is None:
+        return None
+    if delimiter == "\t" and (rows := _unquoted_tsv(text)) is not None:
+        warnings.append(Problem("quotes are taken as they stand: read as quoted cells, they would join rows"))
+    else:
+        rows = _parsed(text, delimiter, number, source.label)
+    if (width := max(map(len, rows))) > MAX_COLUMNS:
+        _refuse(source.label, f"has a row of {width:,} cells; at most {MAX_COLUMNS:,} columns are read")
+    return [(number + index, row) for index, row in enumerate(rows)]
+
+
+def _parsed(text: str, delimiter: str, first_row: int, label: str) -> list[list[str]]:
+    """Every record of a CSV as it stands. Raises TableInvalid with the row of a quote that is wrong."""
+    rows: list[list[str]] = []
     try:
-        rows = _parsed(text, delimiter)
-    except pandas.errors.ParserError:
-        rows = _parsed(text, delimiter, width=_widest(text, delimiter, number, source.label))
-    return [(number + index, [cell or "" for cell in row]) for index, row in enumerate(rows)]
-
-
-def _parsed(text: str, delimiter: str, *, width: int | None = None) -> list[list[str | None]]:
-    """Every record of a CSV as it stands; `width` is that of the widest one if it is not the first."""
-    frame = pandas.read_csv(
-        io.StringIO(text, newline=""),
-        sep=delimiter,
-        engine="python",  # strict about quotes, where the C engine mends silently
-        header=None,
-        names=None if width is None else list(range(width)),
-        index_col=False,
-        dtype=object,
-        keep_default_na=False,
-        na_filter=False,
-        skip_blank_lines=False,
-    )
-    return frame.to_numpy().tolist()
-
-
-def _widest(text: str, delimiter: str, first_row: int, label: str) -> int:
-    """How many cells the widest record has. pandas stops at the first bad one, without the row as one counts it."""
-    width, row = 0, first_row
-    try:
-        for record in csv.reader(_lines(text), delimiter=delimiter, strict=True):
-            width, row = max(width, len(record)), row + 1
+        rows.extend(csv.reader(_lines(text), delimiter=delimiter, strict=True))
     except csv.Error as error:
         message = f"cannot be read ({error})"
         if "expected after" in str(error):
             message = 'has text after a closing quote: inside quotes, write a quote twice (""), and quote whole cells'
         elif "end of data" in str(error):
             message = "a quote is opened and never closed: close it, or write the quote twice inside quotes"
-        raise TableInvalid(label, [Problem(message, row=row)]) from error
-    if width > MAX_COLUMNS:
-        _refuse(label, f"has a row of {width:,} cells; at most {MAX_COLUMNS:,} columns are read")
-    return width
+        raise TableInvalid(label, [Problem(message, row=first_row + len(rows))]) from error
+    return rows
+
+
+def _unquoted_tsv(text: str) -> list[list[str]] | None:
+    """The rows of a TSV whose quotes are text: lines fit the header as they stand, and do not as quoted cells."""
+    lines = [line.split("\t") for line in re.split(r"\r\n|\r|\n", text.rstrip("\r\n"))]
+    if '"' not in text or any(len(cells) != len(lines[0]) for cells in lines if cells != [""]):
+        return None
+    try:
+        quoted = sum(1 for _ in csv.reader(_lines(text.rstrip("\r\n")), delimiter="\t", strict=True))
+    except csv.Error:
+        quoted = 0
+    return lines if quoted != len(lines) else None
 
 
 def _lines(text: str) -> io.StringIO:
     return io.StringIO(text, newline="")
 
 
-def _delimiter(text: str, source: TableSource, known_columns: Collection[str]) -> str:
-    """The delimiter with which the header has most of the known names; then most cells; then as listed."""
+def _delimiter(text: str, source: TableSource) -> str | None:
+    """The delimiter with which the header has most of the known names; then most cells; then as listed.
+
+    None for a list with one prompt a line: text that is no .csv or .tsv file, with a header of one known name, or none.
+    """
     preferred = ("\t", ",", ";", "|") if source.suffix == ".tsv" else DELIMITERS
     scores: list[tuple[int, int, int]] = []
     for place, delimiter in enumerate(preferred):
         header = next(csv.reader(_lines(text), delimiter=delimiter))
-        known = sum(cell.strip().lower() in known_columns for cell in header)
+        known = sum(is_known_column(cell) for cell in header)
         scores.append((known, len(header), -place))
-    best = max(scores)
-    if best[1] == 1 and source.suffix not in {".csv", ".tsv"}:
-        # One column: a line is a cell, commas and all. No character that the text holds can then part cells.
-        return next((mark for mark in map(chr, range(0xE000, 0xF8FF)) if mark not in text), ",")
-    return preferred[-best[2]]
+    known, cells, place = max(scores)
+    if source.suffix in {".csv", ".tsv"} or (known and cells > 1):
+        return preferred[-place]
+    if known:
+        return None
+    is_list = are_prompts(text) or source.suffix == ".txt"
+    return None if is_list and not _is_tabular(text, preferred[-place]) else preferred[-place]
+
+
+def _is_tabular(text: str, delimiter: str) -> bool:
+    """Whether the lines look like rows of cells: as many in each, and no blank behind the first line's delimiters."""
+    widths = {len(line.split(delimiter)) for line in text.splitlines() if line.strip()}
+    return len(widths) == 1 and widths != {1} and f"{delimiter} " not in text.splitlines()[0]
 
 
 def _grid(records: Sequence[Record], label: str, problems: list[Problem], warnings: list[Problem]) -> Grid:
-    """Part the header from the rows, check their shape, and leave out what is empty and what results.csv added."""
+    """Separate the header from the rows, check their shape, leave out what is empty and what results.csv added."""
     filled = [record for record in records if any(cell.strip() for cell in record[1])]
     if not filled:
         raise TableInvalid(label, problems or [Problem(_EMPTY)])
+    filled = _below_title(filled, warnings)
     header, rows = filled[0][1], filled[1:]
     width = max(place for place, name in enumerate(header, start=1) if name.strip())
     problems += [problem for row in filled for problem in _shape_problems(row, width)]
@@ -223,6 +309,19 @@ def _grid(records: Sequence[Record], label: str, problems: list[Problem], warnin
     if len(kept) < width:
         rows = [(number, [cells[place] for place in kept]) for number, cells in rows]
     return Grid(tuple(names[place] for place in kept), rows, problems, warnings)
+
+
+def _below_title(filled: list[Record], warnings: list[Problem]) -> list[Record]:
+    """The rows from the header on, if that stands below a title or notes."""
+    for at, (number, cells) in enumerate(filled[:_HEADER_LOOKED_FOR]):
+        is_header = any(parameter_name(cell) == "prompt" for cell in cells)
+        if at == 0 and (is_header or any(is_known_column(cell) for cell in cells if cell.strip())):
+            return filled
+        if is_header:
+            title = " ".join(" ".join(filled[0][1]).split())[:60]
+            warnings.append(Problem(f"the header is row {number}; what stands above it is not read: {title!r}"))
+            return filled[at:]
+    return filled
 
 
 def _as_wide(cells: list[str], width: int) -> list[str]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -22,58 +24,70 @@ from prefect_together.request.images import load_image
 from prefect_together.request.media import ImageInput
 from prefect_together.request.request import VideoRequest, problems_of
 from prefect_together.table.columns import (
-    KNOWN_COLUMNS,
     SETTABLE,
     column_warnings,
     no_prompt_message,
     parameter_name,
     understood_columns,
 )
-from prefect_together.table.grid import Grid, read_grid
+from prefect_together.table.grid import Grid, read_frame, read_grid
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.rows import PromptTable, RowReader, TableRow
 from prefect_together.table.source import find_table
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 __all__ = ["PromptTable", "TableRow", "read_table"]
 
 
+FRAME = "DataFrame"
+
+
 def read_table(
-    source: str,
+    source: str | PathLike[str] | DataFrame,
     *,
     defaults: Mapping[str, object] | None = None,
     catalogue_checks: bool = True,
     image_directory: str | None = None,
+    sheet: str | None = None,
 ) -> PromptTable:
     """Read and check a whole table; nothing is sent.
 
-    `source` is the path or address (fsspec) of a .csv, .tsv, .txt, .jsonl, .ndjson, .parquet or .xlsx, or CSV text.
+    `source` is a pandas DataFrame, or the path or address (fsspec) of a .csv, .tsv, .txt, .json, .jsonl, .parquet or
+    .xlsx, packed by gzip or not, or "-" for standard input, or the text itself: CSV, a Markdown table, JSON, a list of
+    prompts. `sheet` names the sheet of a workbook; by default it is the first visible one with a column prompt.
     `defaults` are parameters of the whole run, which hold where a row sets nothing. `catalogue_checks=False` leaves
     out what is known of single models. Relative image paths start from the table's own directory (for pasted text:
     the working directory), or from `image_directory`. Raises TableInvalid with every mistake.
     """
-    found = find_table(source, known_columns=KNOWN_COLUMNS)
-    grid = read_grid(found, known_columns=KNOWN_COLUMNS)
+    if isinstance(source, str | PathLike):
+        found = find_table(fspath(source))
+        label, base, grid = found.label, found.base, read_grid(found, sheet=sheet)
+    else:
+        label, base, grid = FRAME, str(Path.cwd()), read_frame(source, FRAME)
     problems = [*grid.problems]
+    warnings = [*grid.warnings]
     settings = _settings(defaults or {}, problems)
-    places = understood_columns(grid.columns, problems)
+    places = understood_columns(grid.columns, problems, warnings)
     if not grid.rows:
         problems.append(Problem("has a header and no rows"))
     if "prompt" not in {*places, *settings} and (not places or not grid.rows):
-        raise TableInvalid(found.label, [*problems, Problem(no_prompt_message(grid.columns))])
+        raise TableInvalid(label, [*problems, Problem(no_prompt_message(grid.columns))])
 
     reader = RowReader(
         grid.columns,
         places,
         defaults=settings,
-        base=found.base if image_directory is None else str(Path(image_directory).resolve()),
+        base=base if image_directory is None else str(Path(image_directory).resolve()),
         catalogue_checks=catalogue_checks,
     )
     rows = [reader.read(number, cells) for number, cells in grid.rows]
     problems += [*_table_problems(reader, grid), *reader.of_defaults.problems(), *reader.problems]
-    warnings = [*grid.warnings, *column_warnings(grid.columns, places), *reader.warnings.problems()]
+    warnings += [*column_warnings(grid.columns, places, grid.rows), *reader.warnings.problems()]
     if problems:
-        raise TableInvalid(found.label, sorted(problems, key=lambda problem: problem.row or 0), warnings)
-    return PromptTable(found.label, grid.columns, tuple(row for row in rows if row is not None), tuple(warnings))
+        raise TableInvalid(label, sorted(problems, key=lambda problem: problem.row or 0), warnings)
+    return PromptTable(label, grid.columns, tuple(row for row in rows if row is not None), tuple(warnings))
 
 
 def _settings(defaults: Mapping[str, object], problems: list[Problem]) -> dict[str, object]:
@@ -156,16 +170,18 @@ def plan_video(
 
 @dataclass(frozen=True, slots=True)
 class TableToPlan:
-    """`prompts` is the table's text, path or URL; `model` and `parameters` are for the rows that do not set them.
+    """`prompts` is the table's text, path or URL, or a DataFrame; `model` and `parameters` are for the rows that do not
+    set them.
 
-    Relative image paths start in `image_directory`, by default the table's own.
+    Relative image paths start in `image_directory`, by default the table's own. `sheet` names one of a workbook.
     """
 
-    prompts: str
+    prompts: str | DataFrame
     model: str | None = None
     parameters: VideoParameters | None = None
     catalogue_checks: bool = True
     image_directory: str | None = None
+    sheet: str | None = None
 
     def plan(self) -> Plan:
         """Read and check the table and plan its videos. Raises TableInvalid with every mistake."""
@@ -174,5 +190,6 @@ class TableToPlan:
             defaults=for_all_rows(self.model, self.parameters),
             catalogue_checks=self.catalogue_checks,
             image_directory=self.image_directory,
+            sheet=self.sheet,
         )
         return make_plan(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,10 +15,7 @@ from prefect_together.request.fields import as_number, shown
 from prefect_together.request.images import load_image
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import PARAMETERS, VideoRequest, problems_of
-from prefect_together.table.columns import (
-    MEDIA_FIELDS,
-    MediaDraft,
-)
+from prefect_together.table.columns import MEDIA_FIELDS, MediaDraft
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,9 @@ MOST_TAKES = 1000
 _PLAIN_PARAMETERS = tuple(name for name in (*PARAMETERS, "extra_body") if name != "media")
 _MEDIA_COLUMNS = frozenset({"media", *MEDIA_FIELDS})
 _TEXTS = frozenset({"id", "prompt", "negative_prompt"})
+_WITH_DECIMALS = frozenset({"seconds", "guidance_scale", "price_usd"})
+_DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}")
+_TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2}):00(?:\.0+)?")
 _SOME_MODEL = "any/model"
 _LONGEST_CACHED = 2_000
 
@@ -122,7 +123,7 @@ class RowReader:
     def read(self, number: int, cells: Sequence[str]) -> TableRow | None:
         """The row, or None if something is wrong with it."""
         texts = {name: cells[place] for name, place in self._places.items() if cells[place].strip()}
-        of_row = {name: text if name in _TEXTS else text.strip() for name, text in texts.items()}
+        of_row = {name: text if name in _TEXTS else _as_meant(name, text.strip()) for name, text in texts.items()}
         draft = _Draft(number, {**self._defaults, **of_row}, frozenset(of_row), MediaDraft(self._load_image))
         row_id = of_row.get("id")
         self._check_id(draft, row_id)
@@ -186,6 +187,8 @@ class RowReader:
     def _check_prompt(self, request: VideoRequest, draft: _Draft) -> None:
         prompt = request.prompt
         if prompt is not None:
+            if not any(character.isalnum() for character in prompt):
+                draft.refuse("prompt", f"{shown(prompt)} has neither a letter nor a digit: is it a line between rows?")
             if prompt.startswith(" ") and prompt.lstrip().startswith('"'):
                 message = "begins with a space and a quote, which are sent: is there a space behind a delimiter?"
                 self.warnings.add(self._column_of("prompt", draft), message, row=draft.number)
@@ -256,6 +259,15 @@ def _validated(values: dict[str, object], draft: _Draft) -> VideoRequest | None:
         return VideoRequest.model_validate({"model": _SOME_MODEL, **rest})
     except ValidationError:
         return None
+
+
+def _as_meant(name: str, text: str) -> str:
+    """What a spreadsheet has made something else of: 16:9 a time of day, 7.5 a number with a decimal comma."""
+    if name == "ratio" and (time := _TIME_OF_DAY.fullmatch(text)):
+        return f"{int(time.group(1))}:{int(time.group(2))}"
+    if name in _WITH_DECIMALS and _DECIMAL_COMMA.fullmatch(text):
+        return text.replace(",", ".")
+    return text
 
 
 def _count(draft: _Draft) -> int:

@@ -6,23 +6,27 @@ import csv
 import os
 import re
 import sys
-from collections.abc import Container
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
+import httpx
 from fsspec import core
 
 from prefect_together.errors import Problem, TableInvalid
 from prefect_together.request.media import address_name
+from prefect_together.table.columns import is_known_column
 
 PASTED = "pasted table"
+STANDARD_INPUT = "standard input"
+WEB_SECONDS = 60.0
 
 DELIMITERS = (",", ";", "\t", "|")
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+(://|::)", re.IGNORECASE)
+_GOOGLE_SHEET = re.compile(r"(https://docs\.google\.com/spreadsheets/d/)(?:(e/[\w-]+)|([\w-]+))", re.IGNORECASE)
 _FOREIGN = (
     ("botocore.exceptions", "BotoCoreError"),
     ("google.auth.exceptions", "GoogleAuthError"),
@@ -37,45 +41,61 @@ class TableSource:
 
     `label` names it in messages (no query of a URL: it may be signed), `base` is the directory or address that
     relative image paths start from, `suffix` the end of its name in lower case (".csv", or "" for text),
-    `content` its bytes, or the text itself.
+    `inner_suffix` that before ".gz", `content` its bytes, or the text itself, `charset` what a web server declares.
     """
 
     label: str
     base: str
     suffix: str
     content: bytes | str
+    inner_suffix: str = ""
+    charset: str | None = None
 
 
-def find_table(source: str, *, known_columns: Container[str]) -> TableSource:
+def find_table(source: str) -> TableSource:
     """Get the bytes of a table that is named by a path or an address, or take `source` as the table itself.
 
-    Text of more than one line is a table, and so is a single line that is a JSON object or a header (one of its
-    cells, in lower case, is in `known_columns`), and no file's name. Raises TableInvalid if a file or address
-    cannot be read.
+    Text of more than one line is a table, and so is a single line that is JSON or a header (one of its cells means
+    something), and no file's name. "-" is standard input. Raises TableInvalid if a file or address cannot be read.
     """
     name = source.strip()
     if "\n" in name or "\r" in name:
         return TableSource(PASTED, str(Path.cwd()), "", source)
     if not name:
         raise _unreadable(PASTED, "is empty: give a path, an address, or CSV text with a header line")
+    if name == "-":
+        return TableSource(STANDARD_INPUT, str(Path.cwd()), "", _standard_input())
     if name[:7].lower() == "file://":
         name = name[7:]
     if _ADDRESS.match(name):
         return _fetched(name)
     path = Path(os.path.expanduser(name))  # noqa: PTH111  Path.expanduser fails on unknown users
     if os.path.exists(path):  # noqa: PTH110  Path.exists fails on text that is too long for a path
-        return TableSource(name, str(path.absolute().parent), path.suffix.lower(), _file_bytes(name, path))
-    if _is_header(name, known_columns) or (name[0] == "{" and name[-1] == "}"):
+        content = _file_bytes(name, path)
+        base = path.absolute().parent if path.is_file() else Path.cwd()
+        return TableSource(name, str(base), *_suffixes(path.name, content))
+    if _is_header(name) or (name[0] + name[-1] in ("{}", "[]")):
         return TableSource(PASTED, str(Path.cwd()), "", source)
     label = name if len(name) <= 200 else f"{name[:199]}…"
     raise _unreadable(label, f"no such file (looked for {_shortened(path)}){_hint(path)}")
 
 
-def _is_header(line: str, known_columns: Container[str]) -> bool:
+def _suffixes(name: str, content: bytes) -> tuple[str, bytes, str]:
+    path = PurePosixPath(name)
+    return path.suffix.lower(), content, Path(path.stem).suffix.lower()
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise _unreadable(STANDARD_INPUT, "is a terminal: give a path, or pipe the table in")
+    return sys.stdin.buffer.read()
+
+
+def _is_header(line: str) -> bool:
     if len(line) > 10_000 or _SUFFIX.fullmatch(os.path.splitext(line)[1]):  # noqa: PTH122
         return False
     headers = [header for delimiter in DELIMITERS for header in csv.reader([line], delimiter=delimiter)]
-    return any(cell.strip().lower() in known_columns for header in headers for cell in header)
+    return any(is_known_column(cell) for header in headers for cell in header)
 
 
 def _hint(path: Path) -> str:
@@ -97,8 +117,6 @@ def _shortened(path: Path) -> str:
 def _file_bytes(label: str, path: Path) -> bytes:
     if path.is_dir():
         raise _unreadable(label, "is a directory: give the table in it")
-    if not path.is_file():
-        raise _unreadable(label, "is not a regular file")
     try:
         return path.read_bytes()
     except OSError as error:
@@ -107,6 +125,10 @@ def _file_bytes(label: str, path: Path) -> bytes:
 
 def _fetched(url: str) -> TableSource:
     label = address_name(url) if "::" not in url else url.partition("?")[0]
+    if (page := _GOOGLE_SHEET.match(url)) is not None and not _is_export(url):
+        raise _unreadable(label, f"is the page of a Google sheet, not its table: give {_export_link(page, url)}")
+    if "::" not in url and url[:4].lower() == "http":
+        return _from_web(url, label)
     try:
         files, path = cast("tuple[Any, str]", core.url_to_fs(url))  # pyright: ignore[reportUnknownMemberType]
         content = cast("bytes", files.cat_file(path))
@@ -114,14 +136,41 @@ def _fetched(url: str) -> TableSource:
         raise _unreadable(label, "nothing is there (not found)") from error
     except ImportError as error:
         raise _unreadable(label, f"a package for this kind of address is missing: {error}") from error
-    except aiohttp.ClientResponseError as error:
-        raise _unreadable(label, f"the server answered HTTP {error.status}") from error
     except _remote_errors() as error:
         reason = f"{type(error).__name__} {error}".replace(url, label)
         raise _unreadable(label, f"cannot be read: {reason}") from error
+    return _of_address(url, label, content)
+
+
+def _from_web(url: str, label: str) -> TableSource:
+    try:
+        answer = httpx.get(url, follow_redirects=True, timeout=WEB_SECONDS)
+        answer.raise_for_status()
+    except httpx.HTTPStatusError as error:
+        said = "nothing is there (not found)" if error.response.status_code == 404 else "the server answered"
+        raise _unreadable(label, f"{said}: HTTP {error.response.status_code}") from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _unreadable(label, f"cannot be read: {type(error).__name__} {error}".replace(url, label)) from error
+    return replace(_of_address(url, label, answer.content), charset=answer.charset_encoding)
+
+
+def _of_address(url: str, label: str, content: bytes) -> TableSource:
     parts = urlsplit(url)
     base = f"{parts.scheme}://{parts.netloc}{parts.path.rpartition('/')[0]}/"
-    return TableSource(label, base, Path(parts.path).suffix.lower(), content)
+    return TableSource(label, base, *_suffixes(parts.path, content))
+
+
+def _is_export(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.path.endswith(("/export", "/gviz/tq")) or "output=" in parts.query
+
+
+def _export_link(page: re.Match[str], url: str) -> str:
+    sheet = re.search(r"gid=(\d+)", url)
+    end = f"gid={sheet.group(1)}" if sheet else ""
+    if page.group(2):  # published to the web
+        return f"{page.group(1)}{page.group(2)}/pub?{'&'.join(filter(None, [end, 'output=csv']))}"
+    return f"{page.group(1)}{page.group(3)}/export?{'&'.join(filter(None, ['format=csv', end]))}"
 
 
 def _remote_errors() -> tuple[type[Exception], ...]:
