@@ -15,7 +15,7 @@ from prefect_together.api.jobs import VideoJob
 from prefect_together.cli.commands import main
 from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.plans import to_text
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 from prefect_together.sandbox import Sandbox
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.prompt_table import read_table
@@ -176,7 +176,7 @@ def test_status_prints_the_same_for_people(capsys: pytest.CaptureFixture[str], o
     assert main(["status", output_dir]) == 0
 
     out = capsys.readouterr().out
-    assert "4 videos, 1 downloaded, 2 planned, 1 in doubt" in out
+    assert "4 videos, 1 downloaded, 1 in doubt, 2 planned" in out
     assert "$0.28 in doubt" in out
     assert "--resubmit-in-doubt" in out
 
@@ -231,7 +231,7 @@ def test_status_and_plan_have_the_words_of_results_csv(
     assert words == ["downloaded", "failed", "in_doubt"]
     assert sorted(video["status"] for video in status["videos"]) == sorted(counts)
     assert status["by_status"] == plan["states"] == counts
-    assert "4 videos, 1 downloaded, 1 submitted, 1 failed, 1 in doubt" in capsys.readouterr().out
+    assert "4 videos, 1 downloaded, 1 failed, 1 submitted, 1 in doubt" in capsys.readouterr().out
 
 
 async def _leave_in_the_middle(plan: Plan, place: Path) -> None:
@@ -252,7 +252,7 @@ def test_report_writes_page_and_results_again(capsys: pytest.CaptureFixture[str]
     assert main(["report", output_dir]) == 0
 
     results = (Path(output_dir) / "results.csv").read_text()
-    assert "1 downloaded, 1 planned, 1 in doubt of 3 rows, $0.25" in capsys.readouterr().out
+    assert "1 downloaded, 1 in doubt, 1 planned of 3 rows, $0.25" in capsys.readouterr().out
     assert "boat,A paper boat in heavy rain" in results
     assert ",downloaded,job-1,videos/boat.mp4,0.25," in results
     assert "A cat asleep on a drum" in (Path(output_dir) / "index.html").read_text()

@@ -28,7 +28,7 @@ from prefect_together.execution.batch import COLLECTED_AT_ONCE
 from prefect_together.execution.settings import RunSettings
 from prefect_together.execution.video import GONE_SECONDS
 from prefect_together.ledger.ledger import HERE, Ledger, open_ledger
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 from prefect_together.table.plan import PlannedVideo
 
 

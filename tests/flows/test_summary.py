@@ -10,8 +10,9 @@ from clip_files import make_clip
 from prefect_together.clips.store import LocalStore
 from prefect_together.errors import BudgetReached, CanaryFailed, FailureClass, ServiceStuck
 from prefect_together.flows.prefect_ui import Shown, posters_of, summary_markdown
+from prefect_together.ledger.states import Status
 from prefect_together.results.outcome import RunOutcome, advice
-from prefect_together.results.results import RowResult, Status, TakeResult, totals
+from prefect_together.results.results import RowResult, TakeResult, totals
 
 
 def row(number: int, status: Status = "downloaded", **fields: object) -> RowResult:

@@ -11,7 +11,7 @@ from ledger_rows import a_video, bought, planned, sent, state_of
 from prefect_together.api.jobs import VideoJob
 from prefect_together.errors import BudgetReached, JobFailed, SettingsInvalid
 from prefect_together.ledger.ledger import Ledger, open_ledger
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 
 
 class TestTexts:

@@ -13,7 +13,7 @@ from prefect_together.api.jobs import VideoJob
 from prefect_together.errors import BudgetReached, JobFailed, SettingsInvalid
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.ledger import Ledger, open_ledger
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import ClaimLost
 from repository import SUPPORT
 

@@ -25,7 +25,7 @@ from prefect_together.errors import BudgetReached, JobFailed
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.engine import open_engine
 from prefect_together.ledger.ledger import Ledger, open_ledger
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import STATES, State
 from prefect_together.ledger.transitions import ClaimLost
 
 T = TypeVar("T")
@@ -249,11 +249,13 @@ class LedgerMachine(RuleBasedStateMachine):
             assert known == set(self.jobs)
 
     @invariant()
-    def only_lost_files_lead_back_from_downloaded(self) -> None:
+    def states_follow_each_other_as_in_their_table_and_only_lost_files_lead_back_from_downloaded(self) -> None:
         if self.runs:
             now = {key: State(state) for key, state in self.look("SELECT video_key, state FROM videos")}
             left = [key for key in KEYS if self.before[key] == State.DOWNLOADED != now.get(key)]
             assert not left or self.may_leave_downloaded
+            changed = {(self.before[key], state) for key, state in now.items() if state != self.before[key]}
+            assert all(after in STATES[before].becomes for before, after in changed)
             self.before, self.may_leave_downloaded = self.before | now, False
 
     @invariant()

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from prefect_together.errors import BudgetReached
+from prefect_together.ledger.states import Status
 from prefect_together.results.outputs import MAX_TEXT_CHARACTERS, PageSummary, clip_source, results_page
-from prefect_together.results.results import RowResult, Status, TakeResult
+from prefect_together.results.results import RowResult, TakeResult
 
 HOSTILE = "</script><script>alert(1)</script><!--<script>\u2028\u2029]]>\"'&lt;\ud800<img src=x onerror=alert(1)>"
 

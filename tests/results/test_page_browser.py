@@ -12,8 +12,9 @@ from playwright.sync_api import Browser, Error, Page, expect
 
 from chromium import opened_chromium
 from prefect_together.errors import BudgetReached, CanaryFailed
+from prefect_together.ledger.states import Status
 from prefect_together.results.outputs import PageSummary, results_page
-from prefect_together.results.results import RowResult, Status, TakeResult
+from prefect_together.results.results import RowResult, TakeResult
 
 pytestmark = pytest.mark.browser
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -20,9 +20,9 @@ from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import HERE, Ledger
 from prefect_together.ledger.plans import video_of
 from prefect_together.ledger.records import VideoRecord
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import STATES, State
 from prefect_together.prefect_internals import EventBacklog, results_not_stored
-from prefect_together.results.progress import FINISHED, Tally
+from prefect_together.results.progress import Tally
 from prefect_together.table.plan import Plan, PlannedVideo
 
 HELD_PAUSE_SECONDS, LONGEST_HELD_PAUSE_SECONDS = 1.0, 15.0
@@ -33,10 +33,6 @@ LEAST_CLAIMED_AHEAD = 4
 """Videos that such a run claims before they can be sent: what it has, no other can take up."""
 COLLECTED_AT_ONCE = 2 * MAX_DOWNLOADS
 """Videos taken up together of which only the clip is to be fetched: those at work, and as many that follow."""
-THERE = (State.SUBMITTED, State.COMPLETED, State.SUBMITTING)
-"""States of videos that are, or may be, paid: they go first."""
-PAID = (State.SUBMITTING, State.SUBMITTED, State.COMPLETED, State.IN_DOUBT)
-"""States in which a row that breaks off has, or may have, cost money without a file to show for it."""
 UNFORESEEN_ERRORS = 3
 """Rows sent and paid for that may break off in a row: by then it is a fault of the program, and all would do so."""
 REASON_CHARACTERS = 300
@@ -125,7 +121,7 @@ class Batch:
         todo = self._own_part()
         if self._share.index == 0:
             todo += await self._paid_but_absent()
-        todo.sort(key=lambda video: self._records[video.key].state not in THERE)
+        todo.sort(key=_paid_first(self._records))
         with results_not_stored():
             await self._run_all(todo)
             await self._run_held()
@@ -165,11 +161,7 @@ class Batch:
 
     def _wants(self, record: VideoRecord) -> bool:
         state = self._tally.states[record.video_key]
-        if state in (State.FAILED, State.IN_DOUBT):
-            return state in self._settings.states_to_resend
-        if state in (State.PLANNED, State.REFUSED):
-            return not self._settings.collect_only
-        return state != State.DOWNLOADED
+        return STATES[state].is_under_way or self._settings.sends(state)
 
     async def _find_lost_files(self) -> None:
         """A downloaded clip that is gone or has another size is fetched again."""
@@ -206,7 +198,7 @@ class Batch:
 
         try:
             while (video := await order.next()) is not None:
-                has_room = self._state(video) not in (State.SUBMITTED, State.COMPLETED)
+                has_room = not STATES[self._state(video)].has_job
                 if has_room:
                     await self._room.acquire()
                     await self._backlog.until_short()
@@ -233,7 +225,7 @@ class Batch:
         state = self._tally.states[video.key]
         if error is None and state == State.DOWNLOADED:
             self._broken_in_a_row = 0
-        if error is not None and state in PAID:
+        if error is not None and STATES[state].is_paid:
             self._broken_in_a_row += 1
             if self._broken_in_a_row >= UNFORESEEN_ERRORS and self._one.breaker.reason is None:
                 self._one.breaker.reason = UnforeseenErrors(self._broken_in_a_row)
@@ -309,7 +301,7 @@ class Batch:
             self._held = [video for video in held if video.key not in free and not self._is_over(video)]
             # From the end: the run whose share they are comes from the other side.
             todo = [video for video in reversed(held) if video.key in free]
-            todo.sort(key=lambda video: records[video.key].state not in THERE)
+            todo.sort(key=_paid_first(records))
             await self._run_all(todo)
 
     def _claimable(
@@ -336,4 +328,9 @@ class Batch:
         return not self._is_alone and is_same and self._wants(seen)
 
     def _is_over(self, video: PlannedVideo) -> bool:
-        return self._tally.states[video.key] in FINISHED
+        return STATES[self._tally.states[video.key]].is_finished
+
+
+def _paid_first(records: Mapping[str, VideoRecord]) -> Callable[[PlannedVideo], bool]:
+    """A key to sort by: what is paid for, or perhaps so, comes first."""
+    return lambda video: not STATES[records[video.key].state].is_under_way

@@ -35,7 +35,7 @@ from prefect_together.execution.tasks import as_it_is, create_video, download_vi
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import VideoRecord
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import ClaimLost
 from prefect_together.results.progress import Tally
 from prefect_together.table.plan import PlannedVideo

@@ -28,7 +28,8 @@ from prefect_together.ledger import transitions as operations
 from prefect_together.ledger.engine import LedgerEngine, LedgerUnavailable, Operation, open_engine
 from prefect_together.ledger.records import LedgerTotals, VideoRecord
 from prefect_together.ledger.runs import Run
-from prefect_together.ledger.schema import State, attempts, money, tables, to_micro, to_usd
+from prefect_together.ledger.schema import attempts, money, tables, to_micro, to_usd
+from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import Claim, ClaimLost
 from prefect_together.table.plan import PlannedVideo
 

@@ -13,7 +13,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from prefect_together.errors import FailureClass
 from prefect_together.ledger.runs import living
-from prefect_together.ledger.schema import Outcome, State, attempts, money, to_usd, videos
+from prefect_together.ledger.schema import Outcome, attempts, money, to_usd, videos
+from prefect_together.ledger.states import STATES, State, Status, states_where
 from prefect_together.table.plan import PlannedVideo
 
 READ_CHUNK = 500
@@ -62,6 +63,16 @@ class VideoRecord:
     def cost_usd(self) -> float | None:
         """What the service charged for all jobs of this video; None while it has said nothing."""
         return to_usd(self.cost_micro_usd)
+
+    @property
+    def status(self) -> Status:
+        """The word of results.csv for it.
+
+        Sent by a run that is over and has no answer, it is in doubt; paid and not to be downloaded, it has failed.
+        """
+        facts = STATES[self.state]
+        is_stalled = bool(self.error) if facts.has_job else self.owner is None
+        return facts.stalled if facts.stalled and is_stalled else facts.status
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +154,7 @@ def _as_row(want: PlannedVideo, output_dir: str, taken: set[str], now: float) ->
 def paid_but_absent(connection: Connection, keys: Collection[str], *, output_dir: str, now: float) -> list[VideoRecord]:
     """See `Ledger.paid_but_absent`."""
     statement = select(videos.c.video_key).where(
-        videos.c.state.in_((State.SUBMITTED, State.COMPLETED)), videos.c.output_dir == output_dir
+        videos.c.state.in_(states_where(lambda facts: facts.has_job)), videos.c.output_dir == output_dir
     )
     absent = [str(key) for key in connection.scalars(statement) if key not in keys]
     records = read_records(connection, absent)

@@ -20,19 +20,6 @@ from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, In
 MICRO = 1_000_000
 
 
-class State(StrEnum):
-    """How far a video is. In order: planned, submitting, submitted, completed, downloaded."""
-
-    PLANNED = "planned"
-    SUBMITTING = "submitting"
-    SUBMITTED = "submitted"
-    COMPLETED = "completed"
-    DOWNLOADED = "downloaded"
-    FAILED = "failed"
-    IN_DOUBT = "in_doubt"
-    REFUSED = "refused"
-
-
 class Outcome(StrEnum):
     """What became of one create call. An attempt without an outcome is in flight, or its run died."""
 

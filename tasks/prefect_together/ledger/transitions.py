@@ -17,7 +17,8 @@ from prefect_together.api.jobs import VideoJob
 from prefect_together.errors import BudgetReached, FailureClass, TogetherVideoError
 from prefect_together.ledger.records import RECORD_COLUMNS, VideoRecord, plain, record_of
 from prefect_together.ledger.runs import Run, is_alive
-from prefect_together.ledger.schema import Outcome, State, attempts, money, to_usd, videos
+from prefect_together.ledger.schema import Outcome, attempts, money, to_usd, videos
+from prefect_together.ledger.states import State, states_before, states_where
 
 
 class ClaimLost(TogetherVideoError):
@@ -74,7 +75,7 @@ _ACCEPT = (
     .where(
         _VIDEO,
         videos.c.attempts == _ATTEMPT,
-        videos.c.state.in_((State.SUBMITTING, State.IN_DOUBT, State.PLANNED)),
+        videos.c.state.in_(states_before(State.SUBMITTED)),
     )
     .values(_new(videos, ["job_id", "submitted_at"]))
     .values(
@@ -146,7 +147,7 @@ def not_resent(
         .where(
             videos.c.video_key == key,
             videos.c.owner == run_id,
-            videos.c.state.in_((State.PLANNED, State.REFUSED)),
+            videos.c.state.in_(states_where(lambda facts: facts.sent_if == "always")),
         )
         .values(state=state, error=error, failure_class=failure_class)
     )
@@ -203,7 +204,7 @@ def not_accepted(
         .where(
             videos.c.video_key == key,
             videos.c.attempts == attempt,
-            videos.c.state.in_((State.SUBMITTING, State.IN_DOUBT)),
+            videos.c.state.in_(states_where(lambda facts: facts.is_unanswered)),
         )
         .values(state=state, error=plain(error), failure_class=failure_class, jobs=videos.c.jobs - counted)
     )

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import overload
 
 from prefect_together.errors import TogetherVideoError
-from prefect_together.results.results import RowResult, Status, TakeResult, Totals
-from prefect_together.results.text import dollars, state_counts
+from prefect_together.ledger.states import STATES, State
+from prefect_together.results.results import RowResult, TakeResult, Totals
+from prefect_together.results.text import counted, dollars, state_counts
 
 NAMED_ROWS = 3
-FAILED_STATUSES: frozenset[Status] = frozenset({"failed", "in_doubt", "refused"})
-OPEN_STATUSES: frozenset[Status] = frozenset({"submitted", "planned"})
 
 
 class Rows(Sequence[RowResult]):
@@ -53,12 +52,12 @@ class RunOutcome:
     @property
     def failed(self) -> tuple[RowResult, ...]:
         """Rows that will not come by waiting: failed, in doubt or refused."""
-        return tuple(row for row in self.rows if row.status in FAILED_STATUSES)
+        return tuple(row for row in self.rows if STATES[State(row.status)].is_failure)
 
     @property
     def open(self) -> tuple[RowResult, ...]:
         """Rows that a later run takes up: still generating, or not sent yet."""
-        return tuple(row for row in self.rows if row.status in OPEN_STATUSES)
+        return tuple(row for row in self.rows if not STATES[State(row.status)].is_finished)
 
     @property
     def exit_code(self) -> int:
@@ -68,8 +67,7 @@ class RunOutcome:
     @property
     def counts(self) -> str:
         """Like `12 downloaded, 1 failed of 13 rows`."""
-        counts = state_counts({str(status): count for status, count in self.totals.rows_by_status.items()})
-        return f"{counts} of {len(self.rows):,} rows"
+        return f"{state_counts(self.totals.rows_by_status)} of {counted(len(self.rows), 'row')}"
 
     @property
     def headline(self) -> str:

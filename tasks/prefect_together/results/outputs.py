@@ -19,9 +19,9 @@ from urllib.parse import quote
 
 from prefect_together.clips.store import OutputStore
 from prefect_together.ledger.records import VideoRecord
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State, Status
 from prefect_together.results.outcome import REFUSALS, advice, as_typed, kind_of
-from prefect_together.results.results import RowResult, Status, TakeResult, Totals, results_csv, totals
+from prefect_together.results.results import RowResult, TakeResult, Totals, results_csv, totals
 from prefect_together.results.text import dollars
 from prefect_together.table.plan import Plan, PlannedVideo
 
@@ -266,18 +266,9 @@ async def write_outputs(store: OutputStore, plan: Plan, rows: tuple[RowResult, .
     await store.write_bytes(PAGE_FILE, page.encode())
 
 
-def status_of(record: VideoRecord) -> Status:
-    """The word of results.csv for a ledger state. A paid clip that could not be downloaded counts as failed."""
-    if record.state == State.SUBMITTING:
-        return "in_doubt" if record.owner is None else "submitted"
-    if record.state == State.COMPLETED:
-        return "failed" if record.error else "submitted"
-    return record.state.value
-
-
 def counts_by_status(records: Iterable[VideoRecord]) -> Mapping[Status, int]:
     """How many videos results.csv would call each."""
-    return Counter(status_of(record) for record in records)
+    return Counter(record.status for record in records)
 
 
 def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -> TakeResult:
@@ -300,7 +291,7 @@ def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -
     return TakeResult(
         row_id=video.row_id,
         take=video.take,
-        status=status_of(record),
+        status=record.status,
         model=record.model,
         prompt=record.prompt,
         parameters=parameters,
@@ -326,7 +317,7 @@ def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -
 def _error(record: VideoRecord) -> str | None:
     if record.state == State.COMPLETED and record.error:
         return f"paid, but not downloaded: {record.error}; run again to fetch it"
-    if status_of(record) == "in_doubt":
+    if record.status == "in_doubt":
         price = "an unknown price" if record.estimate_usd is None else dollars(record.estimate_usd)
         return f"possibly billed, {price}: {record.error or 'the run that sent it ended before the answer came'}"
     return record.error
