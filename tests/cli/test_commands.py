@@ -67,7 +67,7 @@ def sandbox_dir(tmp_path: Path, table: str) -> str:
 async def _run_halfway(plan: Plan, place: Path, *, is_sandbox: bool = False) -> None:
     boat, cat, *_ = plan.videos
     async with open_ledger(str(place / "ledger.db")) as ledger:
-        await ledger.remember_table(str(place), to_text(plan), is_sandbox=is_sandbox)
+        await ledger.save_table(str(place), to_text(plan), is_sandbox=is_sandbox)
         await ledger.plan(list(plan.videos.values()))
         for key in (boat, cat):
             await ledger.claim(key)
@@ -245,7 +245,7 @@ async def _leave_in_the_middle(plan: Plan, place: Path) -> None:
                 job = VideoJob(f"job-of-{key}", "completed", MODEL, cost_usd=0.25)
                 await ledger.accepted(key, attempt, job)
                 await ledger.completed(key, job, generation_seconds=40.0, polls=3)
-        await ledger.note(cat, "HTTP 500", state=State.COMPLETED, failure_class="download")
+        await ledger.set_error(cat, "HTTP 500", state=State.COMPLETED, failure_class="download")
 
 
 def test_report_writes_page_and_results_again(capsys: pytest.CaptureFixture[str], output_dir: str) -> None:

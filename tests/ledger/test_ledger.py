@@ -170,7 +170,7 @@ async def test_a_video_claimed_by_a_living_run_is_held(ledger: Ledger, ledger_ur
     async with open_ledger(ledger_url) as other:
         claim = await other.claim(video.key)
 
-        assert claim.held
+        assert not claim.is_ours
         with pytest.raises(ClaimLost):
             await other.intend(video.key, estimate_usd=0.28, budget_usd=None)
 
@@ -181,7 +181,7 @@ async def test_a_claim_is_given_back_at_the_end_of_its_run(ledger_url: str) -> N
         await planned(first, video)
 
     async with open_ledger(ledger_url) as second:
-        assert not (await second.claim(video.key)).held
+        assert (await second.claim(video.key)).is_ours
 
 
 async def test_an_intent_whose_process_died_is_in_doubt(ledger_url: str) -> None:
@@ -230,7 +230,7 @@ async def test_a_thousand_rows_at_once_are_written(ledger: Ledger) -> None:
 
     claims = await asyncio.gather(*(ledger.claim(video.key) for video in videos))
 
-    assert not any(claim.held for claim in claims)
+    assert all(claim.is_ours for claim in claims)
 
 
 async def test_another_kind_of_database_is_named_as_a_wrong_setting() -> None:
@@ -265,7 +265,7 @@ async def test_a_failed_video_that_was_not_sent_again_is_failed_as_before_with_i
     before = (await ledger.records())[video.key]
     await ledger.claim(video.key, resend_attempt=before.attempts, states=[State.FAILED])
 
-    is_kept = await ledger.not_resent(
+    is_kept = await ledger.restore(
         video.key, state=before.state, error=str(before.error), failure_class=before.failure_class
     )
 

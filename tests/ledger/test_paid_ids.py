@@ -14,8 +14,9 @@ from prefect_together.api.submit import SubmitPacer, submit
 from prefect_together.errors import SubmissionInDoubt
 from prefect_together.execution.video import Breaker, LedgerJournal
 from prefect_together.ledger.engine import COMMIT_TRIES, LedgerUnavailable
-from prefect_together.ledger.ledger import SAVE_PAUSES_SECONDS, Ledger, open_ledger
+from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.states import State
+from prefect_together.ledger.transitions import SAVE_PAUSES_SECONDS
 from prefect_together.results.progress import Tally
 from scripted_api import Answer, ScriptedApi
 

@@ -126,10 +126,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
         mine = opening.ledger.run.run_id
         living = {other.ledger.run.run_id for other in self.runs} - {mine}
-        assert claim.held == (owner in living)
+        assert claim.is_ours == (owner not in living)
         after = self.video(key)
         assert claim.record.state == after[0]
-        if claim.held:
+        if not claim.is_ours:
             assert after == (state, owner)
         else:
             assert after[1] == mine
@@ -233,7 +233,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), keys=st.lists(st.sampled_from(KEYS), min_size=1))
     def lose_files(self, data: st.DataObject, keys: list[str]) -> None:
-        self.do(self.any_run(data).ledger.files_are_gone(keys, output_dir="."))
+        ledger = self.any_run(data).ledger
+        for key in keys:
+            self.do(ledger.file_missing(key, output_dir="."))
         self.may_leave_downloaded = True
 
     @invariant()

@@ -172,8 +172,8 @@ class Batch:
             self._logger.warning("%s: %s is gone or changed, fetching it again", record.row_id, record.file)
             self._tally.set(record.video_key, State.COMPLETED)
         if lost:
-            keys = [record.video_key for record in lost]
-            await self._ledger.files_are_gone(keys, output_dir=self._output_dir)
+            missing = (self._ledger.file_missing(record.video_key, output_dir=self._output_dir) for record in lost)
+            await asyncio.gather(*missing)
 
     async def _run_all(self, todo: list[PlannedVideo]) -> None:
         """Run these videos: those at the provider at once, the others as room is made, for sending or for fetching."""
@@ -296,7 +296,7 @@ class Batch:
             records = await self._ledger.records([video.key for video in held])
             if not self._is_alone and records != before:  # the others have limits of their own: as long as it goes on
                 deadline, before = self._clock.time() + wait_seconds, records
-            living = await self._ledger.living({record.owner for record in records.values() if record.owner})
+            living = await self._ledger.other_runs_alive({record.owner for record in records.values() if record.owner})
             free = self._claimable(held, records, living)
             self._held = [video for video in held if video.key not in free and not self._is_over(video)]
             # From the end: the run whose share they are comes from the other side.

@@ -36,7 +36,7 @@ from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State
-from prefect_together.ledger.transitions import ClaimLost
+from prefect_together.ledger.transitions import RUN_ENDED, ClaimLost
 from prefect_together.results.progress import Tally
 from prefect_together.table.plan import PlannedVideo
 
@@ -145,7 +145,7 @@ class VideoRun:
         record = claim.record
         self._tally.set(video.key, record.state)
         self._tally.replace_cost(video.key, record.cost_usd)
-        if claim.held:
+        if not claim.is_ours:
             return False
         if record.state == State.IN_DOUBT and seen.state == State.SUBMITTING:
             emit_video_event("in_doubt", video)
@@ -166,8 +166,8 @@ class VideoRun:
         before = State.IN_DOUBT if seen.state == State.SUBMITTING else seen.state
         if claimed.state != State.PLANNED or before not in (State.IN_DOUBT, State.FAILED):
             return
-        error = seen.error or "the run that sent it ended before the answer came"
-        if await self._ledger.not_resent(video.key, state=before, error=error, failure_class=seen.failure_class):
+        error = seen.error or RUN_ENDED
+        if await self._ledger.restore(video.key, state=before, error=error, failure_class=seen.failure_class):
             self._tally.set(video.key, before)
 
     async def _go_on(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
@@ -285,7 +285,9 @@ class VideoRun:
             if is_old and self._session.api.has_shown_a_job:  # else the address may be wrong, which looks the same
                 await self._failed(video, JobFailed(error.job_id, None, str(error), "not_found"), again=False)
             else:
-                await self._ledger.note(video.key, f"{error}: is it the right key and address?", state=State.SUBMITTED)
+                await self._ledger.set_error(
+                    video.key, f"{error}: is it the right key and address?", state=State.SUBMITTED
+                )
             return None, False
         except JobTimedOut as error:
             if is_new:  # those of earlier runs, perhaps long lost, say nothing of the service now
@@ -293,11 +295,11 @@ class VideoRun:
             enough = max(self._settings.max_in_flight, LEAST_LATE)
             if self._late_in_a_row >= enough and self.breaker.reason is None:
                 self.breaker.reason = ServiceStuck(self._late_in_a_row)
-            await self._ledger.note(video.key, str(error), state=State.SUBMITTED)
+            await self._ledger.set_error(video.key, str(error), state=State.SUBMITTED)
             return None, False
         except AccountBlocked as error:
             self.breaker.reason = self.breaker.reason or error
-            await self._ledger.note(video.key, str(error), state=State.SUBMITTED)
+            await self._ledger.set_error(video.key, str(error), state=State.SUBMITTED)
             return None, False
         self._late_in_a_row = 0
         await self._ledger.completed(video.key, done, generation_seconds=done.generation_seconds, polls=done.polls)
@@ -324,7 +326,7 @@ class VideoRun:
             )
             await self._store.publish(clip.path, file)  # not behind the downloads that wait: the clip is not safe yet
         except DownloadFailed as error:
-            await self._ledger.note(video.key, str(error), state=State.COMPLETED, failure_class="download")
+            await self._ledger.set_error(video.key, str(error), state=State.COMPLETED, failure_class="download")
             self._tally.undownloaded.add(video.key)
             return False
         await self._ledger.downloaded(

@@ -57,7 +57,7 @@ class RunAtWork:
 
 @dataclass(frozen=True, slots=True)
 class LedgerView:
-    """A ledger at one moment. `tables` has the last table of each output directory, see `remembered`.
+    """A ledger at one moment. `tables` has the last table of each output directory, see `plans`.
 
     `is_sandbox`: its videos are the sandbox's imitations, its dollars nobody's.
     """

@@ -20,6 +20,7 @@ from urllib.parse import quote
 from prefect_together.clips.store import OutputStore
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State, Status
+from prefect_together.ledger.transitions import RUN_ENDED
 from prefect_together.results.outcome import REFUSALS, advice, as_typed, kind_of
 from prefect_together.results.results import RowResult, TakeResult, Totals, results_csv, totals
 from prefect_together.results.text import dollars
@@ -319,5 +320,5 @@ def _error(record: VideoRecord) -> str | None:
         return f"paid, but not downloaded: {record.error}; run again to fetch it"
     if record.status == "in_doubt":
         price = "an unknown price" if record.estimate_usd is None else dollars(record.estimate_usd)
-        return f"possibly billed, {price}: {record.error or 'the run that sent it ended before the answer came'}"
+        return f"possibly billed, {price}: {record.error or RUN_ENDED}"
     return record.error

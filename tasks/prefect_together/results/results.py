@@ -80,7 +80,10 @@ class RowResult:
     def status(self) -> Status:
         """That of the least finished take: a row is downloaded only when all of its videos are."""
         statuses = {take.status for take in self.takes}
-        return next((status for status in reversed(STATUSES) if status in statuses), "planned")
+        for status in reversed(STATUSES):
+            if status in statuses:
+                return status
+        return "planned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
