@@ -13,6 +13,7 @@ import pytest
 
 from prefect_together.api.jobs import VideoJob
 from prefect_together.cli.commands import main
+from prefect_together.errors import DownloadFailed
 from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.plans import to_text
 from prefect_together.ledger.states import State
@@ -245,7 +246,7 @@ async def _leave_in_the_middle(plan: Plan, place: Path) -> None:
                 job = VideoJob(f"job-of-{key}", "completed", MODEL, cost_usd=0.25)
                 await ledger.accepted(key, attempt, job)
                 await ledger.completed(key, job, generation_seconds=40.0, polls=3)
-        await ledger.set_error(cat, "HTTP 500", state=State.COMPLETED, failure_class="download")
+        await ledger.set_error(cat, DownloadFailed("HTTP 500"), state=State.COMPLETED)
 
 
 def test_report_writes_page_and_results_again(capsys: pytest.CaptureFixture[str], output_dir: str) -> None:

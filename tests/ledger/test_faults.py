@@ -9,7 +9,7 @@ import pytest
 
 from ledger_rows import a_video, bought, planned, sent, state_of
 from prefect_together.api.jobs import VideoJob
-from prefect_together.errors import BudgetReached, JobFailed, SettingsInvalid
+from prefect_together.errors import BudgetReached, DownloadFailed, FailureClass, JobFailed, SettingsInvalid
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.states import State
 
@@ -37,7 +37,7 @@ class TestTexts:
         await planned(ledger, video)
         attempt = await ledger.intend(video.key, estimate_usd=None, budget_usd=None)
         await ledger.accepted(video.key, attempt, VideoJob("job\x00-1"))
-        await ledger.set_error(video.key, "lo\x00ng", state=State.SUBMITTED)
+        await ledger.set_error(video.key, DownloadFailed("lo\x00ng"), state=State.SUBMITTED)
         done = VideoJob("job\x00-1", "completed", video_url="https://x/\x001")
 
         await ledger.completed(video.key, done, generation_seconds=1.0, polls=1)
@@ -51,7 +51,7 @@ class TestTexts:
     async def test_a_nul_in_the_reason_of_a_failure_is_left_out(self, ledger: Ledger) -> None:
         key = await bought(ledger, "job-1")
 
-        await ledger.failed(key, JobFailed("job-1", None, "ga\x00ve \ud83dup", "upstream"), again=False)
+        await ledger.failed(key, JobFailed("job-1", None, "ga\x00ve \ud83dup", FailureClass.UPSTREAM), again=False)
 
         record = (await ledger.records())[key]
         assert record.state == State.FAILED
@@ -121,12 +121,12 @@ class TestStaleAnswers:
 
     async def test_the_failure_of_an_older_job_changes_nothing(self, ledger: Ledger) -> None:
         key = await bought(ledger, "job-1")
-        await ledger.failed(key, JobFailed("job-1", None, "gave up", "upstream"), again=True)
+        await ledger.failed(key, JobFailed("job-1", None, "gave up", FailureClass.UPSTREAM), again=True)
         await bought(ledger, "job-2")
         before, money = (await ledger.records())[key], (await ledger.totals()).committed_usd
 
         for again in (True, False):
-            await ledger.failed(key, JobFailed("job-1", None, "gave up", "upstream", 0.0), again=again)
+            await ledger.failed(key, JobFailed("job-1", None, "gave up", FailureClass.UPSTREAM, 0.0), again=again)
 
         assert (await ledger.records())[key] == before
         assert (before.state, before.job_id) == (State.SUBMITTED, "job-2")
@@ -134,7 +134,7 @@ class TestStaleAnswers:
 
     async def test_the_completion_of_an_older_job_changes_nothing(self, ledger: Ledger) -> None:
         key = await bought(ledger, "job-1")
-        await ledger.failed(key, JobFailed("job-1", None, "gave up", "upstream"), again=True)
+        await ledger.failed(key, JobFailed("job-1", None, "gave up", FailureClass.UPSTREAM), again=True)
         await bought(ledger, "job-2")
         before = (await ledger.records())[key]
 
@@ -149,7 +149,7 @@ class TestStaleAnswers:
         done = VideoJob("job-1", "completed", video_url="https://x/1", cost_usd=0.28)
         await ledger.completed(key, done, generation_seconds=1.0, polls=1)
 
-        await ledger.failed(key, JobFailed("job-1", None, "gave up", "upstream", 1.0), again=True)
+        await ledger.failed(key, JobFailed("job-1", None, "gave up", FailureClass.UPSTREAM, 1.0), again=True)
 
         assert await state_of(ledger, key) == State.COMPLETED
         assert (await ledger.totals()).paid_usd == pytest.approx(0.28)
@@ -185,7 +185,7 @@ class TestStaleAnswers:
 
     async def test_a_charged_job_that_failed_stays_in_the_cost_of_its_row(self, ledger: Ledger) -> None:
         key = await bought(ledger, "job-1")
-        await ledger.failed(key, JobFailed("job-1", None, "gave up", "upstream", 0.2), again=True)
+        await ledger.failed(key, JobFailed("job-1", None, "gave up", FailureClass.UPSTREAM, 0.2), again=True)
         await bought(ledger, "job-2")
 
         done = VideoJob("job-2", "completed", video_url="https://x/1", cost_usd=0.25)

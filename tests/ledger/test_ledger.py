@@ -10,7 +10,7 @@ import pytest
 
 from ledger_rows import a_video, planned, state_of
 from prefect_together.api.jobs import VideoJob
-from prefect_together.errors import BudgetReached, JobFailed, SettingsInvalid
+from prefect_together.errors import BudgetReached, FailureClass, JobFailed, RateLimited, SettingsInvalid
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.states import State
@@ -117,7 +117,7 @@ async def test_what_was_not_accepted_gives_its_money_back(ledger: Ledger) -> Non
     await planned(ledger, video)
     attempt = await ledger.intend(video.key, estimate_usd=0.28, budget_usd=1.0)
 
-    await ledger.not_accepted(video.key, attempt, "HTTP 429", state=State.PLANNED)
+    await ledger.not_accepted(video.key, attempt, RateLimited(429, None, "later"), state=State.PLANNED)
 
     assert (await ledger.totals()).committed_usd == 0
     assert await state_of(ledger, video.key) == State.PLANNED
@@ -155,8 +155,8 @@ async def test_a_failed_job_keeps_its_reservation_unless_a_cost_is_named(ledger:
         attempt = await ledger.intend(video.key, estimate_usd=0.28, budget_usd=None)
         await ledger.accepted(video.key, attempt, VideoJob(f"job-{video.row_id}"))
 
-    await ledger.failed(silent.key, JobFailed("job-silent", None, "gave up", "upstream"), again=False)
-    await ledger.failed(named.key, JobFailed("job-named", None, "gave up", "upstream", 0.0), again=False)
+    await ledger.failed(silent.key, JobFailed("job-silent", None, "gave up", FailureClass.UPSTREAM), again=False)
+    await ledger.failed(named.key, JobFailed("job-named", None, "gave up", FailureClass.UPSTREAM, 0.0), again=False)
 
     totals = await ledger.totals()
     assert totals.committed_usd == pytest.approx(0.28)
@@ -261,7 +261,7 @@ async def test_a_failed_video_that_was_not_sent_again_is_failed_as_before_with_i
     await planned(ledger, video)
     attempt = await ledger.intend(video.key, estimate_usd=0.28, budget_usd=None)
     await ledger.accepted(video.key, attempt, VideoJob("job-1"))
-    await ledger.failed(video.key, JobFailed("job-1", None, "not allowed", "moderation"), again=False)
+    await ledger.failed(video.key, JobFailed("job-1", None, "not allowed", FailureClass.MODERATION), again=False)
     before = (await ledger.records())[video.key]
     await ledger.claim(video.key, resend_attempt=before.attempts, states=[State.FAILED])
 

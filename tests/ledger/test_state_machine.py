@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ledger_rows import a_video
 from prefect_together.api.jobs import VideoJob
 from prefect_together.clock import SYSTEM_CLOCK
-from prefect_together.errors import BudgetReached, JobFailed
+from prefect_together.errors import BudgetReached, FailureClass, JobFailed, RateLimited
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.engine import open_engine
 from prefect_together.ledger.ledger import Ledger, open_ledger
@@ -186,7 +186,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.jobs.append((sent.key, job.id))
         else:
             state = data.draw(st.sampled_from([State.PLANNED, State.REFUSED, State.FAILED]))
-            self.do(ledger.not_accepted(sent.key, sent.attempt, "HTTP 429", state=state))
+            self.do(ledger.not_accepted(sent.key, sent.attempt, RateLimited(429, None, "later"), state=state))
         self.unanswered.remove(sent)
 
     @precondition(lambda self: self.jobs)
@@ -210,7 +210,7 @@ class LedgerMachine(RuleBasedStateMachine):
         key, job_id = data.draw(st.sampled_from(self.jobs))
         is_due = (State.SUBMITTED, job_id) == self.state_and_job(key)
         before = self.row(key)
-        error = JobFailed(job_id, None, "gave up", "upstream", cost)
+        error = JobFailed(job_id, None, "gave up", FailureClass.UPSTREAM, cost)
 
         self.do(self.any_run(data).ledger.failed(key, error, again=again))
 
@@ -229,7 +229,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), key=st.sampled_from(KEYS))
     def refuse(self, data: st.DataObject, key: str) -> None:
-        self.do(self.any_run(data).ledger.refused(key, "the budget"))
+        self.do(self.any_run(data).ledger.refused(key, BudgetReached(1.0, 0.9, 0.28)))
 
     @rule(data=st.data(), keys=st.lists(st.sampled_from(KEYS), min_size=1))
     def lose_files(self, data: st.DataObject, keys: list[str]) -> None:

@@ -14,6 +14,7 @@ from prefect_together.errors import (
     BadParameter,
     BudgetReached,
     DownloadFailed,
+    FailureClass,
     ImageChanged,
     JobFailed,
     JobNotFound,
@@ -36,7 +37,7 @@ from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State
-from prefect_together.ledger.transitions import RUN_ENDED, ClaimLost
+from prefect_together.ledger.transitions import REPEATED_FAILURES, RUN_ENDED, ClaimLost
 from prefect_together.results.progress import Tally
 from prefect_together.table.plan import PlannedVideo
 
@@ -82,9 +83,9 @@ class LedgerJournal:
         self.tally.set(self.key, State.SUBMITTED)
 
     async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent) -> None:
-        state, failure_class = State.PLANNED, None
-        if isinstance(error, BadParameter | ImageChanged):
-            state, failure_class = State.FAILED, "bad_parameter"
+        state = State.PLANNED
+        if error.failure_class == FailureClass.BAD_PARAMETER:
+            state = State.FAILED
         elif isinstance(error, AccountBlocked):
             self.breaker.reason = self.breaker.reason or error
             state = State.REFUSED
@@ -92,7 +93,7 @@ class LedgerJournal:
             self.breaker.reason = self.breaker.reason or error
         if self.budget is not None and state == State.PLANNED:
             self.budget.renew(self.key, self.estimate_usd)
-        await self.ledger.not_accepted(self.key, attempt, str(error), state=state, failure_class=failure_class)
+        await self.ledger.not_accepted(self.key, attempt, error, state=state)
         self.tally.set(self.key, state)
 
     async def in_doubt(self, attempt: int, reason: str) -> None:
@@ -214,8 +215,9 @@ class VideoRun:
 
     async def _refuse(self, video: PlannedVideo, error: TogetherVideoError) -> None:
         if isinstance(error, WrongAddress | ServiceUnreachable | UnforeseenErrors):
-            return  # the run ends with it; nobody has refused the video
-        await self._ledger.refused(video.key, str(error))
+            await self._ledger.set_failure_class(video.key, error.failure_class)  # planned still: nobody refused it
+            return
+        await self._ledger.refused(video.key, error)
         self._tally.set(video.key, State.REFUSED)
         emit_video_event("refused", video)
 
@@ -233,7 +235,7 @@ class VideoRun:
             await self._refuse(video, error)
         except (BadParameter, WrongAddress, RateLimited, NeverSent, SubmissionInDoubt) as error:
             # the journal has written what became of it
-            if isinstance(error, BadParameter | ImageChanged):
+            if error.failure_class == FailureClass.BAD_PARAMETER:
                 emit_video_event("failed", video)
             elif isinstance(error, SubmissionInDoubt):
                 emit_video_event("in_doubt", video)
@@ -277,17 +279,15 @@ class VideoRun:
             )
         except JobFailed as error:
             self._late_in_a_row = 0
-            again = may_repeat and error.failure_class in ("upstream", "cancelled")
+            again = may_repeat and error.failure_class in REPEATED_FAILURES
             await self._failed(video, error, again=again)
             return None, again
         except JobNotFound as error:
             is_old = self._session.clock.time() - submitted_at >= GONE_SECONDS
             if is_old and self._session.api.has_shown_a_job:  # else the address may be wrong, which looks the same
-                await self._failed(video, JobFailed(error.job_id, None, str(error), "not_found"), again=False)
+                await self._failed(video, JobFailed(error.job_id, None, str(error), error.failure_class), again=False)
             else:
-                await self._ledger.set_error(
-                    video.key, f"{error}: is it the right key and address?", state=State.SUBMITTED
-                )
+                await self._ledger.set_error(video.key, error, state=State.SUBMITTED)
             return None, False
         except JobTimedOut as error:
             if is_new:  # those of earlier runs, perhaps long lost, say nothing of the service now
@@ -295,11 +295,11 @@ class VideoRun:
             enough = max(self._settings.max_in_flight, LEAST_LATE)
             if self._late_in_a_row >= enough and self.breaker.reason is None:
                 self.breaker.reason = ServiceStuck(self._late_in_a_row)
-            await self._ledger.set_error(video.key, str(error), state=State.SUBMITTED)
+            await self._ledger.set_error(video.key, error, state=State.SUBMITTED)
             return None, False
         except AccountBlocked as error:
             self.breaker.reason = self.breaker.reason or error
-            await self._ledger.set_error(video.key, str(error), state=State.SUBMITTED)
+            await self._ledger.set_error(video.key, error, state=State.SUBMITTED)
             return None, False
         self._late_in_a_row = 0
         await self._ledger.completed(video.key, done, generation_seconds=done.generation_seconds, polls=done.polls)
@@ -326,7 +326,7 @@ class VideoRun:
             )
             await self._store.publish(clip.path, file)  # not behind the downloads that wait: the clip is not safe yet
         except DownloadFailed as error:
-            await self._ledger.set_error(video.key, str(error), state=State.COMPLETED, failure_class="download")
+            await self._ledger.set_error(video.key, error, state=State.COMPLETED)
             self._tally.undownloaded.add(video.key)
             return False
         await self._ledger.downloaded(

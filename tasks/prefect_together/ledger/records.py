@@ -103,7 +103,9 @@ def read_records(connection: Connection, keys: Sequence[str] | None) -> dict[str
 
 def record_of(row: RowMapping | Mapping[str, Any]) -> VideoRecord:
     """The record of a row of `RECORD_COLUMNS`."""
-    fields_of_row: dict[str, Any] = {**row, "state": State(row["state"])}
+    reason = row["failure_class"]
+    values = {"state": State(row["state"]), "failure_class": reason and FailureClass(reason)}
+    fields_of_row: dict[str, Any] = {**row, **values}
     return VideoRecord(**fields_of_row)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import BindParameter, Column, Connection, Table, bindparam, case, insert, select, update
+from sqlalchemy import BindParameter, Column, Connection, Table, bindparam, case, insert, or_, select, update
 
 from prefect_together.api.jobs import VideoJob
 from prefect_together.clock import Clock
@@ -32,6 +32,8 @@ Method = Callable[Concatenate[LedgerT, P], Coroutine[Any, Any, T]]
 
 SAVE_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Pauses between tries to write down the id of an accepted job: it is paid, and is known nowhere else."""
+REPEATED_FAILURES = (FailureClass.UPSTREAM, FailureClass.CANCELLED)
+"""Failures after which one more job is sent within the budget."""
 RUN_ENDED = "the run that sent it ended before the answer came"
 
 
@@ -239,14 +241,14 @@ class Transitions:
         connection: Connection,
         key: str,
         attempt: int,
-        error: str,
+        error: TogetherVideoError,
         *,
         state: State,
-        failure_class: FailureClass | None = None,
     ) -> None:
         """The attempt did not make a job: give its reservation back. `state` is planned, failed or refused."""
+        text = plain(str(error))
         _settle(connection, key, attempt, cost=0)
-        _end_attempt(connection, key, attempt, Outcome.NOT_ACCEPTED, error=plain(error), answered_at=self.clock.time())
+        _end_attempt(connection, key, attempt, Outcome.NOT_ACCEPTED, error=text, answered_at=self.clock.time())
         counted = case((videos.c.state == State.IN_DOUBT, 1), else_=0)
         connection.execute(
             update(videos)
@@ -255,7 +257,7 @@ class Transitions:
                 videos.c.attempts == attempt,
                 videos.c.state.in_(states_where(lambda facts: facts.is_unanswered)),
             )
-            .values(state=state, error=plain(error), failure_class=failure_class, jobs=videos.c.jobs - counted)
+            .values(state=state, error=text, failure_class=error.failure_class, jobs=videos.c.jobs - counted)
         )
 
     @in_transaction()
@@ -289,13 +291,10 @@ class Transitions:
         return changed.rowcount > 0
 
     @in_transaction()
-    def refused(self, connection: Connection, key: str, error: str) -> None:
+    def refused(self, connection: Connection, key: str, error: TogetherVideoError) -> None:
         """The video was not sent because of the budget or the account; a later run takes it up."""
-        connection.execute(
-            update(videos)
-            .where(videos.c.video_key == key, videos.c.state == State.PLANNED)
-            .values(state=State.REFUSED, error=plain(error))
-        )
+        values = {"state": State.REFUSED, "error": plain(str(error)), "failure_class": error.failure_class}
+        _update(connection, key, State.PLANNED, values)
 
     @in_transaction()
     def completed(
@@ -354,21 +353,24 @@ class Transitions:
     @in_transaction()
     def file_missing(self, connection: Connection, key: str, *, output_dir: str) -> None:
         """A downloaded clip is not under its name here: it is `completed` and fetched again, unpaid."""
-        values = {"state": State.COMPLETED, "output_dir": output_dir, "error": "the file was deleted or changed"}
-        _update(connection, key, State.DOWNLOADED, values)
+        error = {"error": "the file was deleted or changed", "failure_class": FailureClass.DOWNLOAD}
+        _update(connection, key, State.DOWNLOADED, {"state": State.COMPLETED, "output_dir": output_dir, **error})
 
     @in_transaction()
-    def set_error(
-        self,
-        connection: Connection,
-        key: str,
-        error: str,
-        *,
-        state: State,
-        failure_class: FailureClass | None = None,
-    ) -> None:
-        """Say what stands in the way of a video in this state, without changing the state."""
-        _update(connection, key, state, {"error": plain(error), "failure_class": failure_class})
+    def set_error(self, connection: Connection, key: str, error: TogetherVideoError, *, state: State) -> None:
+        """Write what stands in the way of a video in this state, without changing the state."""
+        values = {"error": plain(str(error)), "failure_class": error.failure_class}
+        _update(connection, key, state, values)
+
+    @in_transaction()
+    def set_failure_class(self, connection: Connection, key: str, failure_class: FailureClass | None) -> None:
+        """Write why a planned video was not sent in this run. That its first job failed is kept."""
+        is_free = or_(videos.c.failure_class.is_(None), videos.c.failure_class.not_in(REPEATED_FAILURES))
+        connection.execute(
+            update(videos)
+            .where(videos.c.video_key == key, videos.c.state == State.PLANNED, is_free)
+            .values(failure_class=failure_class)
+        )
 
 
 def _update(connection: Connection, key: str, state: State, values: Mapping[str, object]) -> None:
