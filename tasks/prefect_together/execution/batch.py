@@ -11,7 +11,7 @@ from functools import partial
 
 from prefect_together.api.session import MAX_DOWNLOADS, VideoSession
 from prefect_together.clips.store import OutputStore
-from prefect_together.errors import CanaryFailed, ServiceUnreachable, UnforeseenErrors, WrongAddress
+from prefect_together.errors import CanaryFailed, ServiceUnreachable, WrongAddress
 from prefect_together.execution.admission import StartOrder
 from prefect_together.execution.settings import ALONE, RunSettings, Share
 from prefect_together.execution.tasks import forget_results
@@ -33,8 +33,6 @@ LEAST_CLAIMED_AHEAD = 4
 """Videos that such a run claims before they can be sent: what it has, no other can take up."""
 COLLECTED_AT_ONCE = 2 * MAX_DOWNLOADS
 """Videos taken up together of which only the clip is to be fetched: those at work, and as many that follow."""
-UNFORESEEN_ERRORS = 3
-"""Rows sent and paid for that may break off in a row: by then it is a fault of the program, and all would do so."""
 REASON_CHARACTERS = 300
 """How much of a canary's error the other rows of its model bear."""
 
@@ -69,7 +67,6 @@ class Batch:
         self._held: list[PlannedVideo] = []
         self._tried_models: set[str] = set()
         self._unexpected: list[BaseException] = []
-        self._broken_in_a_row = 0
         self._share, self._attempts = share, attempts or {}
         self._room = asyncio.Semaphore(settings.max_in_flight + self._ahead)
         self._collected, self._backlog = asyncio.Semaphore(COLLECTED_AT_ONCE), EventBacklog()
@@ -84,7 +81,7 @@ class Batch:
     @property
     def stopped_models(self) -> Collection[str]:
         """Models whose canary was not downloaded."""
-        return self._one.stopped_models.keys()
+        return self._one.breaker.stopped_models
 
     def widen(self, by: int) -> None:
         """Let so many more videos be at the provider at once: another run's part has become free."""
@@ -188,7 +185,7 @@ class Batch:
             if has_room:
                 self._room.release()
             error = None if task.cancelled() else task.exception()
-            self._look_for_a_fault(video, error)
+            self._report_end(video, error)
             if error is not None:
                 self._unexpected.append(error)
                 if isinstance(error, LedgerUnavailable):
@@ -218,17 +215,15 @@ class Batch:
         if gone:  # one error with what each row has to say: the id of a paid job may be in it
             raise LedgerUnavailable(gone[0].url, "; ".join(dict.fromkeys(error.reason for error in gone))) from gone[0]
 
-    def _look_for_a_fault(self, video: PlannedVideo, error: BaseException | None) -> None:
-        """Send no more when row after row is paid for in vain. What was paid before this run does not count."""
+    def _report_end(self, video: PlannedVideo, error: BaseException | None) -> None:
+        """Tell the breaker how a row that this run has sent ended; what was paid before does not count."""
         if not self._is_sent(video):
             return
         state = self._tally.states[video.key]
         if error is None and state == State.DOWNLOADED:
-            self._broken_in_a_row = 0
+            self._one.breaker.row_downloaded()
         if error is not None and STATES[state].is_paid:
-            self._broken_in_a_row += 1
-            if self._broken_in_a_row >= UNFORESEEN_ERRORS and self._one.breaker.reason is None:
-                self._one.breaker.reason = UnforeseenErrors(self._broken_in_a_row)
+            self._one.breaker.paid_row_broke_off()
 
     def _start_order(self, todo: list[PlannedVideo]) -> StartOrder:
         if not self._settings.canary:
@@ -279,7 +274,7 @@ class Batch:
         model = canary.request.model
         error = CanaryFailed(model, canary.row_id, reason[:REASON_CHARACTERS])
         self._logger.warning("%s: canary of %s: %s; nothing more of this model is sent", canary.row_id, model, reason)
-        self._one.stopped_models[model] = error
+        self._one.breaker.canary_failed(error)
         self._tried_models.add(model)
         order.let_go(model)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from prefect_together.api.jobs import VideoJob
@@ -30,6 +31,7 @@ from prefect_together.errors import (
     WrongAddress,
 )
 from prefect_together.execution.admission import BudgetQueue, Slots
+from prefect_together.execution.circuit_breaker import CircuitBreaker
 from prefect_together.execution.events import emit_video_event
 from prefect_together.execution.settings import RunSettings
 from prefect_together.execution.tasks import as_it_is, create_video, download_video, of_a_task, wait_for_video
@@ -43,17 +45,6 @@ from prefect_together.table.plan import PlannedVideo
 
 
 @dataclass(slots=True, eq=False)
-class Breaker:
-    """Open while sending makes sense. A refused account, a wrong address or a stuck service closes it for the run.
-
-    `unsaved` are errors that hold the ids of paid jobs which could not be written.
-    """
-
-    reason: TogetherVideoError | None = None
-    unsaved: list[LedgerUnavailable] = field(default_factory=list[LedgerUnavailable])
-
-
-@dataclass(slots=True, eq=False)
 class LedgerJournal:
     """See `submit.Journal`."""
 
@@ -61,12 +52,11 @@ class LedgerJournal:
     key: str
     estimate_usd: float | None
     budget: BudgetQueue | None
-    breaker: Breaker
+    breaker: CircuitBreaker
     tally: Tally
 
     async def intend(self) -> int:
-        if self.breaker.reason is not None:
-            raise self.breaker.reason
+        self.breaker.check()
         cap_usd = None if self.budget is None else self.budget.cap_usd
         attempt = await self.ledger.intend(self.key, estimate_usd=self.estimate_usd, budget_usd=cap_usd)
         if self.budget is not None:
@@ -83,14 +73,8 @@ class LedgerJournal:
         self.tally.set(self.key, State.SUBMITTED)
 
     async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent) -> None:
-        state = State.PLANNED
-        if error.failure_class == FailureClass.BAD_PARAMETER:
-            state = State.FAILED
-        elif isinstance(error, AccountBlocked):
-            self.breaker.reason = self.breaker.reason or error
-            state = State.REFUSED
-        elif isinstance(error, WrongAddress):
-            self.breaker.reason = self.breaker.reason or error
+        self.breaker.refused(error)
+        state = _STATE_AFTER_REFUSAL.get(error.failure_class, State.PLANNED)
         if self.budget is not None and state == State.PLANNED:
             self.budget.renew(self.key, self.estimate_usd)
         await self.ledger.not_accepted(self.key, attempt, error, state=state)
@@ -101,15 +85,15 @@ class LedgerJournal:
         self.tally.set(self.key, State.IN_DOUBT)
 
 
+_STATE_AFTER_REFUSAL: dict[FailureClass | None, State] = {
+    FailureClass.BAD_PARAMETER: State.FAILED,
+    FailureClass.ACCOUNT: State.REFUSED,
+}
+"""Of a video whose create call made no job; it is planned as before after any other error."""
 UPSTREAM_JOBS = 2
 """Jobs that one video may use up: one, and one more after an upstream failure."""
 GONE_SECONDS = 48 * 3600.0
 """A job that answers 404 is given up when it is so old. Before that, a wrong key or address is the likelier reason."""
-UNREACHED_ROWS = 3
-"""Rows given up without a connection before a service that was never reached counts as unreachable. One that was
-reached in this run is tried for each row: it may be back any minute."""
-LEAST_LATE = 3
-"""Jobs of this run in a row that time out before the service counts as stuck, however few may be in flight."""
 
 
 class VideoRun:
@@ -122,13 +106,10 @@ class VideoRun:
         self._settings, self._tally = settings, tally
         self._wait_seconds = settings.max_wait_minutes * 60
         self._slots = Slots(settings.max_in_flight)
-        self._late_in_a_row = self._unreached_rows = 0
-        self._was_reached = False
         self._budget: BudgetQueue | None = None
         if settings.budget_usd is not None:
             self._budget = BudgetQueue(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
-        self.breaker = Breaker()
-        self.stopped_models: dict[str, TogetherVideoError] = {}
+        self.breaker = CircuitBreaker(max_in_flight=settings.max_in_flight)
 
     def widen(self, by: int) -> None:
         """Raise `max_in_flight` for good."""
@@ -206,8 +187,7 @@ class VideoRun:
     async def _refusal(self, video: PlannedVideo) -> TogetherVideoError | None:
         """Why this video is not sent now. Under a budget it waits for its turn, and for what jobs in flight leave."""
 
-        def stopped() -> TogetherVideoError | None:
-            return self.breaker.reason or self.stopped_models.get(video.request.model)
+        stopped = partial(self.breaker.refusal, video.request.model)
 
         if self._budget is None:
             return stopped()
@@ -239,9 +219,9 @@ class VideoRun:
                 emit_video_event("failed", video)
             elif isinstance(error, SubmissionInDoubt):
                 emit_video_event("in_doubt", video)
-            self._look_whether_reached(error)
+            self._report_connection(error)
         else:
-            self._look_whether_reached(None)
+            self.breaker.reached()
             emit_video_event("submitted", video, job_id=job.id)
             return job
         finally:
@@ -249,20 +229,16 @@ class VideoRun:
                 self._budget.settle(video.key)
         return None
 
-    def _look_whether_reached(self, error: TogetherVideoError | None) -> None:
-        """Send no more to a service that was never reached; go on as soon as it is, even if only once, and late."""
+    def _report_connection(self, error: TogetherVideoError) -> None:
+        """Tell the breaker whether a create call that made no job has reached the service."""
         if isinstance(error, ImageChanged):
             return
-        if not isinstance(error, NeverSent):
-            self._was_reached = True
-            if isinstance(self.breaker.reason, ServiceUnreachable):
-                self.breaker.reason = None
-            return
-        self._unreached_rows += 1
-        was_reached = self._was_reached or self._session.api.has_shown_a_job
-        is_polled = State.SUBMITTED in self._tally.states.values()  # the run goes on anyway, and may yet reach it
-        if self._unreached_rows >= UNREACHED_ROWS and not (was_reached or is_polled):
-            self.breaker.reason = self.breaker.reason or ServiceUnreachable(error.reason)
+        if isinstance(error, NeverSent):
+            is_polled = State.SUBMITTED in self._tally.states.values()  # the run continues anyway, and may yet reach it
+            has_shown = self._session.api.has_shown_a_job
+            self.breaker.not_reached(error.reason, may_be_reached=has_shown or is_polled)
+        else:
+            self.breaker.reached()
 
     async def _wait(
         self, video: PlannedVideo, job: VideoJob, submitted_at: float, *, is_new: bool, may_repeat: bool
@@ -278,7 +254,7 @@ class VideoRun:
                 session=as_it_is(self._session),
             )
         except JobFailed as error:
-            self._late_in_a_row = 0
+            self.breaker.job_ended()
             again = may_repeat and error.failure_class in REPEATED_FAILURES
             await self._failed(video, error, again=again)
             return None, again
@@ -290,18 +266,15 @@ class VideoRun:
                 await self._ledger.set_error(video.key, error, state=State.SUBMITTED)
             return None, False
         except JobTimedOut as error:
-            if is_new:  # those of earlier runs, perhaps long lost, say nothing of the service now
-                self._late_in_a_row += 1
-            enough = max(self._settings.max_in_flight, LEAST_LATE)
-            if self._late_in_a_row >= enough and self.breaker.reason is None:
-                self.breaker.reason = ServiceStuck(self._late_in_a_row)
+            if is_new:
+                self.breaker.job_timed_out()
             await self._ledger.set_error(video.key, error, state=State.SUBMITTED)
             return None, False
         except AccountBlocked as error:
-            self.breaker.reason = self.breaker.reason or error
+            self.breaker.refused(error)
             await self._ledger.set_error(video.key, error, state=State.SUBMITTED)
             return None, False
-        self._late_in_a_row = 0
+        self.breaker.job_ended()
         await self._ledger.completed(video.key, done, generation_seconds=done.generation_seconds, polls=done.polls)
         self._tally.set(video.key, State.COMPLETED)
         self._tally.polls += done.polls
