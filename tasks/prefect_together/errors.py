@@ -1,4 +1,4 @@
-"""Everything that can go wrong, as one tree. No I/O, no Prefect.
+"""Everything that can go wrong, as one tree.
 
 TogetherVideoError
 ├── TableInvalid            the prompt table has mistakes; all of them are in `problems`; nothing was sent
@@ -7,10 +7,11 @@ TogetherVideoError
 ├── SubmissionRefused       the service answered that it did not take the job
 │   ├── BadParameter        400, 404, 413, 422: this request never
 │   ├── WrongAddress        404, 405 without a word of the request: no such service at the base URL
-│   ├── AccountBlocked      401, 402, 403: no request until the account is mended
+│   ├── AccountBlocked      401, 402, 403: no request until the account is fixed
 │   └── RateLimited         429, 503 with a JSON error body: later
 ├── NeverSent               the request did not leave this machine: may be sent again
-│   └── ImageChanged        a local image is gone or no longer what the table was checked with
+│   ├── ImageChanged        a local image is gone or no longer what the table was checked with
+│   └── StoppedBeforeSending  the run was stopped before it sent anything
 ├── SubmissionInDoubt       no usable answer: a job may exist and be billed
 ├── ServiceUnreachable      no connection for any of the first rows: no more are sent in this run
 ├── ServiceStuck            too many jobs in a row were not done in time: no more are sent in this run
@@ -19,7 +20,7 @@ TogetherVideoError
 ├── CanaryFailed            the row of its model that went first was not downloaded; it was not sent
 ├── BudgetReached           sending it could pass the spending cap; it was not sent
 ├── JobFailed               the service gave the job up, with its code, message and failure class
-├── JobTimedOut             the deadline passed; the job goes on and a later run can collect it
+├── JobTimedOut             the deadline passed; the job continues and a later run can collect it
 ├── JobNotFound             the service no longer knows the job
 ├── NoPoster                no picture can be had of a clip, which may play all the same
 └── DownloadFailed          the clip is not on disk; the job is paid and can be collected again
@@ -35,14 +36,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
-FailureClass = Literal["moderation", "bad_parameter", "upstream", "cancelled", "not_found", "download"]
-"""Why a row ended `failed`. `moderation` and `bad_parameter` are never sent again by themselves."""
+
+class FailureClass(StrEnum):
+    """Why a video failed, was not sent, or is not done: the reason as a value, for whatever has to tell them apart."""
+
+    MODERATION = "moderation"
+    BAD_PARAMETER = "bad_parameter"
+    UPSTREAM = "upstream"
+    CANCELLED = "cancelled"
+    NOT_FOUND = "not_found"
+    DOWNLOAD = "download"
+    BUDGET = "budget"
+    PRICE_UNKNOWN = "price_unknown"
+    CANARY = "canary"
+    ACCOUNT = "account"
+    STUCK = "stuck"
+    UNFORESEEN = "unforeseen"
+    UNREACHABLE = "unreachable"
+    WRONG_ADDRESS = "wrong_address"
+    RATE_LIMITED = "rate_limited"
+    TIMED_OUT = "timed_out"
 
 
 class TogetherVideoError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package. `failure_class` is why a video that ends with it has no clip."""
+
+    failure_class: FailureClass | None = None
 
 
 @dataclass(frozen=True)
@@ -63,14 +84,14 @@ class Problem:
         if self.row is not None and self.row_id:
             row += f" (id {self.row_id})"
         column = "" if self.column is None else f"column {self.column}"
-        place = ", ".join(part for part in (row, column) if part)
-        return f"{place}: {self.message}" if place else self.message
+        cell = ", ".join(part for part in (row, column) if part)
+        return f"{cell}: {self.message}" if cell else self.message
 
 
 class TableInvalid(TogetherVideoError):
     """The prompt table has mistakes: every one of them is in `problems`. Nothing was sent.
 
-    `warnings` are what else is worth a look while the table is mended.
+    `warnings` are what else should be checked while the table is fixed.
     """
 
     def __init__(self, source: str, problems: Sequence[Problem], warnings: Sequence[Problem] = ()) -> None:
@@ -125,16 +146,22 @@ class SubmissionRefused(TogetherVideoError):
 class BadParameter(SubmissionRefused):
     """400, 404, 413 or 422 on create: the same request will never be taken."""
 
+    failure_class = FailureClass.BAD_PARAMETER
+
 
 class AccountBlocked(SubmissionRefused):
-    """401, 402 or 403: the key is wrong or the credits are used up. No request will be taken until it is mended."""
+    """401, 402 or 403: the key is wrong or the credits are used up. No request will be taken until that is fixed."""
+
+    failure_class = FailureClass.ACCOUNT
 
 
 class WrongAddress(SubmissionRefused):
     """404 or 405 on create, from an address that has shown no job yet and says nothing of the request: the wrong one.
 
-    Nobody is asked again until it is mended. `base_url` is what was configured.
+    Nothing more is sent until it is fixed. `base_url` is what was configured.
     """
+
+    failure_class = FailureClass.WRONG_ADDRESS
 
     def __init__(self, http_status: int, message: str, base_url: str) -> None:
         super().__init__(http_status, None, message)
@@ -144,13 +171,15 @@ class WrongAddress(SubmissionRefused):
     def __str__(self) -> str:
         said = f"HTTP {self.http_status}: {self.message}" if self.message else f"HTTP {self.http_status}"
         return (
-            f"no video API at the base URL {self.base_url} ({said}): mend or unset TOGETHER_BASE_URL, or the base URL"
+            f"no video API at the base URL {self.base_url} ({said}): fix or unset TOGETHER_BASE_URL, or the base URL"
             " in the TogetherCredentials block; Together's own is https://api.together.ai"
         )
 
 
 class RateLimited(SubmissionRefused):
     """429, or 503 with a JSON error body: not accepted, to be sent again after `retry_after_seconds` if known."""
+
+    failure_class = FailureClass.RATE_LIMITED
 
     def __init__(
         self, http_status: int, code: str | None, message: str, retry_after_seconds: float | None = None
@@ -163,6 +192,8 @@ class RateLimited(SubmissionRefused):
 class NeverSent(TogetherVideoError):
     """The request provably did not reach the service (no connection was made): it may be sent again."""
 
+    failure_class = FailureClass.UNREACHABLE
+
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -174,9 +205,23 @@ class NeverSent(TogetherVideoError):
 class ImageChanged(NeverSent):
     """A local image is gone or has changed since the table was read. Reading the table again makes it new work."""
 
+    failure_class = FailureClass.BAD_PARAMETER
+
+
+class StoppedBeforeSending(NeverSent):
+    """The run was stopped after it had written the intent to send and before it sent anything."""
+
+    failure_class = None
+
+    def __init__(self) -> None:
+        super().__init__("the run was stopped before it was sent")
+        self.args = ()
+
 
 class ServiceUnreachable(TogetherVideoError):
     """No connection could be made for the first rows, each tried several times, and none for anything else."""
+
+    failure_class = FailureClass.UNREACHABLE
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -207,6 +252,8 @@ class ServiceStuck(TogetherVideoError):
     Jobs of earlier runs do not count.
     """
 
+    failure_class = FailureClass.STUCK
+
     def __init__(self, jobs: int) -> None:
         super().__init__(jobs)
         self.jobs = jobs
@@ -217,6 +264,8 @@ class ServiceStuck(TogetherVideoError):
 
 class UnforeseenErrors(TogetherVideoError):
     """Paid rows in a row ended by errors that nobody foresaw, none downloaded between: nothing more is sent."""
+
+    failure_class = FailureClass.UNFORESEEN
 
     def __init__(self, rows: int) -> None:
         super().__init__(rows)
@@ -240,6 +289,8 @@ class NotApproved(TogetherVideoError):
 class CanaryFailed(TogetherVideoError):
     """The row that was sent first of its model did not end downloaded: no more of the model is sent in this run."""
 
+    failure_class = FailureClass.CANARY
+
     def __init__(self, model: str, row_id: str, reason: str) -> None:
         super().__init__(model, row_id, reason)
         self.model, self.row_id, self.reason = model, row_id, reason
@@ -251,9 +302,13 @@ class CanaryFailed(TogetherVideoError):
 class BudgetReached(TogetherVideoError):
     """Sending the row could pass the spending cap, or its price is unknown while there is a cap. It was not sent."""
 
+    failure_class = FailureClass.BUDGET
+
     def __init__(self, budget_usd: float, committed_usd: float, estimate_usd: float | None) -> None:
         super().__init__(budget_usd, committed_usd, estimate_usd)
         self.budget_usd, self.committed_usd, self.estimate_usd = budget_usd, committed_usd, estimate_usd
+        if estimate_usd is None:
+            self.failure_class = FailureClass.PRICE_UNKNOWN
 
     def __str__(self) -> str:
         if self.estimate_usd is None:
@@ -265,18 +320,18 @@ class BudgetReached(TogetherVideoError):
 
 
 class JobFailed(TogetherVideoError):
-    """The job ended `failed` or `cancelled`. `cost_usd` is what was charged all the same, if the service says so."""
+    """The job ended `failed` or `cancelled`. `cost_usd` is what was charged anyway, if the service says so."""
 
     def __init__(
         self,
         job_id: str,
         code: str | None,
         message: str,
-        failure_class: FailureClass,
+        failure_class: FailureClass | None,
         cost_usd: float | None = None,
     ) -> None:
         super().__init__(job_id, code, message, failure_class, cost_usd)
-        self.failure_class: FailureClass = failure_class
+        self.failure_class = failure_class
         self.job_id, self.code, self.message, self.cost_usd = job_id, code, message, cost_usd
 
     def __str__(self) -> str:
@@ -285,7 +340,9 @@ class JobFailed(TogetherVideoError):
 
 
 class JobTimedOut(TogetherVideoError):
-    """The deadline passed before the job was done. It goes on; a later run collects it."""
+    """The deadline passed before the job was done. The job continues; a later run collects it."""
+
+    failure_class = FailureClass.TIMED_OUT
 
     def __init__(self, job_id: str, last_status: str | None, waited_seconds: float) -> None:
         super().__init__(job_id, last_status, waited_seconds)
@@ -301,12 +358,14 @@ class JobTimedOut(TogetherVideoError):
 class JobNotFound(TogetherVideoError):
     """The service answers 404 for a job it once accepted, for longer than a fresh job may take to be visible."""
 
+    failure_class = FailureClass.NOT_FOUND
+
     def __init__(self, job_id: str) -> None:
         super().__init__(job_id)
         self.job_id = job_id
 
     def __str__(self) -> str:
-        return f"job {self.job_id} is unknown to the service (HTTP 404)"
+        return f"job {self.job_id} is unknown to the service (HTTP 404): is it the right key and address?"
 
 
 class NoPoster(TogetherVideoError):
@@ -322,6 +381,8 @@ class NoPoster(TogetherVideoError):
 
 class DownloadFailed(TogetherVideoError):
     """The clip is not on disk. The job stays paid and can be downloaded again."""
+
+    failure_class = FailureClass.DOWNLOAD
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

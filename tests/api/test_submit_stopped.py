@@ -110,7 +110,7 @@ async def test_a_stop_while_the_intent_is_written_takes_it_back_and_sends_nothin
 
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert desk.log == ["intend 1", "not_accepted 1 NeverSent"]
+    assert desk.log == ["intend 1", "not_accepted 1 StoppedBeforeSending"]
     assert desk.pacer.ends == ["released"]
 
 

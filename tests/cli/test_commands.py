@@ -13,9 +13,10 @@ import pytest
 
 from prefect_together.api.jobs import VideoJob
 from prefect_together.cli.commands import main
+from prefect_together.errors import DownloadFailed
 from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.plans import to_text
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 from prefect_together.sandbox import Sandbox
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.prompt_table import read_table
@@ -67,7 +68,7 @@ def sandbox_dir(tmp_path: Path, table: str) -> str:
 async def _run_halfway(plan: Plan, place: Path, *, is_sandbox: bool = False) -> None:
     boat, cat, *_ = plan.videos
     async with open_ledger(str(place / "ledger.db")) as ledger:
-        await ledger.remember_table(str(place), to_text(plan), is_sandbox=is_sandbox)
+        await ledger.save_table(str(place), to_text(plan), is_sandbox=is_sandbox)
         await ledger.plan(list(plan.videos.values()))
         for key in (boat, cat):
             await ledger.claim(key)
@@ -176,7 +177,7 @@ def test_status_prints_the_same_for_people(capsys: pytest.CaptureFixture[str], o
     assert main(["status", output_dir]) == 0
 
     out = capsys.readouterr().out
-    assert "4 videos, 1 downloaded, 2 planned, 1 in doubt" in out
+    assert "4 videos, 1 downloaded, 1 in doubt, 2 planned" in out
     assert "$0.28 in doubt" in out
     assert "--resubmit-in-doubt" in out
 
@@ -231,7 +232,7 @@ def test_status_and_plan_have_the_words_of_results_csv(
     assert words == ["downloaded", "failed", "in_doubt"]
     assert sorted(video["status"] for video in status["videos"]) == sorted(counts)
     assert status["by_status"] == plan["states"] == counts
-    assert "4 videos, 1 downloaded, 1 submitted, 1 failed, 1 in doubt" in capsys.readouterr().out
+    assert "4 videos, 1 downloaded, 1 failed, 1 submitted, 1 in doubt" in capsys.readouterr().out
 
 
 async def _leave_in_the_middle(plan: Plan, place: Path) -> None:
@@ -245,14 +246,14 @@ async def _leave_in_the_middle(plan: Plan, place: Path) -> None:
                 job = VideoJob(f"job-of-{key}", "completed", MODEL, cost_usd=0.25)
                 await ledger.accepted(key, attempt, job)
                 await ledger.completed(key, job, generation_seconds=40.0, polls=3)
-        await ledger.note(cat, "HTTP 500", state=State.COMPLETED, failure_class="download")
+        await ledger.set_error(cat, DownloadFailed("HTTP 500"), state=State.COMPLETED)
 
 
 def test_report_writes_page_and_results_again(capsys: pytest.CaptureFixture[str], output_dir: str) -> None:
     assert main(["report", output_dir]) == 0
 
     results = (Path(output_dir) / "results.csv").read_text()
-    assert "1 downloaded, 1 planned, 1 in doubt of 3 rows, $0.25" in capsys.readouterr().out
+    assert "1 downloaded, 1 in doubt, 1 planned of 3 rows, $0.25" in capsys.readouterr().out
     assert "boat,A paper boat in heavy rain" in results
     assert ",downloaded,job-1,videos/boat.mp4,0.25," in results
     assert "A cat asleep on a drum" in (Path(output_dir) / "index.html").read_text()

@@ -94,10 +94,13 @@ def test_outside_a_flow_run_nothing_is_emitted() -> None:
         (AccountBlocked(402, None, "no credits"), ACCOUNT_BLOCKED),
         (CanaryFailed(MODEL, "r1", "job job-1 failed (moderation)"), None),
         (ServiceStuck(20), None),
+        (TogetherVideoError("budget and account"), None),
     ],
 )
 def test_each_reason_not_to_send_a_row_has_its_own_event_or_none(error: TogetherVideoError, event: str | None) -> None:
-    take = TakeResult(row_id="r2", status="refused", model=MODEL, parameters={}, error=str(error))
+    take = TakeResult(
+        row_id="r2", status="refused", model=MODEL, parameters={}, error=str(error), failure_class=error.failure_class
+    )
     rows = (RowResult(number=3, cells={}, takes=(take,)),)
 
     events = dict(run_events(RunOutcome(rows, totals(rows), "out", "out/index.html")))

@@ -28,7 +28,7 @@ from prefect_together.errors import OutputUnwritable, SettingsInvalid, Submissio
 from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.engine import LedgerEngine, LedgerUnavailable, Operation, open_engine
 from prefect_together.ledger.ledger import HERE, Ledger, open_ledger
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 from table_of_prompts import Desk, prompts
 
 

@@ -14,7 +14,7 @@ from batch_place import (
     some,
 )
 from ledger_rows import a_video
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 
 
 def test_refusals_by_the_budget_wait_for_what_the_jobs_in_flight_cost(batch_place: Place) -> None:

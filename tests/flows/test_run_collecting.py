@@ -23,12 +23,12 @@ from prefect_together.api.jobs import VideoJob
 from prefect_together.api.poll import NOT_VISIBLE_SECONDS
 from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip
 from prefect_together.clips.store import LocalStore
-from prefect_together.errors import JobFailed
+from prefect_together.errors import FailureClass, JobFailed
 from prefect_together.execution.batch import COLLECTED_AT_ONCE
 from prefect_together.execution.settings import RunSettings
 from prefect_together.execution.video import GONE_SECONDS
 from prefect_together.ledger.ledger import HERE, Ledger, open_ledger
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 from prefect_together.table.plan import PlannedVideo
 
 
@@ -180,7 +180,7 @@ def test_only_collecting_does_not_buy_what_another_run_has_planned_anew_meanwhil
 
     class Meanwhile(LocalStore):
         async def sizes(self, names: Any) -> dict[str, int]:
-            error = JobFailed("job-1", None, "gpu lost", "upstream")
+            error = JobFailed("job-1", None, "gpu lost", FailureClass.UPSTREAM)
             async with open_ledger(batch_place.url) as other:
                 await other.failed(video.key, error, again=True)
             return await super().sizes(names)

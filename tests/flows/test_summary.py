@@ -8,10 +8,11 @@ import pytest
 
 from clip_files import make_clip
 from prefect_together.clips.store import LocalStore
-from prefect_together.errors import BudgetReached, CanaryFailed, FailureClass, ServiceStuck
+from prefect_together.errors import FailureClass
 from prefect_together.flows.prefect_ui import Shown, posters_of, summary_markdown
+from prefect_together.ledger.states import Status
 from prefect_together.results.outcome import RunOutcome, advice
-from prefect_together.results.results import RowResult, Status, TakeResult, totals
+from prefect_together.results.results import RowResult, TakeResult, totals
 
 
 def row(number: int, status: Status = "downloaded", **fields: object) -> RowResult:
@@ -34,33 +35,51 @@ def outcome(*rows: RowResult, place: str = "/films") -> RunOutcome:
 
 
 @pytest.mark.parametrize(
-    ("status", "failure_class", "error", "said"),
+    ("status", "reason", "said"),
     [
-        ("failed", "moderation", "job x failed", "Change the prompt"),
-        ("failed", "bad_parameter", "refused with HTTP 400", "The error names it"),
-        ("failed", "upstream", "job x failed", "`retry_failed`"),
-        ("failed", "cancelled", "job x failed", "`retry_failed`"),
-        ("failed", "not_found", "job x is unknown", "right key"),
-        ("failed", "download", "paid, but not downloaded", "Nothing is bought again"),
-        ("failed", None, "an older ledger's words", "`retry_failed`"),
-        ("in_doubt", None, "possibly billed", "`resubmit_in_doubt`"),
-        ("refused", None, str(BudgetReached(1.0, 0.9, 0.28)), "Raise `budget_usd`"),
-        ("refused", None, str(BudgetReached(1.0, 0.9, None)), "`price_usd`"),
-        ("refused", None, str(CanaryFailed("model/one", "film-1", "moderated")), "without `canary`"),
-        ("refused", None, str(ServiceStuck(20)), "Later, run again"),
-        ("refused", None, "refused with HTTP 402: no credits", "the credits on together.ai"),
-        ("submitted", None, None, "nothing is bought again"),
-        ("planned", None, None, "To go on"),
+        ("failed", "moderation", "Change the prompt"),
+        ("failed", "bad_parameter", "what the error names"),
+        ("failed", "upstream", "`retry_failed`"),
+        ("failed", "cancelled", "`retry_failed`"),
+        ("failed", "not_found", "right key"),
+        ("failed", "download", "Nothing is paid for again"),
+        ("failed", None, "`retry_failed`"),
+        ("in_doubt", None, "`resubmit_in_doubt`"),
+        ("in_doubt", "upstream", "`resubmit_in_doubt`"),
+        ("refused", "budget", "Raise `budget_usd`"),
+        ("refused", "price_unknown", "`price_usd`"),
+        ("refused", "canary", "without `canary`"),
+        ("refused", "stuck", "Later, run again"),
+        ("refused", "account", "the credits on together.ai"),
+        ("refused", None, "The error says why"),
+        ("submitted", None, "nothing is paid for again"),
+        ("submitted", "timed_out", "nothing is paid for again"),
+        ("submitted", "account", "the credits on together.ai"),
+        ("planned", None, "To continue"),
+        ("planned", "upstream", "To continue"),
+        ("planned", "unreachable", "Check the network"),
+        ("planned", "wrong_address", "the base URL"),
+        ("planned", "rate_limited", "Later, run again"),
+        ("planned", "unforeseen", "reported"),
     ],
 )
-def test_each_way_of_failing_has_what_to_do(
-    status: Status, failure_class: FailureClass | None, error: str | None, said: str
-) -> None:
-    (found,) = advice([row(2), row(3, status, failure_class=failure_class, error=error)])
+def test_each_reason_has_what_to_do_whatever_the_error_says(status: Status, reason: str | None, said: str) -> None:
+    failure_class = None if reason is None else FailureClass(reason)
+
+    (found,) = advice([row(2), row(3, status, failure_class=failure_class, error="budget account canary")])
 
     assert said in found.to_do
     assert [one.number for one in found.rows] == [3]
     assert found.estimate_usd == 0.25
+
+
+@pytest.mark.parametrize("reason", list(FailureClass))
+def test_every_reason_explains_some_status(reason: FailureClass) -> None:
+    statuses: list[Status] = ["failed", "refused", "planned", "submitted"]
+
+    found = [advice([row(2, status, failure_class=reason)])[0].kind for status in statuses]
+
+    assert reason in found
 
 
 def test_nothing_is_advised_when_all_is_there() -> None:
@@ -76,11 +95,14 @@ def test_the_summary_has_charges_against_estimates_and_the_cap() -> None:
 
 
 def test_the_rows_of_a_failure_are_named_with_their_errors_as_text() -> None:
-    rows = [row(number, "failed", failure_class="upstream", error="a | <b>bad</b> end") for number in range(2, 32)]
+    rows = [
+        row(number, "failed", failure_class=FailureClass.UPSTREAM, error="a | <b>bad</b> end")
+        for number in range(2, 32)
+    ]
 
     text = summary_markdown(outcome(*rows), Shown())
 
-    assert "### 30 rows, $7.50: the provider failed, twice" in text
+    assert "### 30 rows, $7.50: the provider failed" in text
     assert "- row 2, **film-2**: a \\| &lt;b&gt;bad&lt;/b&gt; end" in text
     assert "- 10 more, in results.csv" in text
 

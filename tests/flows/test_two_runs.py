@@ -19,7 +19,7 @@ from batch_run import Run, WarmRuns, wait_until, write_table
 from postgres_server import throw_away_database
 from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.records import VideoRecord
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 from prefect_together.sandbox import SandboxProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

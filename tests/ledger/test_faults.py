@@ -9,9 +9,9 @@ import pytest
 
 from ledger_rows import a_video, bought, planned, sent, state_of
 from prefect_together.api.jobs import VideoJob
-from prefect_together.errors import BudgetReached, JobFailed, SettingsInvalid
+from prefect_together.errors import BudgetReached, DownloadFailed, FailureClass, JobFailed, SettingsInvalid
 from prefect_together.ledger.ledger import Ledger, open_ledger
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 
 
 class TestTexts:
@@ -37,21 +37,21 @@ class TestTexts:
         await planned(ledger, video)
         attempt = await ledger.intend(video.key, estimate_usd=None, budget_usd=None)
         await ledger.accepted(video.key, attempt, VideoJob("job\x00-1"))
-        await ledger.note(video.key, "lo\x00ng", state=State.SUBMITTED)
+        await ledger.set_error(video.key, DownloadFailed("lo\x00ng"), state=State.SUBMITTED)
         done = VideoJob("job\x00-1", "completed", video_url="https://x/\x001")
 
         await ledger.completed(video.key, done, generation_seconds=1.0, polls=1)
-        await ledger.remember_table("d", "a\x00b", is_sandbox=False)
+        await ledger.save_table("d", "a\x00b", is_sandbox=False)
 
         record = (await ledger.records())[video.key]
         assert (record.row_id, record.job_id) == ("cat", "job-1")
         assert (record.state, record.video_url) == (State.COMPLETED, "https://x/1")
-        assert await ledger.remembered_table("d") == "ab"
+        assert await ledger.last_table("d") == "ab"
 
     async def test_a_nul_in_the_reason_of_a_failure_is_left_out(self, ledger: Ledger) -> None:
         key = await bought(ledger, "job-1")
 
-        await ledger.failed(key, JobFailed("job-1", None, "ga\x00ve \ud83dup", "upstream"), again=False)
+        await ledger.failed(key, JobFailed("job-1", None, "ga\x00ve \ud83dup", FailureClass.UPSTREAM), again=False)
 
         record = (await ledger.records())[key]
         assert record.state == State.FAILED
@@ -93,29 +93,27 @@ class TestOneLedgerForManyTables:
         async with open_ledger(ledger_url) as one, open_ledger(ledger_url) as other:
             for number in range(20):
                 name = f"out-{number}"
-                await asyncio.gather(
-                    *(ledger.remember_table(name, "x", is_sandbox=False) for ledger in (one, other, one))
-                )
+                await asyncio.gather(*(ledger.save_table(name, "x", is_sandbox=False) for ledger in (one, other, one)))
 
-            assert await other.remembered_table("out-19") == "x"
+            assert await other.last_table("out-19") == "x"
 
     @pytest.mark.parametrize("sandbox_first", [True, False])
     async def test_the_sandbox_and_the_service_never_share_an_output_directory_or_a_ledger(
         self, ledger: Ledger, sandbox_first: bool
     ) -> None:
-        await ledger.remember_table("out", "nothing sent yet", is_sandbox=not sandbox_first)
-        await ledger.remember_table("out", "first", is_sandbox=sandbox_first)
+        await ledger.save_table("out", "nothing sent yet", is_sandbox=not sandbox_first)
+        await ledger.save_table("out", "first", is_sandbox=sandbox_first)
         await planned(ledger, video := a_video())
         await ledger.intend(video.key, estimate_usd=0.28, budget_usd=None)
 
         with pytest.raises(SettingsInvalid, match="choose another output directory"):
-            await ledger.remember_table("out", "second", is_sandbox=not sandbox_first)
+            await ledger.save_table("out", "second", is_sandbox=not sandbox_first)
 
         with pytest.raises(SettingsInvalid, match="choose another ledger"):
-            await ledger.remember_table("elsewhere", "second", is_sandbox=not sandbox_first)
-        await ledger.remember_table("elsewhere", "second", is_sandbox=sandbox_first)
-        await ledger.remember_table("out", "third", is_sandbox=sandbox_first)
-        assert await ledger.remembered_table("out") == "third"
+            await ledger.save_table("elsewhere", "second", is_sandbox=not sandbox_first)
+        await ledger.save_table("elsewhere", "second", is_sandbox=sandbox_first)
+        await ledger.save_table("out", "third", is_sandbox=sandbox_first)
+        assert await ledger.last_table("out") == "third"
 
 
 class TestStaleAnswers:
@@ -123,12 +121,12 @@ class TestStaleAnswers:
 
     async def test_the_failure_of_an_older_job_changes_nothing(self, ledger: Ledger) -> None:
         key = await bought(ledger, "job-1")
-        await ledger.failed(key, JobFailed("job-1", None, "gave up", "upstream"), again=True)
+        await ledger.failed(key, JobFailed("job-1", None, "gave up", FailureClass.UPSTREAM), again=True)
         await bought(ledger, "job-2")
         before, money = (await ledger.records())[key], (await ledger.totals()).committed_usd
 
         for again in (True, False):
-            await ledger.failed(key, JobFailed("job-1", None, "gave up", "upstream", 0.0), again=again)
+            await ledger.failed(key, JobFailed("job-1", None, "gave up", FailureClass.UPSTREAM, 0.0), again=again)
 
         assert (await ledger.records())[key] == before
         assert (before.state, before.job_id) == (State.SUBMITTED, "job-2")
@@ -136,7 +134,7 @@ class TestStaleAnswers:
 
     async def test_the_completion_of_an_older_job_changes_nothing(self, ledger: Ledger) -> None:
         key = await bought(ledger, "job-1")
-        await ledger.failed(key, JobFailed("job-1", None, "gave up", "upstream"), again=True)
+        await ledger.failed(key, JobFailed("job-1", None, "gave up", FailureClass.UPSTREAM), again=True)
         await bought(ledger, "job-2")
         before = (await ledger.records())[key]
 
@@ -151,7 +149,7 @@ class TestStaleAnswers:
         done = VideoJob("job-1", "completed", video_url="https://x/1", cost_usd=0.28)
         await ledger.completed(key, done, generation_seconds=1.0, polls=1)
 
-        await ledger.failed(key, JobFailed("job-1", None, "gave up", "upstream", 1.0), again=True)
+        await ledger.failed(key, JobFailed("job-1", None, "gave up", FailureClass.UPSTREAM, 1.0), again=True)
 
         assert await state_of(ledger, key) == State.COMPLETED
         assert (await ledger.totals()).paid_usd == pytest.approx(0.28)
@@ -170,7 +168,7 @@ class TestStaleAnswers:
 
         claim = await ledger.claim(key, resend_attempt=seen, states=[State.IN_DOUBT])
 
-        assert (claim.held, claim.record.state, claim.record.jobs) == (False, State.IN_DOUBT, 2)
+        assert (claim.is_ours, claim.record.state, claim.record.jobs) == (True, State.IN_DOUBT, 2)
 
     async def test_an_id_that_comes_after_the_decision_to_send_again_is_kept_and_nothing_is_sent(
         self, ledger: Ledger
@@ -187,7 +185,7 @@ class TestStaleAnswers:
 
     async def test_a_charged_job_that_failed_stays_in_the_cost_of_its_row(self, ledger: Ledger) -> None:
         key = await bought(ledger, "job-1")
-        await ledger.failed(key, JobFailed("job-1", None, "gave up", "upstream", 0.2), again=True)
+        await ledger.failed(key, JobFailed("job-1", None, "gave up", FailureClass.UPSTREAM, 0.2), again=True)
         await bought(ledger, "job-2")
 
         done = VideoJob("job-2", "completed", video_url="https://x/1", cost_usd=0.25)

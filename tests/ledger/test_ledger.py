@@ -10,10 +10,10 @@ import pytest
 
 from ledger_rows import a_video, planned, state_of
 from prefect_together.api.jobs import VideoJob
-from prefect_together.errors import BudgetReached, JobFailed, SettingsInvalid
+from prefect_together.errors import BudgetReached, FailureClass, JobFailed, RateLimited, SettingsInvalid
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.ledger import Ledger, open_ledger
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import ClaimLost
 from repository import SUPPORT
 
@@ -117,7 +117,7 @@ async def test_what_was_not_accepted_gives_its_money_back(ledger: Ledger) -> Non
     await planned(ledger, video)
     attempt = await ledger.intend(video.key, estimate_usd=0.28, budget_usd=1.0)
 
-    await ledger.not_accepted(video.key, attempt, "HTTP 429", state=State.PLANNED)
+    await ledger.not_accepted(video.key, attempt, RateLimited(429, None, "later"), state=State.PLANNED)
 
     assert (await ledger.totals()).committed_usd == 0
     assert await state_of(ledger, video.key) == State.PLANNED
@@ -155,8 +155,8 @@ async def test_a_failed_job_keeps_its_reservation_unless_a_cost_is_named(ledger:
         attempt = await ledger.intend(video.key, estimate_usd=0.28, budget_usd=None)
         await ledger.accepted(video.key, attempt, VideoJob(f"job-{video.row_id}"))
 
-    await ledger.failed(silent.key, JobFailed("job-silent", None, "gave up", "upstream"), again=False)
-    await ledger.failed(named.key, JobFailed("job-named", None, "gave up", "upstream", 0.0), again=False)
+    await ledger.failed(silent.key, JobFailed("job-silent", None, "gave up", FailureClass.UPSTREAM), again=False)
+    await ledger.failed(named.key, JobFailed("job-named", None, "gave up", FailureClass.UPSTREAM, 0.0), again=False)
 
     totals = await ledger.totals()
     assert totals.committed_usd == pytest.approx(0.28)
@@ -170,7 +170,7 @@ async def test_a_video_claimed_by_a_living_run_is_held(ledger: Ledger, ledger_ur
     async with open_ledger(ledger_url) as other:
         claim = await other.claim(video.key)
 
-        assert claim.held
+        assert not claim.is_ours
         with pytest.raises(ClaimLost):
             await other.intend(video.key, estimate_usd=0.28, budget_usd=None)
 
@@ -181,7 +181,7 @@ async def test_a_claim_is_given_back_at_the_end_of_its_run(ledger_url: str) -> N
         await planned(first, video)
 
     async with open_ledger(ledger_url) as second:
-        assert not (await second.claim(video.key)).held
+        assert (await second.claim(video.key)).is_ours
 
 
 async def test_an_intent_whose_process_died_is_in_doubt(ledger_url: str) -> None:
@@ -230,7 +230,7 @@ async def test_a_thousand_rows_at_once_are_written(ledger: Ledger) -> None:
 
     claims = await asyncio.gather(*(ledger.claim(video.key) for video in videos))
 
-    assert not any(claim.held for claim in claims)
+    assert all(claim.is_ours for claim in claims)
 
 
 async def test_another_kind_of_database_is_named_as_a_wrong_setting() -> None:
@@ -261,11 +261,11 @@ async def test_a_failed_video_that_was_not_sent_again_is_failed_as_before_with_i
     await planned(ledger, video)
     attempt = await ledger.intend(video.key, estimate_usd=0.28, budget_usd=None)
     await ledger.accepted(video.key, attempt, VideoJob("job-1"))
-    await ledger.failed(video.key, JobFailed("job-1", None, "not allowed", "moderation"), again=False)
+    await ledger.failed(video.key, JobFailed("job-1", None, "not allowed", FailureClass.MODERATION), again=False)
     before = (await ledger.records())[video.key]
     await ledger.claim(video.key, resend_attempt=before.attempts, states=[State.FAILED])
 
-    is_kept = await ledger.not_resent(
+    is_kept = await ledger.restore(
         video.key, state=before.state, error=str(before.error), failure_class=before.failure_class
     )
 

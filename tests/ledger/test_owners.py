@@ -42,7 +42,7 @@ class TestWhoLives:
             values = ("other", "host", machine, pid, start, now - 1e6, beat, now if ended else None)
             sql(ledger_file, "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", *values)
             sql(ledger_file, "UPDATE videos SET owner = 'other'")
-            return (await ledger.claim(video.key)).held
+            return not (await ledger.claim(video.key)).is_ours
 
     async def test_a_run_of_another_machine_lives_while_its_heart_beats(self, ledger_file: str) -> None:
         assert await self.is_held(ledger_file, machine=ELSEWHERE, pid=os.getpid(), start="1")
@@ -87,8 +87,8 @@ class TestWhoLives:
         async with open_ledger(ledger_url) as one, open_ledger(ledger_url) as other:
             await planned(one, a_video())
 
-            assert (await other.claim(a_video().key)).held
-            assert not (await one.claim(a_video().key)).held
+            assert not (await other.claim(a_video().key)).is_ours
+            assert (await one.claim(a_video().key)).is_ours
 
     def test_this_process_has_a_start(self) -> None:
         assert this_process("r").process_start
@@ -104,11 +104,11 @@ class TestHeartbeat:
             sql(ledger_file, "ALTER TABLE runs RENAME TO elsewhere")
             for _ in range(3):
                 await clock.advance(HEARTBEAT_SECONDS)
-                await ledger.remember_table("out", "waits until the beat is over", is_sandbox=False)
+                await ledger.save_table("out", "waits until the beat is over", is_sandbox=False)
             sql(ledger_file, "ALTER TABLE elsewhere RENAME TO runs")
 
             await clock.advance(HEARTBEAT_SECONDS)
-            await ledger.remember_table("out", "waits until the beat is over", is_sandbox=False)
+            await ledger.save_table("out", "waits until the beat is over", is_sandbox=False)
 
             assert sql(ledger_file, "SELECT heartbeat_at FROM runs") == [(clock.time(),)]
         assert sql(ledger_file, "SELECT count(*) FROM runs WHERE ended_at IS NULL") == [(0,)]

@@ -12,10 +12,12 @@ from prefect_together.api.client import VideoApi
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.submit import SubmitPacer, submit
 from prefect_together.errors import SubmissionInDoubt
-from prefect_together.execution.video import Breaker, LedgerJournal
+from prefect_together.execution.circuit_breaker import CircuitBreaker
+from prefect_together.execution.video import LedgerJournal
 from prefect_together.ledger.engine import COMMIT_TRIES, LedgerUnavailable
-from prefect_together.ledger.ledger import SAVE_PAUSES_SECONDS, Ledger, open_ledger
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.ledger import Ledger, open_ledger
+from prefect_together.ledger.states import State
+from prefect_together.ledger.transitions import SAVE_PAUSES_SECONDS
 from prefect_together.results.progress import Tally
 from scripted_api import Answer, ScriptedApi
 
@@ -49,7 +51,7 @@ class TestPaidIds:
     async def test_an_accepted_id_that_cannot_be_written_is_kept_though_its_row_is_cancelled(
         self, ledger_file: str
     ) -> None:
-        breaker, raised = Breaker(), asyncio.Event()
+        breaker, raised = CircuitBreaker(), asyncio.Event()
         async with unreliable_ledger(ledger_file, FakeClock()) as (ledger, database):
             key, attempt = await sent(ledger)
             journal = LedgerJournal(ledger, key, 0.28, None, breaker, Tally(0.0))
@@ -74,7 +76,7 @@ class TestPaidIds:
     async def submit(self, ledger: Ledger, key: str, answer: Answer) -> VideoJob:
         clock = FakeClock()
         api: VideoApi = ScriptedApi(answer, clock=clock)
-        journal = LedgerJournal(ledger, key, 0.28, None, Breaker(), Tally(0.0))
+        journal = LedgerJournal(ledger, key, 0.28, None, CircuitBreaker(), Tally(0.0))
         end = clock.time() + 60
         return await submit(
             api, a_video().request, pacer=SubmitPacer(clock), journal=journal, give_up_at=end, clock=clock

@@ -21,11 +21,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ledger_rows import a_video
 from prefect_together.api.jobs import VideoJob
 from prefect_together.clock import SYSTEM_CLOCK
-from prefect_together.errors import BudgetReached, JobFailed
+from prefect_together.errors import BudgetReached, FailureClass, JobFailed, RateLimited
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.engine import open_engine
 from prefect_together.ledger.ledger import Ledger, open_ledger
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import STATES, State
 from prefect_together.ledger.transitions import ClaimLost
 
 T = TypeVar("T")
@@ -126,10 +126,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
         mine = opening.ledger.run.run_id
         living = {other.ledger.run.run_id for other in self.runs} - {mine}
-        assert claim.held == (owner in living)
+        assert claim.is_ours == (owner not in living)
         after = self.video(key)
         assert claim.record.state == after[0]
-        if claim.held:
+        if not claim.is_ours:
             assert after == (state, owner)
         else:
             assert after[1] == mine
@@ -186,7 +186,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.jobs.append((sent.key, job.id))
         else:
             state = data.draw(st.sampled_from([State.PLANNED, State.REFUSED, State.FAILED]))
-            self.do(ledger.not_accepted(sent.key, sent.attempt, "HTTP 429", state=state))
+            self.do(ledger.not_accepted(sent.key, sent.attempt, RateLimited(429, None, "later"), state=state))
         self.unanswered.remove(sent)
 
     @precondition(lambda self: self.jobs)
@@ -210,7 +210,7 @@ class LedgerMachine(RuleBasedStateMachine):
         key, job_id = data.draw(st.sampled_from(self.jobs))
         is_due = (State.SUBMITTED, job_id) == self.state_and_job(key)
         before = self.row(key)
-        error = JobFailed(job_id, None, "gave up", "upstream", cost)
+        error = JobFailed(job_id, None, "gave up", FailureClass.UPSTREAM, cost)
 
         self.do(self.any_run(data).ledger.failed(key, error, again=again))
 
@@ -229,11 +229,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), key=st.sampled_from(KEYS))
     def refuse(self, data: st.DataObject, key: str) -> None:
-        self.do(self.any_run(data).ledger.refused(key, "the budget"))
+        self.do(self.any_run(data).ledger.refused(key, BudgetReached(1.0, 0.9, 0.28)))
 
     @rule(data=st.data(), keys=st.lists(st.sampled_from(KEYS), min_size=1))
     def lose_files(self, data: st.DataObject, keys: list[str]) -> None:
-        self.do(self.any_run(data).ledger.files_are_gone(keys, output_dir="."))
+        ledger = self.any_run(data).ledger
+        for key in keys:
+            self.do(ledger.file_missing(key, output_dir="."))
         self.may_leave_downloaded = True
 
     @invariant()
@@ -249,11 +251,13 @@ class LedgerMachine(RuleBasedStateMachine):
             assert known == set(self.jobs)
 
     @invariant()
-    def only_lost_files_lead_back_from_downloaded(self) -> None:
+    def states_follow_each_other_as_in_their_table_and_only_lost_files_lead_back_from_downloaded(self) -> None:
         if self.runs:
             now = {key: State(state) for key, state in self.look("SELECT video_key, state FROM videos")}
             left = [key for key in KEYS if self.before[key] == State.DOWNLOADED != now.get(key)]
             assert not left or self.may_leave_downloaded
+            changed = {(self.before[key], state) for key, state in now.items() if state != self.before[key]}
+            assert all(after in STATES[before].becomes for before, after in changed)
             self.before, self.may_leave_downloaded = self.before | now, False
 
     @invariant()

@@ -16,7 +16,7 @@ from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import SettingsInvalid
 from prefect_together.ledger.ledger import HERE, LEDGER_FILE, Ledger, open_ledger
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 from prefect_together.results.already_paid import (
     paid_rows,
     paid_under_other_ids,

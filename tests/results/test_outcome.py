@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from prefect_together.ledger.states import Status
 from prefect_together.results.outcome import NAMED_ROWS, RunOutcome
-from prefect_together.results.results import RowResult, Status, TakeResult, totals
+from prefect_together.results.results import RowResult, TakeResult, totals
 
 
 def row(number: int, status: Status, error: str | None = None) -> RowResult:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from prefect_together.errors import BudgetReached
+from prefect_together.errors import FailureClass
+from prefect_together.ledger.states import Status
 from prefect_together.results.outputs import MAX_TEXT_CHARACTERS, PageSummary, clip_source, results_page
-from prefect_together.results.results import RowResult, Status, TakeResult
+from prefect_together.results.results import RowResult, TakeResult
 
 HOSTILE = "</script><script>alert(1)</script><!--<script>\u2028\u2029]]>\"'&lt;\ud800<img src=x onerror=alert(1)>"
 
@@ -142,16 +143,20 @@ def test_the_run_is_linked_by_http_only(url: str) -> None:
     assert content(page)["summary"]["runUrl"] is None
 
 
-def test_only_refused_rows_are_counted_among_the_refusals() -> None:
-    reason = str(BudgetReached(1.0, 0.9, 0.28))
-    refused, half = (take("refused", error=reason),), (take("planned"), take("refused", error=reason))
-    rows = [RowResult(number=number, cells={}, takes=takes) for number, takes in enumerate((refused, half, (take(),)))]
+def test_a_reason_counts_the_rows_that_have_their_status_for_it() -> None:
+    refused = take("refused", failure_class=FailureClass.BUDGET)
+    rows = [
+        RowResult(number=number, cells={}, takes=takes)
+        for number, takes in enumerate(((refused,), (take("planned"), refused), (take(),)))
+    ]
 
-    refusals = content(results_page(rows, title="t"))["refusals"]
+    reasons = content(results_page(rows, title="t"))["reasons"]
 
-    assert list(refusals) == ["budget"]
-    assert refusals["budget"]["rows"] == 1
-    assert "Raise `--budget-usd`" in refusals["budget"]["note"]
+    assert {reason: said["rows"] for reason, said in reasons.items()} == {
+        "budget": {"refused": 1},
+        "planned": {"planned": 1},
+    }
+    assert "Raise `--budget-usd`" in reasons["budget"]["note"]
 
 
 def test_own_columns_are_shown_that_are_not_shown_as_parameters() -> None:

@@ -11,9 +11,10 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect
 
 from chromium import opened_chromium
-from prefect_together.errors import BudgetReached, CanaryFailed
+from prefect_together.errors import AccountBlocked, BudgetReached, CanaryFailed
+from prefect_together.ledger.states import Status
 from prefect_together.results.outputs import PageSummary, results_page
-from prefect_together.results.results import RowResult, Status, TakeResult
+from prefect_together.results.results import RowResult, TakeResult
 
 pytestmark = pytest.mark.browser
 
@@ -264,7 +265,7 @@ def test_states_are_counted_priced_and_explained(show: Show) -> None:
     page = show(rows, is_sandbox=True, is_running=True, budget_usd=10.0)
 
     totals = page.get_by_role("region", name="Totals")
-    for text in ("1 of 6 rows", "$0.28", "of a budget of $10.00", "$1.68", "--resubmit-in-doubt", "mend the key"):
+    for text in ("1 of 6 rows", "$0.28", "of a budget of $10.00", "$1.68", "--resubmit-in-doubt", "The error says why"):
         expect(totals).to_contain_text(text)
     expect(totals).to_contain_text("billed as estimated")
     expect(page.locator("#about")).to_contain_text("sandbox")
@@ -274,16 +275,21 @@ def test_states_are_counted_priced_and_explained(show: Show) -> None:
 
 
 def test_refused_rows_have_each_their_own_reason_and_what_to_do(show: Show) -> None:
-    reasons = (
-        str(BudgetReached(1.0, 0.9, 0.28)),
-        str(CanaryFailed("model/one", "film-1", "moderated")),
-        "refused with HTTP 402: no credits",
-        str(BudgetReached(1.0, 0.9, 0.28)),
+    errors = (
+        BudgetReached(1.0, 0.9, 0.28),
+        CanaryFailed("model/one", "film-1", "moderated"),
+        AccountBlocked(402, None, "no credits"),
+        BudgetReached(1.0, 0.9, 0.28),
     )
 
-    page = show([result(number, "refused", error=error) for number, error in enumerate(reasons, start=2)])
+    page = show(
+        [
+            result(number, "refused", error=str(error), failure_class=error.failure_class)
+            for number, error in enumerate(errors, start=2)
+        ]
+    )
 
-    assert page.locator(".card .error").all_inner_texts() == list(reasons)
+    assert page.locator(".card .error").all_inner_texts() == [str(error) for error in errors]
     notes = page.locator("#notes li").all_inner_texts()
     assert [note.split("\n")[0] for note in notes] == ["2 refused", "1 refused", "1 refused"]
     assert "Raise --budget-usd" in notes[0]

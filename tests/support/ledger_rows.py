@@ -14,7 +14,7 @@ from prefect_together.api.jobs import VideoJob
 from prefect_together.clock import Clock
 from prefect_together.ledger.engine import LedgerEngine, Operation, open_engine
 from prefect_together.ledger.ledger import Ledger, open_ledger
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import State
 from prefect_together.request.request import VideoRequest
 from prefect_together.table.plan import PlannedVideo, video_key
 

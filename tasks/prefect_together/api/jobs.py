@@ -102,15 +102,15 @@ def classify_failure(status: str | None, code: str | None, message: str | None) 
     No moderation payload is documented (November 2026); the words are those that other clients look for.
     """
     if status == "cancelled":
-        return "cancelled"
+        return FailureClass.CANCELLED
     if code and code.lower() in BAD_PARAMETER_CODES:
-        return "bad_parameter"
+        return FailureClass.BAD_PARAMETER
     text = f"{code or ''} {message or ''}"
     if _MODERATION.search(text):
-        return "moderation"
+        return FailureClass.MODERATION
     if _PARAMETER.search(text):
-        return "bad_parameter"
-    return "upstream"
+        return FailureClass.BAD_PARAMETER
+    return FailureClass.UPSTREAM
 
 
 def _error_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:

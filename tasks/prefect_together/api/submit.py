@@ -14,7 +14,14 @@ from prefect_together.api.client import VideoApi
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.poll_schedule import Dice
 from prefect_together.clock import SYSTEM_CLOCK, Clock
-from prefect_together.errors import ImageChanged, NeverSent, RateLimited, SubmissionInDoubt, SubmissionRefused
+from prefect_together.errors import (
+    ImageChanged,
+    NeverSent,
+    RateLimited,
+    StoppedBeforeSending,
+    SubmissionInDoubt,
+    SubmissionRefused,
+)
 from prefect_together.request.catalogue import estimate_usd
 from prefect_together.request.request import VideoRequest
 
@@ -298,7 +305,7 @@ async def _intend(journal: Journal) -> int:
     except asyncio.CancelledError:
         await asyncio.wait([intent])
         if not intent.cancelled() and intent.exception() is None:
-            await journal.not_accepted(intent.result(), NeverSent("the run was stopped before it was sent"))
+            await journal.not_accepted(intent.result(), StoppedBeforeSending())
         raise
 
 

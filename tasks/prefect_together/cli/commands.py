@@ -311,14 +311,12 @@ async def _view(output_dir: str, ledger: str | None) -> LedgerView:
 
 def _lists(view: LedgerView) -> dict[str, Any]:
     """The parts of a view that are lists, for JSON."""
-    from prefect_together.results.outputs import status_of
-
     videos = [
         {
             "row_id": record.row_id,
             "take": record.take,
             "model": record.model,
-            "status": status_of(record),
+            "status": record.status,
             "job_id": record.job_id,
             "file": record.file,
             "cost_usd": record.cost_usd,

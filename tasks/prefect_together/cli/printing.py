@@ -91,7 +91,7 @@ def print_status(view: LedgerView) -> None:
     from prefect_together.results.outputs import counts_by_status
 
     totals, counts = view.totals, counts_by_status(view.records.values())
-    _print(f"{view.url}: {len(view.records):,} videos, {state_counts({**counts})}")
+    _print(f"{view.url}: {len(view.records):,} videos, {state_counts(counts)}")
     money = [f"{dollars(totals.paid_usd)} paid", f"{dollars(totals.committed_usd)} paid or reserved"]
     if totals.in_doubt_usd:
         money.append(f"{dollars(totals.in_doubt_usd)} in doubt")
@@ -132,7 +132,7 @@ def _print_doubts(view: LedgerView) -> None:
 
 def print_totals(totals: Totals, written: Iterable[str], *, is_sandbox: bool) -> None:
     """What the results written anew say, and where they are."""
-    counts = state_counts({str(status): count for status, count in totals.rows_by_status.items()})
+    counts = state_counts(totals.rows_by_status)
     _print(f"{counts} of {totals.rows:,} rows, {dollars(totals.spent_usd)}")
     if is_sandbox:
         _print(OF_THE_SANDBOX)

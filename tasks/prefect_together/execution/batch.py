@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
 from prefect_together.api.session import MAX_DOWNLOADS, VideoSession
 from prefect_together.clips.store import OutputStore
-from prefect_together.errors import CanaryFailed, ServiceUnreachable, UnforeseenErrors, WrongAddress
+from prefect_together.errors import CanaryFailed, ServiceUnreachable, WrongAddress
 from prefect_together.execution.admission import StartOrder
 from prefect_together.execution.settings import ALONE, RunSettings, Share
 from prefect_together.execution.tasks import forget_results
@@ -20,9 +20,9 @@ from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import HERE, Ledger
 from prefect_together.ledger.plans import video_of
 from prefect_together.ledger.records import VideoRecord
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import STATES, State
 from prefect_together.prefect_internals import EventBacklog, results_not_stored
-from prefect_together.results.progress import FINISHED, Tally
+from prefect_together.results.progress import Tally
 from prefect_together.table.plan import Plan, PlannedVideo
 
 HELD_PAUSE_SECONDS, LONGEST_HELD_PAUSE_SECONDS = 1.0, 15.0
@@ -33,12 +33,6 @@ LEAST_CLAIMED_AHEAD = 4
 """Videos that such a run claims before they can be sent: what it has, no other can take up."""
 COLLECTED_AT_ONCE = 2 * MAX_DOWNLOADS
 """Videos taken up together of which only the clip is to be fetched: those at work, and as many that follow."""
-THERE = (State.SUBMITTED, State.COMPLETED, State.SUBMITTING)
-"""States of videos that are, or may be, paid: they go first."""
-PAID = (State.SUBMITTING, State.SUBMITTED, State.COMPLETED, State.IN_DOUBT)
-"""States in which a row that breaks off has, or may have, cost money without a file to show for it."""
-UNFORESEEN_ERRORS = 3
-"""Rows sent and paid for that may break off in a row: by then it is a fault of the program, and all would do so."""
 REASON_CHARACTERS = 300
 """How much of a canary's error the other rows of its model bear."""
 
@@ -73,7 +67,6 @@ class Batch:
         self._held: list[PlannedVideo] = []
         self._tried_models: set[str] = set()
         self._unexpected: list[BaseException] = []
-        self._broken_in_a_row = 0
         self._share, self._attempts = share, attempts or {}
         self._room = asyncio.Semaphore(settings.max_in_flight + self._ahead)
         self._collected, self._backlog = asyncio.Semaphore(COLLECTED_AT_ONCE), EventBacklog()
@@ -88,7 +81,7 @@ class Batch:
     @property
     def stopped_models(self) -> Collection[str]:
         """Models whose canary was not downloaded."""
-        return self._one.stopped_models.keys()
+        return self._one.breaker.stopped_models
 
     def widen(self, by: int) -> None:
         """Let so many more videos be at the provider at once: another run's part has become free."""
@@ -125,7 +118,7 @@ class Batch:
         todo = self._own_part()
         if self._share.index == 0:
             todo += await self._paid_but_absent()
-        todo.sort(key=lambda video: self._records[video.key].state not in THERE)
+        todo.sort(key=_paid_first(self._records))
         with results_not_stored():
             await self._run_all(todo)
             await self._run_held()
@@ -165,11 +158,7 @@ class Batch:
 
     def _wants(self, record: VideoRecord) -> bool:
         state = self._tally.states[record.video_key]
-        if state in (State.FAILED, State.IN_DOUBT):
-            return state in self._settings.states_to_resend
-        if state in (State.PLANNED, State.REFUSED):
-            return not self._settings.collect_only
-        return state != State.DOWNLOADED
+        return STATES[state].is_under_way or self._settings.sends(state)
 
     async def _find_lost_files(self) -> None:
         """A downloaded clip that is gone or has another size is fetched again."""
@@ -180,8 +169,8 @@ class Batch:
             self._logger.warning("%s: %s is gone or changed, fetching it again", record.row_id, record.file)
             self._tally.set(record.video_key, State.COMPLETED)
         if lost:
-            keys = [record.video_key for record in lost]
-            await self._ledger.files_are_gone(keys, output_dir=self._output_dir)
+            missing = (self._ledger.file_missing(record.video_key, output_dir=self._output_dir) for record in lost)
+            await asyncio.gather(*missing)
 
     async def _run_all(self, todo: list[PlannedVideo]) -> None:
         """Run these videos: those at the provider at once, the others as room is made, for sending or for fetching."""
@@ -196,7 +185,7 @@ class Batch:
             if has_room:
                 self._room.release()
             error = None if task.cancelled() else task.exception()
-            self._look_for_a_fault(video, error)
+            self._report_end(video, error)
             if error is not None:
                 self._unexpected.append(error)
                 if isinstance(error, LedgerUnavailable):
@@ -206,7 +195,7 @@ class Batch:
 
         try:
             while (video := await order.next()) is not None:
-                has_room = self._state(video) not in (State.SUBMITTED, State.COMPLETED)
+                has_room = not STATES[self._state(video)].has_job
                 if has_room:
                     await self._room.acquire()
                     await self._backlog.until_short()
@@ -226,17 +215,15 @@ class Batch:
         if gone:  # one error with what each row has to say: the id of a paid job may be in it
             raise LedgerUnavailable(gone[0].url, "; ".join(dict.fromkeys(error.reason for error in gone))) from gone[0]
 
-    def _look_for_a_fault(self, video: PlannedVideo, error: BaseException | None) -> None:
-        """Send no more when row after row is paid for in vain. What was paid before this run does not count."""
+    def _report_end(self, video: PlannedVideo, error: BaseException | None) -> None:
+        """Tell the breaker how a row that this run has sent ended; what was paid before does not count."""
         if not self._is_sent(video):
             return
         state = self._tally.states[video.key]
         if error is None and state == State.DOWNLOADED:
-            self._broken_in_a_row = 0
-        if error is not None and state in PAID:
-            self._broken_in_a_row += 1
-            if self._broken_in_a_row >= UNFORESEEN_ERRORS and self._one.breaker.reason is None:
-                self._one.breaker.reason = UnforeseenErrors(self._broken_in_a_row)
+            self._one.breaker.row_downloaded()
+        if error is not None and STATES[state].is_paid:
+            self._one.breaker.paid_row_broke_off()
 
     def _start_order(self, todo: list[PlannedVideo]) -> StartOrder:
         if not self._settings.canary:
@@ -287,7 +274,7 @@ class Batch:
         model = canary.request.model
         error = CanaryFailed(model, canary.row_id, reason[:REASON_CHARACTERS])
         self._logger.warning("%s: canary of %s: %s; nothing more of this model is sent", canary.row_id, model, reason)
-        self._one.stopped_models[model] = error
+        self._one.breaker.canary_failed(error)
         self._tried_models.add(model)
         order.let_go(model)
 
@@ -304,12 +291,12 @@ class Batch:
             records = await self._ledger.records([video.key for video in held])
             if not self._is_alone and records != before:  # the others have limits of their own: as long as it goes on
                 deadline, before = self._clock.time() + wait_seconds, records
-            living = await self._ledger.living({record.owner for record in records.values() if record.owner})
+            living = await self._ledger.other_runs_alive({record.owner for record in records.values() if record.owner})
             free = self._claimable(held, records, living)
             self._held = [video for video in held if video.key not in free and not self._is_over(video)]
             # From the end: the run whose share they are comes from the other side.
             todo = [video for video in reversed(held) if video.key in free]
-            todo.sort(key=lambda video: records[video.key].state not in THERE)
+            todo.sort(key=_paid_first(records))
             await self._run_all(todo)
 
     def _claimable(
@@ -336,4 +323,9 @@ class Batch:
         return not self._is_alone and is_same and self._wants(seen)
 
     def _is_over(self, video: PlannedVideo) -> bool:
-        return self._tally.states[video.key] in FINISHED
+        return STATES[self._tally.states[video.key]].is_finished
+
+
+def _paid_first(records: Mapping[str, VideoRecord]) -> Callable[[PlannedVideo], bool]:
+    """A key to sort by: what is paid for, or perhaps so, comes first."""
+    return lambda video: not STATES[records[video.key].state].is_under_way

@@ -12,9 +12,10 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.exceptions import EventTooLarge, PrefectException
 
-from prefect_together.results.outcome import RunOutcome, kind_of
+from prefect_together.errors import FailureClass
+from prefect_together.results.outcome import RunOutcome
 from prefect_together.results.results import RowResult
-from prefect_together.results.text import dollars
+from prefect_together.results.text import counted, dollars
 from prefect_together.table.plan import PlannedVideo
 
 IN_DOUBT = "together-video.run.in_doubt"
@@ -70,17 +71,17 @@ def run_events(outcome: RunOutcome) -> Iterator[tuple[str, dict[str, Any]]]:
     in_doubt = [row for row in outcome.rows if row.status == "in_doubt"]
     if in_doubt:
         usd = outcome.totals.in_doubt_usd
-        message = f"{_rows(in_doubt)} in doubt: {dollars(usd)} may have been billed without a clip"
+        message = f"{counted(len(in_doubt), 'row')} in doubt: {dollars(usd)} may have been billed without a clip"
         yield IN_DOUBT, _payload(f"{message}; resubmit_in_doubt sends them again", in_doubt, usd, outcome)
-    by_budget = _refused_for(outcome, "budget", "price")
+    by_budget = _refused_for(outcome, FailureClass.BUDGET, FailureClass.PRICE_UNKNOWN)
     if by_budget:
         usd = _estimate(by_budget)
-        message = f"budget reached: {_rows(by_budget)} not sent, {dollars(usd)} more needed"
+        message = f"budget reached: {counted(len(by_budget), 'row')} not sent, {dollars(usd)} more needed"
         yield BUDGET_REACHED, _payload(message, by_budget, usd, outcome)
-    by_account = _refused_for(outcome, "account")
+    by_account = _refused_for(outcome, FailureClass.ACCOUNT)
     if by_account:
         error = next((take.error for row in by_account for take in row.takes if take.error), "no reason known")
-        message = f"the account is blocked: {_rows(by_account)} not sent; {error[:300].rstrip('.')}"
+        message = f"the account is blocked: {counted(len(by_account), 'row')} not sent; {error[:300].rstrip('.')}"
         yield ACCOUNT_BLOCKED, _payload(message, by_account, _estimate(by_account), outcome)
 
 
@@ -95,19 +96,17 @@ def _payload(message: str, rows: list[RowResult], usd: float, outcome: RunOutcom
     }
 
 
-def _refused_for(outcome: RunOutcome, *kinds: str) -> list[RowResult]:
-    """Rows that were not sent, for one of these reasons of `advice`."""
+def _refused_for(outcome: RunOutcome, *reasons: FailureClass) -> list[RowResult]:
+    """Rows that were not sent, for one of these reasons."""
     refused = [row for row in outcome.rows if row.status == "refused"]
-    return [row for row in refused if any(take.status == "refused" and kind_of(take) in kinds for take in row.takes)]
+    return [
+        row for row in refused if any(take.status == "refused" and take.failure_class in reasons for take in row.takes)
+    ]
 
 
 def _estimate(rows: list[RowResult]) -> float:
     takes = [take for row in rows for take in row.takes if take.status == "refused"]
     return sum(take.estimate_usd or 0.0 for take in takes)
-
-
-def _rows(rows: list[RowResult]) -> str:
-    return f"{len(rows):,} row{'' if len(rows) == 1 else 's'}"
 
 
 @contextmanager

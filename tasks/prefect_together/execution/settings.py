@@ -10,7 +10,7 @@ from prefect_together.clips.download import MAX_CLIP_BYTES
 from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore, redacted
 from prefect_together.ledger.ledger import HERE, LEDGER_FILE
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import STATES, SentIf, State, states_where
 from prefect_together.results.outputs import PAGE_FILE
 
 RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
@@ -54,18 +54,20 @@ class RunSettings:
     approval_minutes: float = 24 * 60.0
     shards: int = 1
 
-    @property
-    def states_to_resend(self) -> frozenset[State]:
-        """States that the user said are to be sent again."""
-        wanted = {State.IN_DOUBT: self.resubmit_in_doubt, State.FAILED: self.retry_failed}
-        return frozenset(state for state, is_wanted in wanted.items() if is_wanted)
-
     def sends(self, state: State) -> bool:
         """Whether a video that the ledger has in this state is sent, and not only collected."""
-        if state == State.SUBMITTING:  # its run is gone, or it has the video
-            state = State.IN_DOUBT
-        is_new = state in (State.PLANNED, State.REFUSED)
-        return not self.collect_only and (is_new or state in self.states_to_resend)
+        is_on: dict[SentIf, bool] = {
+            "always": True,
+            "resubmit_in_doubt": self.resubmit_in_doubt,
+            "retry_failed": self.retry_failed,
+            "never": False,
+        }
+        return not self.collect_only and is_on[STATES[state].sent_if]
+
+    @property
+    def states_to_resend(self) -> tuple[State, ...]:
+        """Finished states that the user said are to be sent again."""
+        return tuple(state for state in states_where(lambda facts: facts.is_finished) if self.sends(state))
 
 
 @dataclass(frozen=True, slots=True)

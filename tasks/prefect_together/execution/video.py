@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from prefect_together.api.jobs import VideoJob
@@ -14,6 +15,7 @@ from prefect_together.errors import (
     BadParameter,
     BudgetReached,
     DownloadFailed,
+    FailureClass,
     ImageChanged,
     JobFailed,
     JobNotFound,
@@ -29,27 +31,17 @@ from prefect_together.errors import (
     WrongAddress,
 )
 from prefect_together.execution.admission import BudgetQueue, Slots
+from prefect_together.execution.circuit_breaker import CircuitBreaker
 from prefect_together.execution.events import emit_video_event
 from prefect_together.execution.settings import RunSettings
 from prefect_together.execution.tasks import as_it_is, create_video, download_video, of_a_task, wait_for_video
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import VideoRecord
-from prefect_together.ledger.schema import State
-from prefect_together.ledger.transitions import ClaimLost
+from prefect_together.ledger.states import State
+from prefect_together.ledger.transitions import REPEATED_FAILURES, RUN_ENDED, ClaimLost
 from prefect_together.results.progress import Tally
 from prefect_together.table.plan import PlannedVideo
-
-
-@dataclass(slots=True, eq=False)
-class Breaker:
-    """Open while sending makes sense. A refused account, a wrong address or a stuck service closes it for the run.
-
-    `unsaved` are errors that hold the ids of paid jobs which could not be written.
-    """
-
-    reason: TogetherVideoError | None = None
-    unsaved: list[LedgerUnavailable] = field(default_factory=list[LedgerUnavailable])
 
 
 @dataclass(slots=True, eq=False)
@@ -60,12 +52,11 @@ class LedgerJournal:
     key: str
     estimate_usd: float | None
     budget: BudgetQueue | None
-    breaker: Breaker
+    breaker: CircuitBreaker
     tally: Tally
 
     async def intend(self) -> int:
-        if self.breaker.reason is not None:
-            raise self.breaker.reason
+        self.breaker.check()
         cap_usd = None if self.budget is None else self.budget.cap_usd
         attempt = await self.ledger.intend(self.key, estimate_usd=self.estimate_usd, budget_usd=cap_usd)
         if self.budget is not None:
@@ -82,17 +73,11 @@ class LedgerJournal:
         self.tally.set(self.key, State.SUBMITTED)
 
     async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent) -> None:
-        state, failure_class = State.PLANNED, None
-        if isinstance(error, BadParameter | ImageChanged):
-            state, failure_class = State.FAILED, "bad_parameter"
-        elif isinstance(error, AccountBlocked):
-            self.breaker.reason = self.breaker.reason or error
-            state = State.REFUSED
-        elif isinstance(error, WrongAddress):
-            self.breaker.reason = self.breaker.reason or error
+        self.breaker.refused(error)
+        state = _STATE_AFTER_REFUSAL.get(error.failure_class, State.PLANNED)
         if self.budget is not None and state == State.PLANNED:
             self.budget.renew(self.key, self.estimate_usd)
-        await self.ledger.not_accepted(self.key, attempt, str(error), state=state, failure_class=failure_class)
+        await self.ledger.not_accepted(self.key, attempt, error, state=state)
         self.tally.set(self.key, state)
 
     async def in_doubt(self, attempt: int, reason: str) -> None:
@@ -100,15 +85,15 @@ class LedgerJournal:
         self.tally.set(self.key, State.IN_DOUBT)
 
 
+_STATE_AFTER_REFUSAL: dict[FailureClass | None, State] = {
+    FailureClass.BAD_PARAMETER: State.FAILED,
+    FailureClass.ACCOUNT: State.REFUSED,
+}
+"""Of a video whose create call made no job; it is planned as before after any other error."""
 UPSTREAM_JOBS = 2
 """Jobs that one video may use up: one, and one more after an upstream failure."""
 GONE_SECONDS = 48 * 3600.0
 """A job that answers 404 is given up when it is so old. Before that, a wrong key or address is the likelier reason."""
-UNREACHED_ROWS = 3
-"""Rows given up without a connection before a service that was never reached counts as unreachable. One that was
-reached in this run is tried for each row: it may be back any minute."""
-LEAST_LATE = 3
-"""Jobs of this run in a row that time out before the service counts as stuck, however few may be in flight."""
 
 
 class VideoRun:
@@ -121,13 +106,10 @@ class VideoRun:
         self._settings, self._tally = settings, tally
         self._wait_seconds = settings.max_wait_minutes * 60
         self._slots = Slots(settings.max_in_flight)
-        self._late_in_a_row = self._unreached_rows = 0
-        self._was_reached = False
         self._budget: BudgetQueue | None = None
         if settings.budget_usd is not None:
             self._budget = BudgetQueue(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
-        self.breaker = Breaker()
-        self.stopped_models: dict[str, TogetherVideoError] = {}
+        self.breaker = CircuitBreaker(max_in_flight=settings.max_in_flight)
 
     def widen(self, by: int) -> None:
         """Raise `max_in_flight` for good."""
@@ -145,7 +127,7 @@ class VideoRun:
         record = claim.record
         self._tally.set(video.key, record.state)
         self._tally.replace_cost(video.key, record.cost_usd)
-        if claim.held:
+        if not claim.is_ours:
             return False
         if record.state == State.IN_DOUBT and seen.state == State.SUBMITTING:
             emit_video_event("in_doubt", video)
@@ -166,8 +148,8 @@ class VideoRun:
         before = State.IN_DOUBT if seen.state == State.SUBMITTING else seen.state
         if claimed.state != State.PLANNED or before not in (State.IN_DOUBT, State.FAILED):
             return
-        error = seen.error or "the run that sent it ended before the answer came"
-        if await self._ledger.not_resent(video.key, state=before, error=error, failure_class=seen.failure_class):
+        error = seen.error or RUN_ENDED
+        if await self._ledger.restore(video.key, state=before, error=error, failure_class=seen.failure_class):
             self._tally.set(video.key, before)
 
     async def _go_on(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
@@ -205,8 +187,7 @@ class VideoRun:
     async def _refusal(self, video: PlannedVideo) -> TogetherVideoError | None:
         """Why this video is not sent now. Under a budget it waits for its turn, and for what jobs in flight leave."""
 
-        def stopped() -> TogetherVideoError | None:
-            return self.breaker.reason or self.stopped_models.get(video.request.model)
+        stopped = partial(self.breaker.refusal, video.request.model)
 
         if self._budget is None:
             return stopped()
@@ -214,8 +195,9 @@ class VideoRun:
 
     async def _refuse(self, video: PlannedVideo, error: TogetherVideoError) -> None:
         if isinstance(error, WrongAddress | ServiceUnreachable | UnforeseenErrors):
-            return  # the run ends with it; nobody has refused the video
-        await self._ledger.refused(video.key, str(error))
+            await self._ledger.set_failure_class(video.key, error.failure_class)  # planned still: nobody refused it
+            return
+        await self._ledger.refused(video.key, error)
         self._tally.set(video.key, State.REFUSED)
         emit_video_event("refused", video)
 
@@ -233,13 +215,13 @@ class VideoRun:
             await self._refuse(video, error)
         except (BadParameter, WrongAddress, RateLimited, NeverSent, SubmissionInDoubt) as error:
             # the journal has written what became of it
-            if isinstance(error, BadParameter | ImageChanged):
+            if error.failure_class == FailureClass.BAD_PARAMETER:
                 emit_video_event("failed", video)
             elif isinstance(error, SubmissionInDoubt):
                 emit_video_event("in_doubt", video)
-            self._look_whether_reached(error)
+            self._report_connection(error)
         else:
-            self._look_whether_reached(None)
+            self.breaker.reached()
             emit_video_event("submitted", video, job_id=job.id)
             return job
         finally:
@@ -247,20 +229,16 @@ class VideoRun:
                 self._budget.settle(video.key)
         return None
 
-    def _look_whether_reached(self, error: TogetherVideoError | None) -> None:
-        """Send no more to a service that was never reached; go on as soon as it is, even if only once, and late."""
+    def _report_connection(self, error: TogetherVideoError) -> None:
+        """Tell the breaker whether a create call that made no job has reached the service."""
         if isinstance(error, ImageChanged):
             return
-        if not isinstance(error, NeverSent):
-            self._was_reached = True
-            if isinstance(self.breaker.reason, ServiceUnreachable):
-                self.breaker.reason = None
-            return
-        self._unreached_rows += 1
-        was_reached = self._was_reached or self._session.api.has_shown_a_job
-        is_polled = State.SUBMITTED in self._tally.states.values()  # the run goes on anyway, and may yet reach it
-        if self._unreached_rows >= UNREACHED_ROWS and not (was_reached or is_polled):
-            self.breaker.reason = self.breaker.reason or ServiceUnreachable(error.reason)
+        if isinstance(error, NeverSent):
+            is_polled = State.SUBMITTED in self._tally.states.values()  # the run continues anyway, and may yet reach it
+            has_shown = self._session.api.has_shown_a_job
+            self.breaker.not_reached(error.reason, may_be_reached=has_shown or is_polled)
+        else:
+            self.breaker.reached()
 
     async def _wait(
         self, video: PlannedVideo, job: VideoJob, submitted_at: float, *, is_new: bool, may_repeat: bool
@@ -276,30 +254,27 @@ class VideoRun:
                 session=as_it_is(self._session),
             )
         except JobFailed as error:
-            self._late_in_a_row = 0
-            again = may_repeat and error.failure_class in ("upstream", "cancelled")
+            self.breaker.job_ended()
+            again = may_repeat and error.failure_class in REPEATED_FAILURES
             await self._failed(video, error, again=again)
             return None, again
         except JobNotFound as error:
             is_old = self._session.clock.time() - submitted_at >= GONE_SECONDS
             if is_old and self._session.api.has_shown_a_job:  # else the address may be wrong, which looks the same
-                await self._failed(video, JobFailed(error.job_id, None, str(error), "not_found"), again=False)
+                await self._failed(video, JobFailed(error.job_id, None, str(error), error.failure_class), again=False)
             else:
-                await self._ledger.note(video.key, f"{error}: is it the right key and address?", state=State.SUBMITTED)
+                await self._ledger.set_error(video.key, error, state=State.SUBMITTED)
             return None, False
         except JobTimedOut as error:
-            if is_new:  # those of earlier runs, perhaps long lost, say nothing of the service now
-                self._late_in_a_row += 1
-            enough = max(self._settings.max_in_flight, LEAST_LATE)
-            if self._late_in_a_row >= enough and self.breaker.reason is None:
-                self.breaker.reason = ServiceStuck(self._late_in_a_row)
-            await self._ledger.note(video.key, str(error), state=State.SUBMITTED)
+            if is_new:
+                self.breaker.job_timed_out()
+            await self._ledger.set_error(video.key, error, state=State.SUBMITTED)
             return None, False
         except AccountBlocked as error:
-            self.breaker.reason = self.breaker.reason or error
-            await self._ledger.note(video.key, str(error), state=State.SUBMITTED)
+            self.breaker.refused(error)
+            await self._ledger.set_error(video.key, error, state=State.SUBMITTED)
             return None, False
-        self._late_in_a_row = 0
+        self.breaker.job_ended()
         await self._ledger.completed(video.key, done, generation_seconds=done.generation_seconds, polls=done.polls)
         self._tally.set(video.key, State.COMPLETED)
         self._tally.polls += done.polls
@@ -324,7 +299,7 @@ class VideoRun:
             )
             await self._store.publish(clip.path, file)  # not behind the downloads that wait: the clip is not safe yet
         except DownloadFailed as error:
-            await self._ledger.note(video.key, str(error), state=State.COMPLETED, failure_class="download")
+            await self._ledger.set_error(video.key, error, state=State.COMPLETED)
             self._tally.undownloaded.add(video.key)
             return False
         await self._ledger.downloaded(

@@ -63,7 +63,7 @@ async def generate_table(
             plan, await ledger.records(list(plan.videos)), settings=settings, logger=logger
         ):
             tally.started_at = SYSTEM_CLOCK.time()  # what the person took is nobody's waiting time
-        await ledger.remember_table(places.output_name, to_text(plan), is_sandbox=places.sandbox)
+        await ledger.save_table(places.output_name, to_text(plan), is_sandbox=places.sandbox)
         work = Work(plan, places, settings, store, ledger, tally, logger)
         notes: list[str] = []
         try:
@@ -105,7 +105,7 @@ async def remembered_plan(places: Places) -> Plan:
     store = open_store(places.output_dir)
     await store.prepare()
     async with open_ledger(places.ledger_in(store)) as ledger:
-        text = await ledger.remembered_table(places.output_name)
+        text = await ledger.last_table(places.output_name)
         if text is None:
             raise SettingsInvalid(
                 [Problem(f"no run has been made into {redacted(places.output_dir)}", column="output_dir")]

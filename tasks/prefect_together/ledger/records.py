@@ -1,20 +1,16 @@
-"""What a ledger knows of its videos: entered when planned, read as records, summed up. Over an open transaction."""
+"""What a ledger knows of its videos: records, sums, durations. Reads over an open connection."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, select
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from prefect_together.errors import FailureClass
-from prefect_together.ledger.runs import living
-from prefect_together.ledger.schema import Outcome, State, attempts, money, to_usd, videos
-from prefect_together.table.plan import PlannedVideo
+from prefect_together.ledger.schema import Outcome, attempts, money, to_usd, videos
+from prefect_together.ledger.states import STATES, State, Status
 
 READ_CHUNK = 500
 LEARNED_DURATIONS = 300
@@ -22,7 +18,7 @@ LEARNED_DURATIONS = 300
 
 @dataclass(frozen=True, slots=True)
 class VideoRecord:
-    """One video as the ledger knows it; the columns are those of `ledger_schema.videos`."""
+    """One video as the ledger knows it; the columns are those of `schema.videos`."""
 
     video_key: str
     row_id: str
@@ -63,10 +59,20 @@ class VideoRecord:
         """What the service charged for all jobs of this video; None while it has said nothing."""
         return to_usd(self.cost_micro_usd)
 
+    @property
+    def status(self) -> Status:
+        """The word of results.csv for it.
+
+        Sent by a run that is over and has no answer, it is in doubt; paid and not to be downloaded, it has failed.
+        """
+        facts = STATES[self.state]
+        is_stalled = bool(self.error) if facts.has_job else self.owner is None
+        return facts.stalled if facts.stalled and is_stalled else facts.status
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerTotals:
-    """Sums over the whole ledger. `committed_usd` is what a budget is held against: paid, or reserved and unsettled."""
+    """Sums over the whole ledger. A budget is compared with `committed_usd`: paid, or reserved and not settled."""
 
     committed_usd: float
     paid_usd: float
@@ -97,58 +103,10 @@ def read_records(connection: Connection, keys: Sequence[str] | None) -> dict[str
 
 def record_of(row: RowMapping | Mapping[str, Any]) -> VideoRecord:
     """The record of a row of `RECORD_COLUMNS`."""
-    fields_of_row: dict[str, Any] = {**row, "state": State(row["state"])}
+    reason = row["failure_class"]
+    values = {"state": State(row["state"]), "failure_class": reason and FailureClass(reason)}
+    fields_of_row: dict[str, Any] = {**row, **values}
     return VideoRecord(**fields_of_row)
-
-
-def enter(
-    connection: Connection, wanted: Sequence[PlannedVideo], *, output_dir: str, now: float
-) -> dict[str, VideoRecord]:
-    """See `Ledger.plan`."""
-    if connection.dialect.name == "postgresql":  # two runs must not give one file name to two videos
-        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7364002)")
-    known = read_records(connection, [want.key for want in wanted])
-    new = {want.key: want for want in wanted if want.key not in known}
-    if new:
-        files = select(videos.c.file).where(videos.c.output_dir == output_dir)
-        taken = {str(file).casefold() for file in connection.scalars(files)}
-        rows = [_as_row(want, output_dir, taken, now) for want in new.values()]
-        insert = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
-        connection.execute(insert(videos).on_conflict_do_nothing(), rows)
-        known |= read_records(connection, list(new))
-    return known
-
-
-def _as_row(want: PlannedVideo, output_dir: str, taken: set[str], now: float) -> dict[str, object]:
-    file = want.free_file(taken)
-    taken.add(file.casefold())
-    return {
-        "video_key": want.key,
-        "row_id": plain(want.row_id),
-        "take": want.take,
-        "fingerprint": want.fingerprint,
-        "model": want.request.model,
-        "prompt": want.request.prompt and plain(want.request.prompt),
-        "parameters": json.dumps(want.request.parameters(with_prompt=False)),
-        "output_dir": output_dir,
-        "file": file,
-        "state": State.PLANNED,
-        "attempts": 0,
-        "jobs": 0,
-        "polls": 0,
-        "planned_at": now,
-    }
-
-
-def paid_but_absent(connection: Connection, keys: Collection[str], *, output_dir: str, now: float) -> list[VideoRecord]:
-    """See `Ledger.paid_but_absent`."""
-    statement = select(videos.c.video_key).where(
-        videos.c.state.in_((State.SUBMITTED, State.COMPLETED)), videos.c.output_dir == output_dir
-    )
-    absent = [str(key) for key in connection.scalars(statement) if key not in keys]
-    records = read_records(connection, absent)
-    alive = living(connection, {record.owner for record in records.values() if record.owner is not None}, now)
-    return [record for record in records.values() if record.owner not in alive]
 
 
 def durations(connection: Connection, model: str, limit: int = LEARNED_DURATIONS) -> list[float]:

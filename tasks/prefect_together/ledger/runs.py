@@ -10,10 +10,8 @@ from functools import cache
 from pathlib import Path
 
 from sqlalchemy import Connection, func, select, update
-from sqlalchemy.dialects.postgresql import insert as postgres_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from prefect_together.ledger.schema import money, runs, videos
+from prefect_together.ledger.schema import insert_into, money, runs, videos
 
 ZOMBIE = "Z"
 
@@ -75,8 +73,7 @@ def this_process(run_id: str) -> Run:
 
 def begin(connection: Connection, run: Run, now: float) -> None:
     """Enter a run that begins, and the ledger's row of money if this is its first."""
-    insert = postgres_insert if connection.dialect.name == "postgresql" else sqlite_insert
-    connection.execute(insert(money).on_conflict_do_nothing(), [{"id": 1, "committed_micro_usd": 0}])
+    connection.execute(insert_into(connection, money).on_conflict_do_nothing(), [{"id": 1, "committed_micro_usd": 0}])
     connection.execute(
         runs.insert().values(
             run_id=run.run_id,
@@ -102,8 +99,8 @@ def end(connection: Connection, run: Run, now: float) -> None:
     connection.execute(update(runs).where(runs.c.run_id == run.run_id).values(ended_at=now))
 
 
-def living(connection: Connection, run_ids: Collection[str], now: float) -> frozenset[str]:
-    """See `Ledger.living`."""
+def alive_among(connection: Connection, run_ids: Collection[str], now: float) -> frozenset[str]:
+    """Those of these runs that still work."""
     return frozenset(run_id for run_id in run_ids if is_alive(connection, run_id, now))
 
 

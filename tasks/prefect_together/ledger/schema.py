@@ -1,4 +1,4 @@
-"""The ledger's tables. No statements, no connections.
+"""The ledger's tables.
 
 Money is counted in whole micro-dollars, so that sums are exact. Times are unix seconds.
 
@@ -15,22 +15,23 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 
 MICRO = 1_000_000
-
-
-class State(StrEnum):
-    """How far a video is. In order: planned, submitting, submitted, completed, downloaded."""
-
-    PLANNED = "planned"
-    SUBMITTING = "submitting"
-    SUBMITTED = "submitted"
-    COMPLETED = "completed"
-    DOWNLOADED = "downloaded"
-    FAILED = "failed"
-    IN_DOUBT = "in_doubt"
-    REFUSED = "refused"
 
 
 class Outcome(StrEnum):
@@ -146,6 +147,11 @@ money = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("committed_micro_usd", BigInteger, nullable=False),
 )
+
+
+def insert_into(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """An insert of the database's own dialect, which knows `on_conflict_do_nothing` and `on_conflict_do_update`."""
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
 
 
 def to_micro(usd: float | None) -> int | None:

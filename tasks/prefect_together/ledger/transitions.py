@@ -1,23 +1,40 @@
-"""The ledger's transitions as functions over an open transaction. They decide; when to commit is the engine's matter.
+"""The ledger's transitions: each method of `Transitions` moves one video from state to state, in one small transaction.
 
-Each raises before it has written anything, or not at all: many of them share one transaction. The statements that
-every row needs are made once, at import, and compiled once: to make one anew costs more than to run it.
+The engine runs many of them in one commit. Each therefore raises before it has written anything, or not at all. The
+statements that every row needs are made once, at import, and compiled once: making one costs more than running it.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import BindParameter, Column, Connection, Table, bindparam, case, insert, select, update
+from sqlalchemy import BindParameter, Column, Connection, Table, bindparam, case, insert, or_, select, update
 
 from prefect_together.api.jobs import VideoJob
-from prefect_together.errors import BudgetReached, FailureClass, TogetherVideoError
+from prefect_together.clock import Clock
+from prefect_together.errors import BudgetReached, FailureClass, JobFailed, TogetherVideoError
+from prefect_together.ledger.engine import LedgerEngine, LedgerUnavailable
 from prefect_together.ledger.records import RECORD_COLUMNS, VideoRecord, plain, record_of
 from prefect_together.ledger.runs import Run, is_alive
-from prefect_together.ledger.schema import Outcome, State, attempts, money, to_usd, videos
+from prefect_together.ledger.schema import Outcome, attempts, money, to_micro, to_usd, videos
+from prefect_together.ledger.states import State, states_before, states_where
+
+T = TypeVar("T")
+P = ParamSpec("P")
+LedgerT = TypeVar("LedgerT", bound="Transitions")
+Statement = Callable[Concatenate[LedgerT, Connection, P], T]
+Method = Callable[Concatenate[LedgerT, P], Coroutine[Any, Any, T]]
+
+SAVE_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Pauses between tries to write down the id of an accepted job: it is paid, and is known nowhere else."""
+REPEATED_FAILURES = (FailureClass.UPSTREAM, FailureClass.CANCELLED)
+"""Failures after which one more job is sent within the budget."""
+RUN_ENDED = "the run that sent it ended before the answer came"
 
 
 class ClaimLost(TogetherVideoError):
@@ -33,10 +50,29 @@ class ClaimLost(TogetherVideoError):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A video's record after the claim; `held` if another living run works on it."""
+    """A video's record after the claim; `is_ours` is False if another living run works on it."""
 
     record: VideoRecord
-    held: bool
+    is_ours: bool
+
+
+def in_transaction(*, order: int = 1) -> Callable[[Statement[LedgerT, P, T]], Method[LedgerT, P, T]]:
+    """Turn a method over an open connection into a coroutine method that runs it in the ledger's next transaction.
+
+    `order` is the class of its locks, which it takes by its first argument if that is a key; see `LedgerEngine.run`.
+    """
+
+    def decorate(method: Statement[LedgerT, P, T]) -> Method[LedgerT, P, T]:
+        @wraps(method)
+        async def run(self: LedgerT, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            key = args[0] if args and isinstance(args[0], str) else ""
+            return await self.engine.run(
+                lambda connection: method(self, connection, *args, **kwargs), order=(order, key)
+            )
+
+        return run
+
+    return decorate
 
 
 def _new(table: Table, columns: Iterable[str]) -> dict[Column[Any], BindParameter[Any]]:
@@ -51,7 +87,7 @@ _CALL = (attempts.c.video_key == _KEY) & (attempts.c.attempt == _ATTEMPT)
 
 _READ = select(*RECORD_COLUMNS).where(_VIDEO).with_for_update()
 _OWN = update(videos).where(_VIDEO).values(_new(videos, ["owner"]))
-_GIVE_BACK = update(videos).where(_VIDEO, videos.c.owner == bindparam("mine")).values(owner=None)
+_RELEASE = update(videos).where(_VIDEO, videos.c.owner == bindparam("mine")).values(owner=None)
 _READ_OWNER = select(videos.c.state, videos.c.owner, videos.c.attempts).where(_VIDEO).with_for_update()
 _INTEND = insert(attempts).values(_new(attempts, ["video_key", "attempt", "reserved_micro_usd", "intent_at"]))
 _SUBMITTING = (
@@ -71,11 +107,7 @@ _COMMIT_BELOW = _COMMIT_MONEY.where(
 _ACCEPT_CALL = update(attempts).where(_CALL).values(_new(attempts, ["outcome", "job_id", "answered_at"]))
 _ACCEPT = (
     update(videos)
-    .where(
-        _VIDEO,
-        videos.c.attempts == _ATTEMPT,
-        videos.c.state.in_((State.SUBMITTING, State.IN_DOUBT, State.PLANNED)),
-    )
+    .where(_VIDEO, videos.c.attempts == _ATTEMPT, videos.c.state.in_(states_before(State.SUBMITTED)))
     .values(_new(videos, ["job_id", "submitted_at"]))
     .values(
         state=State.SUBMITTED,
@@ -109,61 +141,241 @@ _DOWNLOADED = (
 )
 
 
-def claim(
-    connection: Connection, key: str, run: Run, *, now: float, resend_attempt: int | None, states: Collection[State]
-) -> Claim:
-    """See `Ledger.claim`."""
-    row = dict(connection.execute(_READ, {"key": key}).mappings().one())
-    owner = row["owner"]
-    if owner not in (None, run.run_id) and is_alive(connection, owner, now):
-        return Claim(record_of(row), held=True)
-    changes: dict[str, object] = {}
-    state = row["state"]
-    if state == State.SUBMITTING and owner != run.run_id:
-        reason = "the run that sent it ended before the answer came"
-        state = State.IN_DOUBT
-        changes = {"state": state, "error": reason, "jobs": row["jobs"] + 1}
-        _end_attempt(connection, key, row["attempts"], Outcome.IN_DOUBT, error=reason)
-    if state == State.REFUSED or (state in states and row["attempts"] == resend_attempt):
-        changes |= {"state": State.PLANNED, "error": None, "failure_class": None}
-    if changes:
-        connection.execute(update(videos).where(videos.c.video_key == key).values(**changes))
-    connection.execute(_OWN, {"key": key, "new_owner": run.run_id})
-    return Claim(record_of(row | changes | {"owner": run.run_id}), held=False)
+class Transitions:
+    """What one run does to the videos of a ledger; `Ledger` adds what it reads and keeps beside them.
 
+    All methods return once what they did is durable. All raise LedgerUnavailable.
+    """
 
-def release(connection: Connection, key: str, run_id: str) -> None:
-    """See `Ledger.release`."""
-    connection.execute(_GIVE_BACK, {"key": key, "mine": run_id})
+    def __init__(self, engine: LedgerEngine, run: Run, clock: Clock) -> None:
+        self.engine, self.run, self.clock = engine, run, clock
 
+    @in_transaction(order=0)
+    def claim(
+        self,
+        connection: Connection,
+        key: str,
+        *,
+        resend_attempt: int | None = None,
+        states: Collection[State] = (),
+    ) -> Claim:
+        """Take a video for this run, unless a living run has it.
 
-def not_resent(
-    connection: Connection, key: str, run_id: str, state: State, error: str, failure_class: FailureClass | None
-) -> bool:
-    """See `Ledger.not_resent`."""
-    changed = connection.execute(
-        update(videos)
-        .where(
-            videos.c.video_key == key,
-            videos.c.owner == run_id,
-            videos.c.state.in_((State.PLANNED, State.REFUSED)),
+        A `submitting` video whose run is gone becomes `in_doubt`; a `refused` one is `planned` again. So is one in one
+        of `states` (in_doubt, failed: sent again because the user said so), its money kept reserved, but only if its
+        attempts still are `resend_attempt`, as when the user said so: another run may have sent it again since.
+        """
+        row = dict(connection.execute(_READ, {"key": key}).mappings().one())
+        owner, run_id = row["owner"], self.run.run_id
+        if owner not in (None, run_id) and is_alive(connection, owner, self.clock.time()):
+            return Claim(record_of(row), is_ours=False)
+        changes: dict[str, object] = {}
+        state = row["state"]
+        if state == State.SUBMITTING and owner != run_id:
+            state = State.IN_DOUBT
+            changes = {"state": state, "error": RUN_ENDED, "jobs": row["jobs"] + 1}
+            _end_attempt(connection, key, row["attempts"], Outcome.IN_DOUBT, error=RUN_ENDED)
+        if state == State.REFUSED or (state in states and row["attempts"] == resend_attempt):
+            changes |= {"state": State.PLANNED, "error": None, "failure_class": None}
+        if changes:
+            connection.execute(update(videos).where(videos.c.video_key == key).values(**changes))
+        connection.execute(_OWN, {"key": key, "new_owner": run_id})
+        return Claim(record_of(row | changes | {"owner": run_id}), is_ours=True)
+
+    @in_transaction()
+    def release(self, connection: Connection, key: str) -> None:
+        """Give a video back, wherever it stands: another run need not wait for the end of this one."""
+        connection.execute(_RELEASE, {"key": key, "mine": self.run.run_id})
+
+    @in_transaction()
+    def intend(self, connection: Connection, key: str, *, estimate_usd: float | None, budget_usd: float | None) -> int:
+        """Write the intent to send and reserve its money; return the number of the attempt.
+
+        Raises BudgetReached if the cap could be passed (or the price is unknown under a cap), ClaimLost if another
+        run has the video. In both cases nothing is written and nothing may be sent.
+        """
+        row = connection.execute(_READ_OWNER, {"key": key}).one()
+        if row.owner != self.run.run_id or row.state != State.PLANNED:
+            raise ClaimLost(key, row.state)
+        estimate = to_micro(estimate_usd)
+        _reserve(connection, estimate, to_micro(budget_usd))
+        attempt = int(row.attempts) + 1
+        intent = {"new_attempt": attempt, "new_reserved_micro_usd": estimate or 0, "new_intent_at": self.clock.time()}
+        connection.execute(_INTEND, {"new_video_key": key, **intent})
+        connection.execute(_SUBMITTING, {"key": key, "new_attempts": attempt, "new_estimate_micro_usd": estimate})
+        return attempt
+
+    async def accepted(self, key: str, attempt: int, job: VideoJob) -> None:
+        """Write the job's id: from now on the job can be found again. Tries for half a minute; the error has the id."""
+        now = self.clock.time()
+
+        def save() -> asyncio.Future[None]:
+            return asyncio.ensure_future(self._accept(key, attempt, job.id, now))
+
+        for pause in (*SAVE_PAUSES_SECONDS, None):
+            saving, stopped = save(), False
+            while not saving.done() or saving.cancelled():
+                saving = save() if saving.cancelled() else saving
+                stopped |= await _is_cancelled_during(asyncio.wait([saving]))
+            error = saving.exception()
+            if isinstance(error, LedgerUnavailable):
+                if pause is not None and not stopped and not await _is_cancelled_during(self.clock.sleep(pause)):
+                    continue
+                reason = f"{error.reason}; keep this id: job {job.id} was accepted, is paid, and could not be written"
+                raise LedgerUnavailable(error.url, reason) from error
+            saving.result()
+            if stopped:
+                raise asyncio.CancelledError
+            return
+
+    @in_transaction()
+    def _accept(self, connection: Connection, key: str, attempt: int, job_id: str, now: float) -> None:
+        """The attempt is written whichever run has the claim: an id is never thrown away."""
+        job = {"key": key, "number": attempt, "new_job_id": plain(job_id)}
+        connection.execute(_ACCEPT_CALL, {**job, "new_outcome": Outcome.ACCEPTED, "new_answered_at": now})
+        connection.execute(_ACCEPT, {**job, "new_submitted_at": now})
+
+    @in_transaction()
+    def not_accepted(
+        self,
+        connection: Connection,
+        key: str,
+        attempt: int,
+        error: TogetherVideoError,
+        *,
+        state: State,
+    ) -> None:
+        """The attempt did not make a job: give its reservation back. `state` is planned, failed or refused."""
+        text = plain(str(error))
+        _settle(connection, key, attempt, cost=0)
+        _end_attempt(connection, key, attempt, Outcome.NOT_ACCEPTED, error=text, answered_at=self.clock.time())
+        counted = case((videos.c.state == State.IN_DOUBT, 1), else_=0)
+        connection.execute(
+            update(videos)
+            .where(
+                videos.c.video_key == key,
+                videos.c.attempts == attempt,
+                videos.c.state.in_(states_where(lambda facts: facts.is_unanswered)),
+            )
+            .values(state=state, error=text, failure_class=error.failure_class, jobs=videos.c.jobs - counted)
         )
-        .values(state=state, error=error, failure_class=failure_class)
-    )
-    return changed.rowcount > 0
+
+    @in_transaction()
+    def in_doubt(self, connection: Connection, key: str, attempt: int, reason: str) -> None:
+        """The attempt may have made a job that cannot be found: keep its money reserved."""
+        reason = plain(reason)
+        _end_attempt(connection, key, attempt, Outcome.IN_DOUBT, error=reason, answered_at=self.clock.time())
+        connection.execute(
+            update(videos)
+            .where(videos.c.video_key == key, videos.c.attempts == attempt, videos.c.state == State.SUBMITTING)
+            .values(state=State.IN_DOUBT, error=reason, jobs=videos.c.jobs + 1)
+        )
+
+    @in_transaction()
+    def restore(
+        self,
+        connection: Connection,
+        key: str,
+        *,
+        state: State,
+        error: str,
+        failure_class: FailureClass | None,
+    ) -> bool:
+        """A video that was to be sent again and was not is failed or in doubt as before. False if it was sent."""
+        unsent = states_where(lambda facts: facts.sent_if == "always")
+        changed = connection.execute(
+            update(videos)
+            .where(videos.c.video_key == key, videos.c.owner == self.run.run_id, videos.c.state.in_(unsent))
+            .values(state=state, error=error, failure_class=failure_class)
+        )
+        return changed.rowcount > 0
+
+    @in_transaction()
+    def refused(self, connection: Connection, key: str, error: TogetherVideoError) -> None:
+        """The video was not sent because of the budget or the account; a later run takes it up."""
+        values = {"state": State.REFUSED, "error": plain(str(error)), "failure_class": error.failure_class}
+        _update(connection, key, State.PLANNED, values)
+
+    @in_transaction()
+    def completed(
+        self, connection: Connection, key: str, job: VideoJob, *, generation_seconds: float | None, polls: int
+    ) -> None:
+        """The job is done: keep its link, settle its money on the reported cost (without one, on the estimate)."""
+        row = _lock_submitted(connection, key, job.id)
+        if row is None:
+            return
+        cost = to_micro(job.cost_usd)
+        if cost is not None:
+            _settle(connection, key, row.attempts, cost=cost)
+        connection.execute(
+            _COMPLETE,
+            {
+                "key": key,
+                "new_video_url": job.video_url and plain(job.video_url),
+                "new_cost_micro_usd": _added(row.cost_micro_usd, cost),
+                "new_completed_at": self.clock.time(),
+                "new_generation_seconds": generation_seconds,
+                "new_polls": row.polls + polls,
+            },
+        )
+
+    @in_transaction()
+    def failed(self, connection: Connection, key: str, error: JobFailed, *, again: bool) -> None:
+        """The job has failed. Its money stays reserved unless the service reported a cost. `again` plans it anew."""
+        row = _lock_submitted(connection, key, error.job_id)
+        if row is None:
+            return
+        cost, text = to_micro(error.cost_usd), plain(str(error))
+        if cost is not None:
+            _settle(connection, key, row.attempts, cost=cost)
+        where = (attempts.c.video_key == key, attempts.c.attempt == row.attempts)
+        connection.execute(update(attempts).where(*where).values(error=text))
+        connection.execute(
+            update(videos)
+            .where(videos.c.video_key == key)
+            .values(
+                state=State.PLANNED if again else State.FAILED,
+                failure_class=error.failure_class,
+                error=text,
+                cost_micro_usd=_added(row.cost_micro_usd, cost),
+            )
+        )
+
+    @in_transaction()
+    def downloaded(
+        self, connection: Connection, key: str, *, size_bytes: int, sha256: str, clip: Mapping[str, object]
+    ) -> None:
+        """The checked clip lies under its final name; the video is given back."""
+        file = {"new_size_bytes": size_bytes, "new_sha256": sha256, "new_clip": json.dumps(dict(clip))}
+        now = self.clock.time()
+        connection.execute(_DOWNLOADED, {"key": key, "mine": self.run.run_id, "new_downloaded_at": now, **file})
+
+    @in_transaction()
+    def file_missing(self, connection: Connection, key: str, *, output_dir: str) -> None:
+        """A downloaded clip is not under its name here: it is `completed` and fetched again, unpaid."""
+        error = {"error": "the file was deleted or changed", "failure_class": FailureClass.DOWNLOAD}
+        _update(connection, key, State.DOWNLOADED, {"state": State.COMPLETED, "output_dir": output_dir, **error})
+
+    @in_transaction()
+    def set_error(self, connection: Connection, key: str, error: TogetherVideoError, *, state: State) -> None:
+        """Write what stands in the way of a video in this state, without changing the state."""
+        values = {"error": plain(str(error)), "failure_class": error.failure_class}
+        _update(connection, key, state, values)
+
+    @in_transaction()
+    def set_failure_class(self, connection: Connection, key: str, failure_class: FailureClass | None) -> None:
+        """Write why a planned video was not sent in this run. That its first job failed is kept."""
+        is_free = or_(videos.c.failure_class.is_(None), videos.c.failure_class.not_in(REPEATED_FAILURES))
+        connection.execute(
+            update(videos)
+            .where(videos.c.video_key == key, videos.c.state == State.PLANNED, is_free)
+            .values(failure_class=failure_class)
+        )
 
 
-def intend(connection: Connection, key: str, run_id: str, estimate: int | None, budget: int | None, now: float) -> int:
-    """See `Ledger.intend`."""
-    row = connection.execute(_READ_OWNER, {"key": key}).one()
-    if row.owner != run_id or row.state != State.PLANNED:
-        raise ClaimLost(key, row.state)
-    _reserve(connection, estimate, budget)
-    attempt = int(row.attempts) + 1
-    intent = {"new_attempt": attempt, "new_reserved_micro_usd": estimate or 0, "new_intent_at": now}
-    connection.execute(_INTEND, {"new_video_key": key, **intent})
-    connection.execute(_SUBMITTING, {"key": key, "new_attempts": attempt, "new_estimate_micro_usd": estimate})
-    return attempt
+def _update(connection: Connection, key: str, state: State, values: Mapping[str, object]) -> None:
+    """Write values to a video if it is in this state."""
+    connection.execute(update(videos).where(videos.c.video_key == key, videos.c.state == state).values(**values))
 
 
 def _reserve(connection: Connection, estimate: int | None, budget: int | None) -> None:
@@ -176,137 +388,6 @@ def _reserve(connection: Connection, estimate: int | None, budget: int | None) -
     if estimate is None or connection.execute(_COMMIT_BELOW, wanted).rowcount == 0:
         committed = connection.execute(select(money.c.committed_micro_usd)).scalar_one()
         raise BudgetReached(budget / 1e6, committed / 1e6, to_usd(estimate))
-
-
-def accepted(connection: Connection, key: str, attempt: int, job_id: str, now: float) -> None:
-    """See `Ledger.accepted`. The attempt is written whoever has the claim: an id is never thrown away."""
-    job = {"key": key, "number": attempt, "new_job_id": plain(job_id)}
-    connection.execute(_ACCEPT_CALL, {**job, "new_outcome": Outcome.ACCEPTED, "new_answered_at": now})
-    connection.execute(_ACCEPT, {**job, "new_submitted_at": now})
-
-
-def not_accepted(
-    connection: Connection,
-    key: str,
-    attempt: int,
-    error: str,
-    state: State,
-    failure_class: FailureClass | None,
-    now: float,
-) -> None:
-    """See `Ledger.not_accepted`."""
-    _settle(connection, key, attempt, cost=0)
-    _end_attempt(connection, key, attempt, Outcome.NOT_ACCEPTED, error=plain(error), answered_at=now)
-    counted = case((videos.c.state == State.IN_DOUBT, 1), else_=0)
-    connection.execute(
-        update(videos)
-        .where(
-            videos.c.video_key == key,
-            videos.c.attempts == attempt,
-            videos.c.state.in_((State.SUBMITTING, State.IN_DOUBT)),
-        )
-        .values(state=state, error=plain(error), failure_class=failure_class, jobs=videos.c.jobs - counted)
-    )
-
-
-def in_doubt(connection: Connection, key: str, attempt: int, reason: str, now: float) -> None:
-    """See `Ledger.in_doubt`."""
-    reason = plain(reason)
-    _end_attempt(connection, key, attempt, Outcome.IN_DOUBT, error=reason, answered_at=now)
-    connection.execute(
-        update(videos)
-        .where(videos.c.video_key == key, videos.c.attempts == attempt, videos.c.state == State.SUBMITTING)
-        .values(state=State.IN_DOUBT, error=reason, jobs=videos.c.jobs + 1)
-    )
-
-
-def refused(connection: Connection, key: str, error: str) -> None:
-    """See `Ledger.refused`."""
-    connection.execute(
-        update(videos)
-        .where(videos.c.video_key == key, videos.c.state == State.PLANNED)
-        .values(state=State.REFUSED, error=plain(error))
-    )
-
-
-def completed(
-    connection: Connection,
-    key: str,
-    job: VideoJob,
-    cost: int | None,
-    generation_seconds: float | None,
-    polls: int,
-    now: float,
-) -> None:
-    """See `Ledger.completed`."""
-    row = _lock_submitted(connection, key, job.id)
-    if row is None:
-        return
-    if cost is not None:
-        _settle(connection, key, row.attempts, cost=cost)
-    connection.execute(
-        _COMPLETE,
-        {
-            "key": key,
-            "new_video_url": job.video_url and plain(job.video_url),
-            "new_cost_micro_usd": _added(row.cost_micro_usd, cost),
-            "new_completed_at": now,
-            "new_generation_seconds": generation_seconds,
-            "new_polls": row.polls + polls,
-        },
-    )
-
-
-def failed(
-    connection: Connection,
-    key: str,
-    job_id: str,
-    failure_class: FailureClass,
-    error: str,
-    cost: int | None,
-    *,
-    again: bool,
-) -> None:
-    """See `Ledger.failed`."""
-    error = plain(error)
-    row = _lock_submitted(connection, key, job_id)
-    if row is None:
-        return
-    if cost is not None:
-        _settle(connection, key, row.attempts, cost=cost)
-    where = (attempts.c.video_key == key, attempts.c.attempt == row.attempts)
-    connection.execute(update(attempts).where(*where).values(error=error))
-    connection.execute(
-        update(videos)
-        .where(videos.c.video_key == key)
-        .values(
-            state=State.PLANNED if again else State.FAILED,
-            failure_class=failure_class,
-            error=error,
-            cost_micro_usd=_added(row.cost_micro_usd, cost),
-        )
-    )
-
-
-def downloaded(
-    connection: Connection,
-    key: str,
-    run_id: str,
-    *,
-    size_bytes: int,
-    sha256: str,
-    clip: Mapping[str, object],
-    now: float,
-) -> None:
-    """See `Ledger.downloaded`."""
-    file = {"new_size_bytes": size_bytes, "new_sha256": sha256, "new_clip": json.dumps(dict(clip))}
-    connection.execute(_DOWNLOADED, {"key": key, "mine": run_id, "new_downloaded_at": now, **file})
-
-
-def rewrite(connection: Connection, keys: Iterable[str], state: State, values: Mapping[str, object]) -> None:
-    """Write values to those of these videos that are in this state."""
-    for key in sorted(keys):
-        connection.execute(update(videos).where(videos.c.video_key == key, videos.c.state == state).values(**values))
 
 
 def _lock_submitted(connection: Connection, key: str, job_id: str) -> Any:
@@ -337,3 +418,12 @@ def _end_attempt(connection: Connection, key: str, attempt: int, outcome: Outcom
         .where(attempts.c.video_key == key, attempts.c.attempt == attempt)
         .values(outcome=outcome, **values)
     )
+
+
+async def _is_cancelled_during(work: Awaitable[object]) -> bool:
+    """Wait; True if cancelled meanwhile: the caller has something to finish or to say before it ends."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        return True
+    return False

@@ -22,7 +22,8 @@ from prefect_together.ledger.engine import LedgerUnavailable, Operation, parse_l
 from prefect_together.ledger.ledger import LEDGER_FILE
 from prefect_together.ledger.records import LedgerTotals, VideoRecord, durations, read_records, totals
 from prefect_together.ledger.runs import CLAIM_SECONDS, process_start, this_machine
-from prefect_together.ledger.schema import Outcome, State, attempts, runs, tables, videos
+from prefect_together.ledger.schema import Outcome, attempts, runs, tables, videos
+from prefect_together.ledger.states import STATES, State
 
 T = TypeVar("T")
 
@@ -56,7 +57,7 @@ class RunAtWork:
 
 @dataclass(frozen=True, slots=True)
 class LedgerView:
-    """A ledger at one moment. `tables` has the last table of each output directory, see `remembered`.
+    """A ledger at one moment. `tables` has the last table of each output directory, see `plans`.
 
     `is_sandbox`: its videos are the sandbox's imitations, its dollars nobody's.
     """
@@ -151,7 +152,7 @@ def _doubts(connection: Connection, records: Mapping[str, VideoRecord]) -> tuple
     found: list[Doubt] = []
     for row in connection.execute(wanted.order_by(attempts.c.intent_at)):
         record = records[row.video_key]
-        is_latest = row.attempt == record.attempts and record.state in (State.IN_DOUBT, State.SUBMITTING)
+        is_latest = row.attempt == record.attempts and STATES[record.state].is_unanswered
         reason = row.error or "no answer yet; in doubt if its run is gone"
         usd = row.reserved_micro_usd / 1e6
         found.append(

@@ -19,13 +19,13 @@ from prefect_together.clips.store import OutputStore
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import VideoRecord
-from prefect_together.ledger.schema import State, attempts
+from prefect_together.ledger.schema import attempts
+from prefect_together.ledger.states import STATES, State
 from prefect_together.results.outputs import RESULTS_FILE
 from prefect_together.results.text import counted, dollars
 from prefect_together.table.columns import RESULT_COLUMNS, unescape_cell
 from prefect_together.table.plan import Plan
 
-PAID_STATES = frozenset({State.SUBMITTING, State.SUBMITTED, State.COMPLETED, State.DOWNLOADED, State.IN_DOUBT})
 JOBS_AT_ONCE = 500
 NAMED_ROWS = 3
 
@@ -125,7 +125,7 @@ def paid_under_other_ids(
     """
     paid: dict[str, list[VideoRecord]] = {}
     for key, record in records.items():
-        if key not in plan.videos and record.state in PAID_STATES and record.output_dir == output_dir:
+        if key not in plan.videos and _is_paid(record.state) and record.output_dir == output_dir:
             paid.setdefault(record.fingerprint, []).append(record)
     number_of = {key: row.number for row in reversed(plan.rows) for key in row.keys}
     found: list[PaidUnderAnotherId] = []
@@ -160,3 +160,8 @@ def _number(text: str | None) -> float | None:
         return float(text or "")
     except ValueError:
         return None
+
+
+def _is_paid(state: State) -> bool:
+    """Whether a video in this state has, or may have, cost money."""
+    return STATES[state].is_paid or state == State.DOWNLOADED

@@ -1,4 +1,4 @@
-"""How a run ended: what its caller gets, its message, its exit code. No I/O, no Prefect."""
+"""How a run ended: what its caller gets, its message, its exit code, and what to do about each reason."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from prefect_together.errors import TogetherVideoError
-from prefect_together.results.results import RowResult, Status, TakeResult, Totals
-from prefect_together.results.text import dollars, state_counts
+from prefect_together.errors import FailureClass, TogetherVideoError
+from prefect_together.ledger.states import STATES, State, Status
+from prefect_together.results.results import RowResult, TakeResult, Totals
+from prefect_together.results.text import counted, dollars, state_counts
 
 NAMED_ROWS = 3
-FAILED_STATUSES: frozenset[Status] = frozenset({"failed", "in_doubt", "refused"})
-OPEN_STATUSES: frozenset[Status] = frozenset({"submitted", "planned"})
 
 
 class Rows(Sequence[RowResult]):
@@ -53,12 +52,12 @@ class RunOutcome:
     @property
     def failed(self) -> tuple[RowResult, ...]:
         """Rows that will not come by waiting: failed, in doubt or refused."""
-        return tuple(row for row in self.rows if row.status in FAILED_STATUSES)
+        return tuple(row for row in self.rows if STATES[State(row.status)].is_failure)
 
     @property
     def open(self) -> tuple[RowResult, ...]:
         """Rows that a later run takes up: still generating, or not sent yet."""
-        return tuple(row for row in self.rows if row.status in OPEN_STATUSES)
+        return tuple(row for row in self.rows if not STATES[State(row.status)].is_finished)
 
     @property
     def exit_code(self) -> int:
@@ -68,8 +67,7 @@ class RunOutcome:
     @property
     def counts(self) -> str:
         """Like `12 downloaded, 1 failed of 13 rows`."""
-        counts = state_counts({str(status): count for status, count in self.totals.rows_by_status.items()})
-        return f"{counts} of {len(self.rows):,} rows"
+        return f"{state_counts(self.totals.rows_by_status)} of {counted(len(self.rows), 'row')}"
 
     @property
     def headline(self) -> str:
@@ -120,84 +118,125 @@ def _named(row: RowResult) -> str:
 class Advice:
     """One way of failing: what it is, the rows that failed so, their estimated dollars, and what to do."""
 
-    kind: str
+    kind: FailureClass | Status
     what: str
     rows: tuple[RowResult, ...]
     estimate_usd: float
     to_do: str
 
 
-REFUSALS = frozenset({"budget", "price", "canary", "stuck", "account"})
-"""Why a video was not sent, of a take that is `refused`."""
 OPTIONS = re.compile(r"`(output_dir|budget_usd|canary|retry_failed|resubmit_in_doubt)`( switched on)?")
 
 AGAIN = "run again with the same table and `output_dir`"
 RETRY = "run again with `retry_failed` switched on"
 
-_KINDS: dict[str, tuple[str, str]] = {
-    "in_doubt": (
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What is said of a reason; `explains` are the statuses that it may be the reason of."""
+
+    what: str
+    to_do: str
+    explains: tuple[Status, ...] = ("failed",)
+
+
+_KINDS: dict[FailureClass | Status, _Kind] = {
+    "in_doubt": _Kind(
         "in doubt: the create call got no answer",
-        "A job may exist and be billed, and cannot be found: look at your usage on together.ai. To send these rows"
-        " again, and perhaps pay twice, run again with `resubmit_in_doubt` switched on.",
+        "A job may exist and be billed, and cannot be found: see your usage on together.ai. To send these rows again,"
+        " and perhaps pay twice, run again with `resubmit_in_doubt` switched on.",
     ),
-    "moderation": (
+    FailureClass.MODERATION: _Kind(
         "the content was refused",
         f"Change the prompt or the pictures of these rows and {AGAIN}: a changed row is new work. As it is, a row is"
         " only sent again with `retry_failed` switched on.",
     ),
-    "bad_parameter": (
+    FailureClass.BAD_PARAMETER: _Kind(
         "a value that the model does not take",
-        f"The error names it. Change it in the table and {AGAIN}.",
+        f"Change what the error names in the table and {AGAIN}.",
     ),
-    "upstream": ("the provider failed, twice", f"To try once more, as a new job at its price, {RETRY}."),
-    "cancelled": ("the service cancelled the job", f"To try once more, as a new job at its price, {RETRY}."),
-    "not_found": (
+    FailureClass.UPSTREAM: _Kind("the provider failed", f"To try once more, as a new job at its price, {RETRY}."),
+    FailureClass.CANCELLED: _Kind(
+        "the service cancelled the job", f"To try once more, as a new job at its price, {RETRY}."
+    ),
+    FailureClass.NOT_FOUND: _Kind(
         "the service no longer knows the job",
         f"Is it the right key and address? If it is, the clip is lost: to make it anew, {RETRY}.",
     ),
-    "download": (
+    FailureClass.DOWNLOAD: _Kind(
         "paid, but not downloaded",
-        f"To fetch them, {AGAIN}. Nothing is bought again.",
+        f"To fetch them, {AGAIN}. Nothing is paid for again.",
     ),
-    "failed": ("failed", f"The error says why. To send these rows again, {RETRY}."),
-    "budget": (
+    "failed": _Kind("failed", f"The error says why. To send these rows again, {RETRY}."),
+    FailureClass.BUDGET: _Kind(
         "not sent: the budget is reached",
         f"Raise `budget_usd` and {AGAIN}.",
+        explains=("refused",),
     ),
-    "price": (
+    FailureClass.PRICE_UNKNOWN: _Kind(
         "not sent: the price is unknown, and there is a budget",
         f"Give your price of one clip in a column `price_usd`, or leave `budget_usd` empty, and {AGAIN}.",
+        explains=("refused",),
     ),
-    "canary": (
+    FailureClass.CANARY: _Kind(
         "not sent: the first video of the model failed",
-        f"See what that row's error says. Then {AGAIN}, without `canary` if it is to be sent all the same.",
+        f"See what that row's error says. Then {AGAIN}, without `canary` if it is to be sent anyway.",
+        explains=("refused",),
     ),
-    "stuck": ("not sent: the service did not get its jobs done", f"Later, {AGAIN}."),
-    "account": (
-        "not sent: the service refuses the key or the account",
-        f"The error says which: mend the key, or the credits on together.ai, and {AGAIN}.",
+    FailureClass.STUCK: _Kind(
+        "not sent: the service did not get its jobs done",
+        f"Later, {AGAIN}.",
+        explains=("refused",),
     ),
-    "submitted": (
+    FailureClass.ACCOUNT: _Kind(
+        "the service refuses the key or the account",
+        f"The error says which: fix the key, or the credits on together.ai, and {AGAIN}.",
+        explains=("refused", "submitted"),
+    ),
+    FailureClass.UNREACHABLE: _Kind(
+        "not sent: the service cannot be reached",
+        f"Check the network and the base URL, and {AGAIN}.",
+        explains=("planned",),
+    ),
+    FailureClass.WRONG_ADDRESS: _Kind(
+        "not sent: there is no video API at the base URL",
+        f"Fix or unset the base URL, and {AGAIN}.",
+        explains=("planned",),
+    ),
+    FailureClass.UNFORESEEN: _Kind(
+        "not sent: too many paid rows before them ended by an error that was not foreseen",
+        f"The log has that error, which should be reported. To send these rows anyway, {AGAIN}.",
+        explains=("planned",),
+    ),
+    FailureClass.RATE_LIMITED: _Kind(
+        "not sent: the service took no more jobs",
+        f"Later, {AGAIN}.",
+        explains=("planned",),
+    ),
+    "refused": _Kind("not sent", f"The error says why. To send these rows, {AGAIN}."),
+    FailureClass.TIMED_OUT: _Kind(
+        "still generating at the deadline",
+        f"Later, {AGAIN}. They are fetched, and nothing is paid for again.",
+        explains=("submitted",),
+    ),
+    "submitted": _Kind(
         "still generating",
-        f"Later, {AGAIN}. They are fetched, and nothing is bought again.",
+        f"Later, {AGAIN}. They are fetched, and nothing is paid for again.",
     ),
-    "planned": ("not sent yet", f"To go on, {AGAIN}."),
+    "planned": _Kind("not sent yet", f"To continue, {AGAIN}."),
 }
 
 
-def kind_of(take: TakeResult) -> str:
-    """The way in which a video is not there: a failure class, a reason for which it was not sent, or its status."""
-    if take.status == "failed":
-        return take.failure_class or "failed"
-    if take.status == "refused":
-        return _refusal(take.error or "")
-    return take.status
+def kind_of(take: TakeResult) -> FailureClass | Status:
+    """Why a video is not there: its failure class if that explains its status, else its status."""
+    reason = take.failure_class
+    return reason if reason is not None and take.status in _KINDS[reason].explains else take.status
 
 
 def advice(rows: Iterable[RowResult]) -> list[Advice]:
     """Every way of failing among the rows, with what to do; what may have cost money first. [] if all is there."""
-    found: dict[str, dict[int, RowResult]] = {}
-    dollars: dict[str, float] = {}
+    found: dict[FailureClass | Status, dict[int, RowResult]] = {}
+    dollars: dict[FailureClass | Status, float] = {}
     for row in rows:
         for take in row.takes:
             if take.status == "downloaded":
@@ -207,8 +246,8 @@ def advice(rows: Iterable[RowResult]) -> list[Advice]:
             if row.shared_with is None:
                 dollars[kind] = dollars.get(kind, 0.0) + (take.estimate_usd or 0.0)
     return [
-        Advice(kind, what, tuple(found[kind].values()), dollars.get(kind, 0.0), to_do)
-        for kind, (what, to_do) in _KINDS.items()
+        Advice(kind, said.what, tuple(found[kind].values()), dollars.get(kind, 0.0), said.to_do)
+        for kind, said in _KINDS.items()
         if kind in found
     ]
 
@@ -216,12 +255,3 @@ def advice(rows: Iterable[RowResult]) -> list[Advice]:
 def as_typed(advised: str, *, mark: str = "") -> str:
     """Advice with the parameters as options of the command line, each between two `mark`s."""
     return OPTIONS.sub(lambda found: f"{mark}--{found[1].replace('_', '-')}{mark}", advised)
-
-
-def _refusal(error: str) -> str:
-    """BudgetReached, CanaryFailed, ServiceStuck and AccountBlocked all end `refused`: told apart by their messages."""
-    if error.startswith("budget "):
-        return "price" if "the price of this row is unknown" in error else "budget"
-    if error.startswith("not sent: canary row "):
-        return "canary"
-    return "stuck" if error.startswith("not sent: ") and "jobs in a row" in error else "account"

@@ -19,9 +19,10 @@ from urllib.parse import quote
 
 from prefect_together.clips.store import OutputStore
 from prefect_together.ledger.records import VideoRecord
-from prefect_together.ledger.schema import State
-from prefect_together.results.outcome import REFUSALS, advice, as_typed, kind_of
-from prefect_together.results.results import RowResult, Status, TakeResult, Totals, results_csv, totals
+from prefect_together.ledger.states import State, Status
+from prefect_together.ledger.transitions import RUN_ENDED
+from prefect_together.results.outcome import advice, as_typed, kind_of
+from prefect_together.results.results import RowResult, TakeResult, Totals, results_csv, totals
 from prefect_together.results.text import dollars
 from prefect_together.table.plan import Plan, PlannedVideo
 
@@ -114,7 +115,7 @@ def _content(rows: Sequence[RowResult], *, title: str, summary: PageSummary) -> 
         "title": title,
         "summary": _summary(summary),
         "totals": _totals(totals(rows)),
-        "refusals": _refusals(rows),
+        "reasons": _reasons(rows),
         "columns": columns,
         "parameters": list(parameters),
         "videos": videos,
@@ -130,7 +131,7 @@ def _video(row: RowResult, take: TakeResult) -> dict[str, object]:
         "takes": len(row.takes) if len(row.takes) > 1 else None,
         "sharedWith": row.shared_with,
         "status": take.status,
-        "refusal": kind_of(take) if take.status == "refused" else None,
+        "reason": None if take.status == "downloaded" else kind_of(take),
         "model": take.model,
         "prompt": None if take.prompt is None else _cut(take.prompt),
         "jobId": take.job_id,
@@ -152,16 +153,20 @@ def _video(row: RowResult, take: TakeResult) -> dict[str, object]:
     return {name: value for name, value in video.items() if value is not None}
 
 
-def _refusals(rows: Sequence[RowResult]) -> dict[str, object]:
-    """For each reason not to send: the refused rows that have it, and what to do."""
+def _reasons(rows: Sequence[RowResult]) -> dict[str, object]:
+    """What to do about each reason why a clip is not there, and the rows that have their status for it."""
     return {
         one.kind: {
-            "rows": sum(row.status == "refused" for row in one.rows),
+            "rows": Counter(row.status for row in one.rows if one.kind in map(kind_of, _deciding(row))),
             "note": f"{one.what[0].upper()}{one.what[1:]}. {as_typed(one.to_do, mark='`')}",
         }
         for one in advice(rows)
-        if one.kind in REFUSALS
     }
+
+
+def _deciding(row: RowResult) -> list[TakeResult]:
+    """The takes that have the row's status."""
+    return [take for take in row.takes if take.status == row.status]
 
 
 def clip_source(take: TakeResult) -> str | None:
@@ -266,18 +271,9 @@ async def write_outputs(store: OutputStore, plan: Plan, rows: tuple[RowResult, .
     await store.write_bytes(PAGE_FILE, page.encode())
 
 
-def status_of(record: VideoRecord) -> Status:
-    """The word of results.csv for a ledger state. A paid clip that could not be downloaded counts as failed."""
-    if record.state == State.SUBMITTING:
-        return "in_doubt" if record.owner is None else "submitted"
-    if record.state == State.COMPLETED:
-        return "failed" if record.error else "submitted"
-    return record.state.value
-
-
 def counts_by_status(records: Iterable[VideoRecord]) -> Mapping[Status, int]:
     """How many videos results.csv would call each."""
-    return Counter(status_of(record) for record in records)
+    return Counter(record.status for record in records)
 
 
 def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -> TakeResult:
@@ -300,7 +296,7 @@ def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -
     return TakeResult(
         row_id=video.row_id,
         take=video.take,
-        status=status_of(record),
+        status=record.status,
         model=record.model,
         prompt=record.prompt,
         parameters=parameters,
@@ -326,7 +322,7 @@ def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -
 def _error(record: VideoRecord) -> str | None:
     if record.state == State.COMPLETED and record.error:
         return f"paid, but not downloaded: {record.error}; run again to fetch it"
-    if status_of(record) == "in_doubt":
+    if record.status == "in_doubt":
         price = "an unknown price" if record.estimate_usd is None else dollars(record.estimate_usd)
-        return f"possibly billed, {price}: {record.error or 'the run that sent it ended before the answer came'}"
+        return f"possibly billed, {price}: {record.error or RUN_ENDED}"
     return record.error

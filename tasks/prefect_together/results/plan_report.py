@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from prefect_together.api.poll_schedule import DurationBook
 from prefect_together.errors import Problem
-from prefect_together.ledger.schema import State
+from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.ledger.view import ledger_of, read_ledger
-from prefect_together.results.outputs import status_of
-from prefect_together.results.results import Status
 from prefect_together.results.text import dollars, duration, state_counts
 from prefect_together.table.plan import Plan, PlannedRow, PlannedVideo
 
 USUAL, SLOW = 0.5, 0.9
 """The parts of a model's jobs that are faster than the low and the high reading of the time."""
-LEFT_TO_SEND = (State.PLANNED, State.REFUSED)
+
+
+PlanStatus = Status | Literal["new"]
+"""A video's word in results.csv; "new" if the ledger does not know it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +32,22 @@ class Known:
     status: Status
     file: str
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether the next run sends it unasked."""
+        return STATES[self.state].sent_if == "always"
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the next run waits for its job, sent already or not."""
+        return self.is_sent or STATES[self.state].is_waiting
+
 
 @dataclass(frozen=True, slots=True)
 class PlanLine:
     """One row of the table. Dollars are for all its videos, 0 if an earlier row pays; None: the price is unknown.
 
-    `seeds` are those of its takes, "" for none, "7", or "7 to 9"; `states` its videos' words in results.csv, "new" for
-    what it does not know.
+    `seeds` are those of its takes, "" for none, "7", or "7 to 9"; `states` its videos' statuses.
     """
 
     row: int
@@ -47,7 +59,7 @@ class PlanLine:
     low_usd: float | None
     high_usd: float | None
     shared_with: int | None
-    states: tuple[str, ...]
+    states: tuple[PlanStatus, ...]
     problems: tuple[str, ...]
 
 
@@ -59,7 +71,7 @@ class PlanReport:
     source: str
     rows: int
     videos: int
-    states: Mapping[str, int]
+    states: Mapping[PlanStatus, int]
     to_send: int
     low_usd: float
     high_usd: float
@@ -75,7 +87,7 @@ class PlanReport:
     @property
     def summary(self) -> str:
         """Like `3 rows, 4 videos: $1.12 to $2.40, about 2 min 10 s to 4 min 00 s; nothing was sent`."""
-        there = {state: count for state, count in self.states.items() if state != "new"}
+        there: dict[Status, int] = {status: self.states[status] for status in STATUSES if status in self.states}
         known = f" ({state_counts(there)} already)" if there else ""
         low, high = duration(self.low_seconds), duration(self.high_seconds)
         time = (
@@ -103,19 +115,16 @@ def plan_report(
     """Report on a plan. `known` and `taken_files` are what a ledger has of its videos and of all, `book` its times."""
     known, book = known or {}, book or DurationBook()
     files = _files(plan, known, taken_files)
-    to_send = [video for key, video in plan.videos.items() if key not in known or known[key].state in LEFT_TO_SEND]
-    to_wait = [video for key, video in plan.videos.items() if key not in known or _is_awaited(known[key].state)]
+    to_send = [video for key, video in plan.videos.items() if key not in known or known[key].is_sent]
+    to_wait = [video for key, video in plan.videos.items() if key not in known or known[key].is_awaited]
     of_rows, of_table = _problems(plan.warnings)
     models = {video.request.model for video in plan.videos.values()}
-    states: dict[str, int] = {}
-    for key in plan.videos:
-        state = _state(known, key)
-        states[state] = states.get(state, 0) + 1
+    states: Counter[PlanStatus] = Counter(_status(known, key) for key in plan.videos)
     return PlanReport(
         source=plan.source,
         rows=len(plan.rows),
         videos=len(plan.videos),
-        states=states,
+        states=dict(states),
         to_send=len(to_send),
         low_usd=round(sum(video.low_usd or 0.0 for video in to_send), 6),
         high_usd=round(sum(video.estimate_usd or 0.0 for video in to_send), 6),
@@ -156,7 +165,7 @@ def _line(
         low_usd=0.0 if shared else _sum(lows),
         high_usd=0.0 if shared else _sum(highs),
         shared_with=row.shared_with,
-        states=tuple(_state(known, key) for key in row.keys),
+        states=tuple(_status(known, key) for key in row.keys),
         problems=problems,
     )
 
@@ -171,12 +180,8 @@ def _sum(amounts: list[float | None]) -> float | None:
     return round(sum(known), 6) if len(known) == len(amounts) else None
 
 
-def _state(known: Mapping[str, Known], key: str) -> str:
+def _status(known: Mapping[str, Known], key: str) -> PlanStatus:
     return known[key].status if key in known else "new"
-
-
-def _is_awaited(state: State) -> bool:
-    return state in (*LEFT_TO_SEND, State.SUBMITTING, State.SUBMITTED)
 
 
 def _problems(warnings: Iterable[Problem]) -> tuple[dict[int, tuple[str, ...]], tuple[str, ...]]:
@@ -217,7 +222,7 @@ async def report_on(
         return plan_report(plan, max_in_flight=max_in_flight)
     view = await read_ledger(ledger_of(output_dir or ".", ledger))
     known = {
-        key: Known(record.state, status_of(record), record.file)
+        key: Known(record.state, record.status, record.file)
         for key, record in view.records.items()
         if key in plan.videos
     }

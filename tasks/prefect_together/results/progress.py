@@ -6,10 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from prefect_together.ledger.schema import State
-
-FINISHED = frozenset({State.DOWNLOADED, State.FAILED, State.IN_DOUBT, State.REFUSED})
-UNDER_WAY = frozenset({State.SUBMITTING, State.SUBMITTED, State.COMPLETED})
+from prefect_together.ledger.states import STATES, State, Status
 
 
 @dataclass(slots=True)
@@ -54,7 +51,7 @@ class Tally:
             self.costs_usd[key] = usd
 
     @property
-    def by_status(self) -> Mapping[str, int]:
+    def by_status(self) -> Mapping[Status, int]:
         """Videos by the words of results.csv; a clip that an earlier run could not fetch is `submitted` until tried."""
         return Counter(self._status(key, state) for key, state in self.states.items())
 
@@ -64,7 +61,7 @@ class Tally:
 
     @property
     def finished(self) -> int:
-        return sum(state in FINISHED for state in self.states.values())
+        return sum(STATES[state].is_finished for state in self.states.values())
 
     @property
     def spent_usd(self) -> float:
@@ -74,11 +71,10 @@ class Tally:
     @property
     def projected_usd(self) -> float:
         """What they will have cost in the end: charges, and estimates for those that are not charged yet."""
-        open_states = (State.PLANNED, State.SUBMITTING, State.SUBMITTED, State.COMPLETED, State.DOWNLOADED)
         return self.spent_usd + sum(
             self.estimates_usd.get(key, 0.0)
             for key, state in self.states.items()
-            if key not in self.costs_usd and state in open_states
+            if key not in self.costs_usd and not STATES[state].is_failure
         )
 
     def seconds_left(self, now: float) -> float | None:
@@ -89,7 +85,6 @@ class Tally:
             return 0.0
         return None if done <= 0 else (now - self.started_at) / done * left
 
-    def _status(self, key: str, state: State) -> str:
-        if state == State.COMPLETED and key in self.undownloaded:
-            return State.FAILED.value
-        return (State.SUBMITTED if state in UNDER_WAY else state).value
+    def _status(self, key: str, state: State) -> Status:
+        facts = STATES[state]
+        return facts.stalled if facts.stalled and key in self.undownloaded else facts.status

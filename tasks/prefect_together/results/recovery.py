@@ -23,7 +23,8 @@ from prefect_together.clips.store import OutputStore
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import ClipInvalid
 from prefect_together.ledger.ledger import Ledger
-from prefect_together.ledger.schema import Outcome, State, attempts, money, to_micro, videos
+from prefect_together.ledger.schema import Outcome, attempts, money, to_micro, videos
+from prefect_together.ledger.states import STATES, State, Status
 from prefect_together.results.already_paid import PaidRow, paid_rows
 from prefect_together.results.text import state_counts
 from prefect_together.table.plan import Plan, PlannedVideo
@@ -35,7 +36,7 @@ READ_BYTES = 1 << 20
 class Recovered:
     """What was entered: videos by state, the dollars they cost or may have cost, rows that matched nothing."""
 
-    states: Mapping[str, int]
+    states: Mapping[Status, int]
     committed_usd: float
     unmatched_rows: tuple[int, ...]
 
@@ -79,7 +80,7 @@ async def recover(plan: Plan, ledger: Ledger, store: OutputStore, *, output_dir:
         elif fresh:
             unmatched.append(row.number)
     committed = await ledger.transaction(lambda connection: _enter(connection, found))
-    return Recovered(Counter(one.state.value for one in found), committed, tuple(unmatched))
+    return Recovered(Counter(STATES[one.state].status for one in found), committed, tuple(unmatched))
 
 
 def _prove(fresh: Sequence[PlannedVideo], row: PaidRow, store: OutputStore) -> list[_Found]:

@@ -16,22 +16,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Literal, TypeGuard, get_args
+from typing import TypeGuard
 
 from prefect_together.errors import FailureClass
+from prefect_together.ledger.states import STATUSES, Status
 from prefect_together.table.columns import RESULT_COLUMNS, escape_cell
 
-Status = Literal["downloaded", "failed", "in_doubt", "refused", "submitted", "planned"]
-STATUSES: tuple[Status, ...] = get_args(Status)
-
-LEAST_FINISHED_FIRST: tuple[Status, ...] = (
-    "planned",
-    "refused",
-    "in_doubt",
-    "submitted",
-    "failed",
-    "downloaded",
-)
 # Excel takes a file that begins with ID for a format of its own (SYLK), unless that is quoted.
 _NEEDS_QUOTES = re.compile(r'[",;\t\r\n]|^\s|\s$|^ID')
 _LINE_BREAKS = re.compile(r"[\s\x00-\x1f]+")
@@ -90,7 +80,7 @@ class RowResult:
     def status(self) -> Status:
         """That of the least finished take: a row is downloaded only when all of its videos are."""
         statuses = {take.status for take in self.takes}
-        for status in LEAST_FINISHED_FIRST:
+        for status in reversed(STATUSES):
             if status in statuses:
                 return status
         return "planned"

@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-STATE_ORDER = (
-    "downloaded",
-    "submitted",
-    "planned",
-    "failed",
-    "in_doubt",
-    "refused",
-)
+from prefect_together.ledger.states import STATES, STATUSES, State, Status
 
 
 def dollars(usd: float) -> str:
@@ -34,11 +27,10 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def state_counts(counts: Mapping[str, int]) -> str:
-    """Like `12 downloaded, 3 failed`: the states that occur, the finished ones first."""
-    known = [state for state in STATE_ORDER if counts.get(state)]
-    others = sorted(state for state in counts if state not in STATE_ORDER and counts[state])
-    return ", ".join(f"{counts[state]:,} {state.replace('_', ' ')}" for state in (*known, *others)) or "nothing to do"
+def state_counts(counts: Mapping[Status, int]) -> str:
+    """Like `12 downloaded, 3 failed`: the statuses that occur, the most finished first."""
+    found = [f"{counts[status]:,} {STATES[State(status)].word}" for status in STATUSES if counts.get(status)]
+    return ", ".join(found) or "nothing to do"
 
 
 def markdown_cell(text: str) -> str:

@@ -33,7 +33,7 @@ from prefect_together.execution.events import quiet_about_the_server
 from prefect_together.execution.settings import NO_SERVER, Places, RunLogger, RunSettings, Share
 from prefect_together.execution.workspace import Work
 from prefect_together.ledger.engine import parse_ledger_url
-from prefect_together.results.progress import FINISHED
+from prefect_together.ledger.states import STATES
 from prefect_together.shards.shared_plan import gone, lay_down, sweep
 
 DEPLOYMENT = "generate-videos-shard/generate-videos-shard"
@@ -230,7 +230,7 @@ class Shards:
     async def _show(self, work: Work) -> None:
         """Keep the tally up to date about what the others do."""
         tally = work.tally
-        open_keys = [key for key, state in tally.states.items() if state not in FINISHED]
+        open_keys = [key for key, state in tally.states.items() if not STATES[state].is_finished]
         for key, record in (await work.ledger.records(open_keys)).items():
             if record.owner != work.ledger.run.run_id:
                 tally.set(key, record.state)

@@ -100,7 +100,7 @@ async def gone(ledger: Ledger, plan_id: str) -> frozenset[int]:
         )
         latest = {row.share: row for row in connection.execute(joined)}  # a run that was retried has joined twice
         silent = {share: row.run_id for share, row in latest.items() if row.ended_at is None}
-        living = ledger_runs.living(connection, silent.values(), now)
+        living = ledger_runs.alive_among(connection, silent.values(), now)
         return frozenset(share for share, run_id in silent.items() if run_id not in living)
 
     return await ledger.transaction(read)
