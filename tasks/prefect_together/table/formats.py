@@ -48,7 +48,8 @@ def json_records(text: str, *, problems: list[Problem], warnings: list[Problem])
     try:
         objects = list(_objects(_values(text), warnings))
     except ValueError as error:
-        if not wrong or len(wrong) == len(read) or (len(wrong) > 3 and len(wrong) * 2 > len(read)):  # nothing of the kind
+        is_other_kind = len(wrong) == len(read) or (len(wrong) > 3 and len(wrong) * 2 > len(read))
+        if not wrong or is_other_kind:
             problems.append(Problem(str(error)))
             return [(0, [])]
         problems += [Problem(str(error), row=number) for number, error in wrong]
