@@ -18,8 +18,6 @@ from clip_files import padded
 from clip_server import ClipServer, cut, paused, status, wrong_range
 from download_place import CLIP, OTHER_CLIP, OTHER_SHA256, SHA256, Place, open_place
 from prefect_together.clips.download import FLUSH_BYTES, DownloadedClip, download_clip, open_download_session
-from prefect_together.clips.inspection import ExpectedClip
-from prefect_together.clips.part_file import verify_file
 from prefect_together.errors import DownloadFailed
 
 
@@ -37,7 +35,7 @@ async def test_a_clip_is_stored_with_its_facts(place: Place) -> None:
 
     assert place.files() == {"a.mp4": CLIP}
     assert (clip.path, clip.size_bytes, clip.sha256) == (place.target, len(CLIP), SHA256)
-    assert (clip.resumed_from, clip.links, clip.warnings) == (0, 1, ())
+    assert (clip.resumed_from, clip.links) == (0, 1)
     assert (clip.media.width, clip.media.height, clip.media.fps) == (96, 64, 12.0)
 
 
@@ -53,12 +51,6 @@ async def test_a_clip_without_length_is_taken_whole(place: Place) -> None:
     place.server.has_length = False
 
     assert (await place.fetch()).sha256 == SHA256
-
-
-async def test_what_differs_from_the_request_is_a_warning(place: Place) -> None:
-    clip = await place.fetch(expect=ExpectedClip(seconds=8, width=96))
-
-    assert clip.warnings == ("asked for 8 s, the clip has 1.00 s",)
 
 
 async def test_every_byte_is_told(place: Place) -> None:
@@ -225,17 +217,3 @@ async def test_memory_does_not_grow_with_the_clip(place: Place) -> None:
         tracemalloc.stop()
 
     assert most_bytes < 6_000_000
-
-
-# What an earlier run left.
-
-
-def test_a_file_of_an_earlier_run_is_known_by_its_size_or_content(tmp_path: Path) -> None:
-    path = tmp_path / "a.mp4"
-    path.write_bytes(CLIP)
-
-    assert verify_file(path, size_bytes=len(CLIP))
-    assert verify_file(path, size_bytes=len(CLIP), sha256=SHA256)
-    assert not verify_file(path, size_bytes=len(CLIP) - 1)
-    assert not verify_file(path, size_bytes=len(CLIP), sha256=OTHER_SHA256)
-    assert not verify_file(tmp_path / "b.mp4", size_bytes=0)

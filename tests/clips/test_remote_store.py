@@ -40,7 +40,7 @@ async def test_a_clip_arrives_whole(store: OutputStore, size_bytes: int) -> None
 
     await store.publish(local, "videos/a.mp4")
 
-    assert await store.exists("videos/a.mp4") == size_bytes
+    assert await store.sizes(["videos/a.mp4"]) == {"videos/a.mp4": size_bytes}
     assert await store.read_bytes("videos/a.mp4") == content
     assert not local.exists()
 
@@ -58,7 +58,7 @@ async def test_results_are_replaced_and_read_back(store: OutputStore) -> None:
 
     assert await store.read_bytes("results.csv") == b"second, longer"
     assert await store.read_bytes("none.csv") is None
-    assert await store.exists("none.csv") is None
+    assert await store.sizes(["none.csv"]) == {}
 
 
 async def test_sizes_come_from_one_listing(store: OutputStore) -> None:

@@ -47,7 +47,7 @@ async def test_what_is_written_can_be_read(store: OutputStore) -> None:
 
     assert await store.read_bytes("results.csv") == "prompt\n“ä”\n".encode()
     assert await store.read_bytes("a/b.bin") == b"\x00\x01"
-    assert await store.exists("a/b.bin") == 2
+    assert await store.sizes(["a/b.bin"]) == {"a/b.bin": 2}
 
 
 async def test_a_file_is_replaced_whole(store: OutputStore) -> None:
@@ -72,11 +72,11 @@ async def test_publishing_replaces_what_was_there(store: OutputStore) -> None:
     await store.publish(saved(store, "new.mp4", b"clip"), "videos/a.mp4")
 
     assert await store.read_bytes("videos/a.mp4") == b"clip"
-    assert await store.exists("new.mp4") is None
+    assert await store.sizes(["new.mp4"]) == {}
 
 
 async def test_what_is_not_there_has_no_size_and_no_content(store: OutputStore) -> None:
-    assert await store.exists("videos/none.mp4") is None
+    assert await store.sizes(["videos/none.mp4"]) == {}
     assert await store.read_bytes("videos/none.mp4") is None
 
 

@@ -15,7 +15,6 @@ from clip_files import make_clip
 from clip_server import ClipServer, serving
 from fake_clock import FakeClock
 from prefect_together.clips.download import DownloadedClip, download_clip, open_download_session
-from prefect_together.clips.inspection import ExpectedClip
 
 CLIP = make_clip()
 SHA256 = hashlib.sha256(CLIP).hexdigest()
@@ -31,7 +30,6 @@ class Options(TypedDict, total=False):
     stall_seconds: float
     attempts: int
     on_bytes: Callable[[int], None]
-    expect: ExpectedClip
 
 
 @dataclass

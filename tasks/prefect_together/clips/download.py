@@ -20,7 +20,7 @@ from prefect_together.errors import ClipInvalid, ClipTooLarge, DownloadFailed, L
 from prefect_together.retry_after import asked_wait_seconds
 
 if TYPE_CHECKING:
-    from prefect_together.clips.inspection import ExpectedClip, MediaFacts
+    from prefect_together.clips.inspection import MediaFacts
 
 MAX_CLIP_BYTES = 1 << 30
 MAX_CONNECTIONS = 64
@@ -47,8 +47,7 @@ Result = TypeVar("Result")
 class DownloadedClip:
     """A whole, checked clip on disk.
 
-    `resumed_from` counts the bytes an earlier try had left, `links` the links that were used. `warnings` says
-    where the clip differs from what was asked for.
+    `resumed_from` counts the bytes an earlier try had left, `links` the links that were used.
     """
 
     path: Path
@@ -57,7 +56,6 @@ class DownloadedClip:
     media: MediaFacts
     resumed_from: int
     links: int
-    warnings: tuple[str, ...] = ()
 
 
 def open_download_session(*, connections: int = MAX_CONNECTIONS) -> aiohttp.ClientSession:
@@ -90,7 +88,6 @@ async def download_clip(
     attempts: int = 5,
     clock: Clock = SYSTEM_CLOCK,
     on_bytes: Callable[[int], None] | None = None,
-    expect: ExpectedClip | None = None,
 ) -> DownloadedClip:
     """Fetch `url` into `target`, whose directory must exist, going on from `NAME.part` if an earlier try left it.
 
@@ -118,7 +115,6 @@ async def download_clip(
         media=media,
         resumed_from=download.resumed_from,
         links=download.links,
-        warnings=() if expect is None else expect.differences(media),
     )
 
 

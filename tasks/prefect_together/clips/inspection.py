@@ -126,39 +126,6 @@ class MediaFacts:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class ExpectedClip:
-    """What was asked for, as far as it is known. `container` is the API's "MP4" or "WEBM"."""
-
-    seconds: float | None = None
-    width: int | None = None
-    height: int | None = None
-    fps: float | None = None
-    has_audio: bool | None = None
-    container: str | None = None
-
-    def differences(self, facts: MediaFacts) -> tuple[str, ...]:
-        """Where the clip is not what was asked for, one sentence each; empty if it is.
-
-        Models round: a length within 0.5 s or 10 %, a side within 16 pixels, a rate within 1 count as asked.
-        """
-        found: list[str] = []
-        seconds = self.seconds
-        if seconds is not None and abs(facts.duration_seconds - seconds) > max(0.5, seconds / 10):
-            found.append(f"asked for {seconds:g} s, the clip has {facts.duration_seconds:.2f} s")
-        sides = (("width", self.width, facts.width), ("height", self.height, facts.height))
-        for name, asked, given in sides:
-            if asked is not None and abs(given - asked) > 16:
-                found.append(f"asked for a {name} of {asked}, the clip has {given}")
-        if self.fps is not None and facts.fps is not None and abs(facts.fps - self.fps) > 1:
-            found.append(f"asked for {self.fps:g} frames a second, the clip has {facts.fps:.2f}")
-        if self.has_audio and not facts.has_audio:
-            found.append("asked for sound, the clip has none")
-        if self.container is not None and self.container.lower() != facts.container:
-            found.append(f"asked for {self.container}, the clip is {facts.container.upper()}")
-        return tuple(found)
-
-
 def inspect_clip(path: Path) -> MediaFacts:
     """Check that a file is a whole MP4 or WebM video that can be played, and say what is in it.
 

@@ -155,19 +155,6 @@ class PartFile:
             self._file.close()
 
 
-def verify_file(path: Path, *, size_bytes: int, sha256: str | None = None) -> bool:
-    """Whether a clip of an earlier run is still there: its size, and its content too when `sha256` is given."""
-    try:
-        if path.stat().st_size != size_bytes:
-            return False
-        if sha256 is None:
-            return True
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except OSError:
-        return False
-
-
 def _drop_from_memory(file: FileIO) -> None:
     """Give the memory of what is on disk to the next clip: fresh memory costs a virtual machine more than writing.
 

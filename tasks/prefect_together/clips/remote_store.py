@@ -168,10 +168,6 @@ class RemoteStore:
         with self._errors(name):
             return self._fs.cat_file(self._key(name), start=start, end=stop)
 
-    async def exists(self, name: str) -> int | None:
-        """The size of a file in bytes, None if there is none. Raises OutputUnwritable as `read_bytes` does."""
-        return await in_thread(self._size, name)
-
     async def sizes(self, names: Iterable[str]) -> dict[str, int]:
         """The sizes in bytes of those of the files that are there, from one listing of each of their folders."""
         folders: dict[str, list[str]] = {}

@@ -75,10 +75,6 @@ class OutputStore(Protocol):
         """Take a file away; nothing happens if there is none, or if that is not allowed."""
         ...
 
-    async def exists(self, name: str) -> int | None:
-        """The size of a file in bytes, None if there is none."""
-        ...
-
     async def sizes(self, names: Iterable[str]) -> dict[str, int]:
         """The sizes in bytes of those of the files that are there; remote places are listed once a folder."""
         ...
@@ -175,10 +171,6 @@ class LocalStore:
         """Take a file away, if it is there and that is allowed."""
         with suppress(OSError):
             await in_thread(self._path(name).unlink)
-
-    async def exists(self, name: str) -> int | None:
-        """The size of a file in bytes, None if there is none."""
-        return (await self.sizes([name])).get(name)
 
     async def sizes(self, names: Iterable[str]) -> dict[str, int]:
         """The sizes in bytes of those of the files that are there."""
