@@ -133,8 +133,8 @@ def test_a_finished_clip_is_recorded_before_all_other_downloads_are_through(batc
                 return await super().download(job, target, max_bytes=max_bytes)
 
     class Noticing(LocalStore):
-        async def publish(self, local: Path, name: str) -> None:
-            await super().publish(local, name)
+        async def publish(self, name: str) -> None:
+            await super().publish(name)
             first_is_recorded.set()
 
     batch_place.session = OneAtATime

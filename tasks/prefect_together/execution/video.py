@@ -322,7 +322,7 @@ class VideoRun:
                 session=as_it_is(self._session),
                 max_bytes=self._settings.max_clip_bytes,
             )
-            await self._store.publish(clip.path, file)  # not behind the downloads that wait: the clip is not safe yet
+            await self._store.publish(file)  # not behind the downloads that wait: the clip is not safe yet
         except DownloadFailed as error:
             await self._ledger.note(video.key, str(error), state=State.COMPLETED, failure_class="download")
             self._tally.undownloaded.add(video.key)
