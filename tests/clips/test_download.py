@@ -39,14 +39,6 @@ async def test_a_clip_is_stored_with_its_facts(place: Place) -> None:
     assert (clip.media.width, clip.media.height, clip.media.fps) == (96, 64, 12.0)
 
 
-async def test_an_earlier_file_of_that_name_is_replaced(place: Place) -> None:
-    place.leave(target=b"old")
-
-    await place.fetch()
-
-    assert place.files() == {"a.mp4": CLIP}
-
-
 async def test_a_clip_without_length_is_taken_whole(place: Place) -> None:
     place.server.has_length = False
 

@@ -137,13 +137,6 @@ async def test_a_file_where_the_directory_should_be_is_named(place: Place) -> No
         await place.fetch()
 
 
-async def test_a_directory_under_the_clips_name_is_named(place: Place) -> None:
-    place.target.mkdir()
-
-    with pytest.raises(OutputUnwritable, match="a directory has this name"):
-        await place.fetch()
-
-
 async def test_a_full_disk_is_named_and_gone_on_from_when_there_is_room(small_disk: Path, place: Place) -> None:
     place.server.content = padded(CLIP, 400_000)
     place.directory = small_disk

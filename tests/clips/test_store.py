@@ -134,7 +134,7 @@ def test_a_directory_can_be_relative_or_in_the_home(monkeypatch: pytest.MonkeyPa
 async def test_a_file_where_the_directory_should_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
 
-    with pytest.raises(OutputUnwritable, match="a file has this name"):
+    with pytest.raises(OutputUnwritable, match="a file or a broken symbolic link has this name"):
         await open_store(f"{tmp_path}/out").prepare()
 
 

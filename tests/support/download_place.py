@@ -49,10 +49,10 @@ class Place:
     def part(self) -> Path:
         return self.directory / "a.mp4.part"
 
-    async def fetch(self, link: str = "/a", **options: Unpack[Options]) -> DownloadedClip:
+    async def fetch(self, link: str = "/a", *, name: str = "a.mp4", **options: Unpack[Options]) -> DownloadedClip:
         """Download a path of the server, or a whole URL."""
         url = link if ":" in link else self.server.url + link
-        return await download_clip(self.session, url, self.target, clock=self.clock, **options)
+        return await download_clip(self.session, url, self.directory / name, clock=self.clock, **options)
 
     def files(self) -> dict[str, bytes]:
         """All that is in the directory."""
