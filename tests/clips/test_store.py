@@ -68,6 +68,31 @@ async def test_a_finished_clip_gets_its_place(store: OutputStore) -> None:
     assert local.exists() == store.is_local
 
 
+async def test_a_file_of_another_size_under_a_clips_name_is_kept(tmp_path: Path) -> None:
+    MEMORY.store.clear()
+    store = open_store("memory://place/out", scratch_root=tmp_path)
+    await store.prepare()
+    await store.write_bytes("videos/a.mp4", b"my holidays")
+    saved(store, "videos/a.mp4", b"clip")
+
+    used = await store.publish("videos/a.mp4")
+
+    assert used == "videos/a-2.mp4"
+    assert await store.read_bytes("videos/a.mp4") == b"my holidays"
+    assert await store.read_bytes("videos/a-2.mp4") == b"clip"
+
+
+async def test_a_clip_that_was_uploaded_before_is_replaced(tmp_path: Path) -> None:
+    MEMORY.store.clear()
+    store = open_store("memory://place/out", scratch_root=tmp_path)
+    await store.prepare()
+    for _ in range(2):
+        saved(store, "videos/a.mp4", b"clip")
+        assert await store.publish("videos/a.mp4") == "videos/a.mp4"
+
+    assert await store.sizes(["videos/a.mp4", "videos/a-2.mp4"]) == {"videos/a.mp4": 4}
+
+
 async def test_what_is_not_there_has_no_size_and_no_content(store: OutputStore) -> None:
     assert await store.sizes(["videos/none.mp4"]) == {}
     assert await store.read_bytes("videos/none.mp4") is None

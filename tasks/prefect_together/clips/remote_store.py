@@ -13,10 +13,10 @@ import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, cast
 
-from prefect_together.clips.part_file import writing_to
+from prefect_together.clips.part_file import numbered, writing_to
 from prefect_together.clips.store import FOLDERS, LocalStore, OutputStore, checked_name, in_thread, redacted
 from prefect_together.errors import OutputUnwritable, Problem, SettingsInvalid
 
@@ -126,17 +126,24 @@ class RemoteStore:
         with self._errors(name), suppress(PermissionError, FileNotFoundError):
             self._fs.rm_file(self._key(name))
 
-    async def publish(self, name: str) -> None:
-        """Upload `scratch / name`, verify its size, and delete the local file. Raises OutputUnwritable."""
-        await in_thread(self._upload, self.scratch / checked_name(name), name)
+    async def publish(self, name: str) -> str:
+        """Upload `scratch / name`, verify its size, delete the local file; return its name. Raises OutputUnwritable.
 
-    def _upload(self, local: Path, name: str) -> None:
-        with self._errors(name):
+        A file of another size that has the name already is kept, and the clip named "NAME-2", "NAME-3"...
+        """
+        return await in_thread(self._upload, self.scratch / checked_name(name), name)
+
+    def _upload(self, local: Path, wanted: str) -> str:
+        with self._errors(wanted):
             size_bytes = local.stat().st_size
+        names = map(str, numbered(PurePosixPath(wanted)))
+        name = next(name for name in names if self._size(name) in (None, size_bytes))
+        with self._errors(name):
             self._put(name, lambda key: self._fs.put_file(str(local), key))
         self._check_size(name, size_bytes)
         with writing_to(local):
             local.unlink(missing_ok=True)
+        return name
 
     async def write_bytes(self, name: str, content: bytes) -> None:
         """Write or replace a file atomically. Raises OutputUnwritable."""

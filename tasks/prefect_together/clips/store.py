@@ -48,8 +48,8 @@ class OutputStore(Protocol):
         """Create the output directory and its folders, and test that files can be written there."""
         ...
 
-    async def publish(self, name: str) -> None:
-        """Make the finished file `scratch / name` available under the same name in the output."""
+    async def publish(self, name: str) -> str:
+        """Make the finished clip `scratch / name` available in the output; return its name there."""
         ...
 
     async def write_bytes(self, name: str, content: bytes) -> None:
@@ -117,8 +117,9 @@ class LocalStore:
                     probe.flush()
                     os.fsync(probe.fileno())
 
-    async def publish(self, name: str) -> None:
-        """Does nothing: the file is in the output directory already."""
+    async def publish(self, name: str) -> str:
+        """The same name: the file is in the output directory already."""
+        return name
 
     async def write_bytes(self, name: str, content: bytes) -> None:
         """Write or replace a file atomically. Raises OutputUnwritable."""

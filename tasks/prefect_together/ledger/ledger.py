@@ -178,12 +178,14 @@ class Ledger:
             order=(1, key),
         )
 
-    async def downloaded(self, key: str, *, size_bytes: int, sha256: str, clip: Mapping[str, object]) -> None:
-        """The checked clip lies under its final name; the video is given back."""
+    async def downloaded(
+        self, key: str, *, file: str, size_bytes: int, sha256: str, clip: Mapping[str, object]
+    ) -> None:
+        """The checked clip is there as `file`, which need not be the name that was planned; the claim is released."""
         now, run_id = self._clock.time(), self.run.run_id
         await self._engine.run(
             lambda connection: operations.downloaded(
-                connection, key, run_id, size_bytes=size_bytes, sha256=sha256, clip=clip, now=now
+                connection, key, run_id, file=file, size_bytes=size_bytes, sha256=sha256, clip=clip, now=now
             ),
             order=(1, key),
         )

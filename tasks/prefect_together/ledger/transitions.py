@@ -99,7 +99,7 @@ _COMPLETE = (
 _DOWNLOADED = (
     update(videos)
     .where(_VIDEO, videos.c.state == State.COMPLETED)
-    .values(_new(videos, ["downloaded_at", "size_bytes", "sha256", "clip"]))
+    .values(_new(videos, ["downloaded_at", "file", "size_bytes", "sha256", "clip"]))
     .values(
         state=State.DOWNLOADED,
         error=None,
@@ -293,14 +293,15 @@ def downloaded(
     key: str,
     run_id: str,
     *,
+    file: str,
     size_bytes: int,
     sha256: str,
     clip: Mapping[str, object],
     now: float,
 ) -> None:
     """See `Ledger.downloaded`."""
-    file = {"new_size_bytes": size_bytes, "new_sha256": sha256, "new_clip": json.dumps(dict(clip))}
-    connection.execute(_DOWNLOADED, {"key": key, "mine": run_id, "new_downloaded_at": now, **file})
+    facts = {"new_size_bytes": size_bytes, "new_sha256": sha256, "new_clip": json.dumps(dict(clip))}
+    connection.execute(_DOWNLOADED, {"key": key, "mine": run_id, "new_downloaded_at": now, "new_file": file, **facts})
 
 
 def rewrite(connection: Connection, keys: Iterable[str], state: State, values: Mapping[str, object]) -> None:
