@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from clip_files import padded
 from clip_server import ClipServer, cut, paused, status, wrong_range
 from download_place import CLIP, OTHER_CLIP, OTHER_SHA256, SHA256, Place, open_place
-from prefect_together.clips.download import FLUSH_BYTES, DownloadedClip, download_clip, open_download_session
+from prefect_together.clips.download import FLUSH_BYTES, DownloadedClip, download_clip
+from prefect_together.clips.http import open_download_session
 from prefect_together.errors import DownloadFailed
 
 
@@ -162,7 +163,7 @@ async def test_fifty_clips_at_once_arrive_over_a_bounded_pool(place: Place, tmp_
 
     targets = [tmp_path / f"{number}.mp4" for number in range(50)]
 
-    async with open_download_session(connections=10) as session:
+    async with open_download_session(base_url=place.server.url, connections=10) as session:
         clips = await asyncio.gather(*(download_clip(session, place.server.url, target) for target in targets))
 
     assert {clip.sha256 for clip in clips} == {hashlib.sha256(place.server.content).hexdigest()}

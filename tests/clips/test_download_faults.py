@@ -16,7 +16,8 @@ import pytest
 from clip_files import padded
 from clip_server import cut, page, paused, status
 from download_place import CLIP, Place, open_place
-from prefect_together.clips.download import download_clip, open_download_session
+from prefect_together.clips.download import download_clip
+from prefect_together.clips.http import open_download_session
 from prefect_together.errors import ClipInvalid, ClipTooLarge, DownloadFailed, OutputUnwritable
 from repository import SUPPORT
 from small_disks import mounted_disk, remount_read_only
@@ -79,7 +80,7 @@ async def test_a_failing_download_leaves_an_earlier_file_alone(place: Place) -> 
 async def test_an_empty_answer_is_not_a_clip(place: Place) -> None:
     place.server.content = b""
 
-    with pytest.raises(DownloadFailed, match="empty answer"):
+    with pytest.raises(DownloadFailed, match="empty response"):
         await place.fetch()
 
     assert place.files() == {}
@@ -183,7 +184,7 @@ def small_disk(tmp_path: Path) -> Generator[Path]:
 
 async def download_within(limit: str, url: str, target: Path) -> None:
     """What the limited process does: say why it could not download."""
-    async with open_download_session() as session:
+    async with open_download_session(base_url=url) as session:
         if limit == "fsize":
             resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         else:

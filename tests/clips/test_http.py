@@ -56,17 +56,6 @@ async def test_a_signed_link_is_sent_as_it_is_spelled(place: Place) -> None:
     assert [request.path for request in place.server.seen] == [signed, signed.replace("a%2F", "c%2F")]
 
 
-async def test_proxies_of_the_environment_are_used_but_not_for_loopback(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("http_proxy", place.server.url)
-
-    await place.fetch("http://clips.invalid/a")
-    await place.fetch("/b")
-
-    assert [request.path for request in place.server.seen] == ["http://clips.invalid/a", "/b"]
-
-
 # Redirects.
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-import aiohttp
-
 from clip_files import make_clip
 from clip_server import ClipServer, serving
 from fake_clock import FakeClock
-from prefect_together.clips.download import DownloadedClip, download_clip, open_download_session
+from prefect_together.clips.download import DownloadedClip, download_clip
+from prefect_together.clips.http import DownloadSession, open_download_session
 
 CLIP = make_clip()
 SHA256 = hashlib.sha256(CLIP).hexdigest()
@@ -37,7 +36,7 @@ class Place:
     """Where a test downloads from and to."""
 
     server: ClipServer
-    session: aiohttp.ClientSession
+    session: DownloadSession
     directory: Path
     clock: FakeClock = field(default_factory=FakeClock)
 
@@ -69,5 +68,5 @@ class Place:
 @asynccontextmanager
 async def open_place(directory: Path) -> AsyncGenerator[Place]:
     """A place with a running server that has CLIP."""
-    async with serving(CLIP) as server, open_download_session() as session:
+    async with serving(CLIP) as server, open_download_session(base_url=server.url) as session:
         yield Place(server, session, directory)

@@ -7,13 +7,18 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import aiohttp
-
-from prefect_together.clips.http import ClipAnswer, Interrupted, LinkDead, RangeRefused, get_clip, text_excerpt
+from prefect_together.clips.http import (
+    ClipResponse,
+    DownloadSession,
+    Interrupted,
+    LinkDead,
+    RangeRefused,
+    get_clip,
+    text_excerpt,
+)
 from prefect_together.clips.part_file import PartFile
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import ClipInvalid, ClipTooLarge, DownloadFailed, LinkExpired
@@ -23,9 +28,7 @@ if TYPE_CHECKING:
     from prefect_together.clips.inspection import MediaFacts
 
 MAX_CLIP_BYTES = 1 << 30
-MAX_CONNECTIONS = 64
 FLUSH_BYTES = 1 << 20
-READ_BUFFER_BYTES = 1 << 18
 OVERLAP_BYTES = 1 << 12
 """How much is requested again on resuming, to verify that it is still the same clip if the server sends no ETag."""
 
@@ -62,27 +65,8 @@ class DownloadedClip:
     warnings: tuple[str, ...] = ()
 
 
-def open_download_session(*, connections: int = MAX_CONNECTIONS) -> aiohttp.ClientSession:
-    """The HTTP session for clips, to be closed by the caller; at most `connections` open at once.
-
-    It has no API key, keeps no cookies and reads no netrc file. `download_clip` uses the proxies of the environment.
-    """
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={
-            "User-Agent": f"prefect-together/{version('prefect-together')}",
-            "Accept": "*/*",
-            "Accept-Encoding": "identity",
-        },
-        auto_decompress=False,
-        read_bufsize=READ_BUFFER_BYTES,
-        trust_env=False,
-    )
-
-
 async def download_clip(
-    session: aiohttp.ClientSession,
+    session: DownloadSession,
     url: str,
     target: Path,
     *,
@@ -129,7 +113,7 @@ class _Download:
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        session: DownloadSession,
         url: str,
         part: PartFile,
         target: Path,
@@ -240,39 +224,39 @@ class _Download:
                 start_bytes=part.size_bytes - len(tail),
                 validator=self._validator,
                 stall_seconds=self._stall_seconds,
-            ) as answer:
-                self._compare_size(answer)
-                await self._receive(answer, tail if answer.start_bytes else b"")
+            ) as response:
+                self._compare_size(response)
+                await self._receive(response, tail if response.start_bytes else b"")
         except RangeRefused as error:
             if error.total_bytes == part.size_bytes:
                 return
             raise
         if self._total_bytes is not None and part.size_bytes < self._total_bytes:
-            raise Interrupted(f"{answer.host} sent {part.size_bytes} of {self._total_bytes} bytes")
+            raise Interrupted(f"{response.host} sent {part.size_bytes} of {self._total_bytes} bytes")
 
-    def _compare_size(self, answer: ClipAnswer) -> None:
-        total_bytes = answer.total_bytes
+    def _compare_size(self, response: ClipResponse) -> None:
+        total_bytes = response.total_bytes
         if total_bytes is not None and total_bytes > self._max_bytes:
             self.is_bad = True
             raise ClipTooLarge(f"the clip has {total_bytes} bytes, the limit is {self._max_bytes}")
-        if answer.start_bytes and total_bytes is not None:
+        if response.start_bytes and total_bytes is not None:
             known_bytes = self._total_bytes
             if total_bytes < self._part.size_bytes or known_bytes not in (None, total_bytes):
-                raise RangeRefused(f"{answer.host} has another clip of {total_bytes} bytes now")
+                raise RangeRefused(f"{response.host} has another clip of {total_bytes} bytes now")
         self._total_bytes = total_bytes
-        self._validator = answer.validator
+        self._validator = response.validator
 
-    async def _receive(self, answer: ClipAnswer, tail: bytes) -> None:
+    async def _receive(self, response: ClipResponse, tail: bytes) -> None:
         """Append the body; when it resumes a part, its first bytes must be `tail`."""
         spool = _Spool(self._part, self._on_bytes)
-        size_bytes = self._part.size_bytes if answer.start_bytes else 0
-        is_begun = answer.start_bytes > 0
+        size_bytes = self._part.size_bytes if response.start_bytes else 0
+        is_begun = response.start_bytes > 0
         try:
-            async for chunk, _ in answer.content.iter_chunks():
+            async for chunk, _ in response.content.iter_chunks():
                 if tail:
                     known, chunk = chunk[: len(tail)], chunk[len(tail) :]
                     if not tail.startswith(known):
-                        raise RangeRefused(f"{answer.host} has another clip now")
+                        raise RangeRefused(f"{response.host} has another clip now")
                     tail = tail[len(known) :]
                 if not chunk:
                     continue
@@ -287,7 +271,7 @@ class _Download:
         finally:
             await spool.drain()
         if not is_begun:
-            raise Interrupted(f"{answer.host} sent an empty answer")
+            raise Interrupted(f"{response.host} sent an empty response")
 
     async def _begin(self, head: bytes) -> None:
         """Restart the clip at its first byte, unless it is an error page: the bytes received so far are then kept."""
