@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -64,14 +64,28 @@ async def test_what_was_received_is_kept_when_given_up(place: Place) -> None:
     assert (clip.sha256, clip.resumed_from) == (SHA256, 30_000)
 
 
+@pytest.mark.parametrize("ahead_seconds", [0, 3600, -86_400])
 @pytest.mark.parametrize("form", ["seconds", "date"])
-async def test_the_hosts_retry_after_is_kept_to(place: Place, form: str) -> None:
-    date = format_datetime(datetime.fromtimestamp(place.clock.time() + 77, UTC), usegmt=True)
-    place.server.script.append(status(429, Retry_After="77" if form == "seconds" else date))
+async def test_the_hosts_retry_after_is_kept_to_by_its_own_clock(place: Place, form: str, ahead_seconds: float) -> None:
+    now = datetime.fromtimestamp(place.clock.time() + ahead_seconds, UTC)
+    date = format_datetime(now + timedelta(seconds=77), usegmt=True)
+    retry_after = "77" if form == "seconds" else date
+    place.server.script.append(status(429, Retry_After=retry_after, Date=format_datetime(now, usegmt=True)))
 
     await place.fetch()
 
     assert place.clock.slept_seconds == [pytest.approx(77, abs=1)]  # pyright: ignore[reportUnknownMemberType]
+
+
+@pytest.mark.parametrize("set_back_seconds", [3600.0, -86_400.0])
+async def test_a_wall_clock_that_jumps_makes_no_download_late(place: Place, set_back_seconds: float) -> None:
+    place.clock.set_back(set_back_seconds, at_seconds=0.1)
+    place.server.script.extend([cut(30_000), status(503), paused(10_000), cut(10_000)])
+
+    clip = await place.fetch(stall_seconds=0.2)
+
+    assert clip.sha256 == SHA256
+    assert sum(place.clock.slept_seconds) < 10
 
 
 @pytest.mark.parametrize(("asked", "slept"), [("99999999", 300), ("soon", 1), ("-5", 1)])

@@ -180,8 +180,7 @@ class _Download:
             except Interrupted as error:
                 self._note_request(before_bytes)
                 self._note_failure(error.reason)
-                headers = {"retry-after": error.retry_after or ""}
-                await self._pause(asked_wait_seconds(headers, now_unix_seconds=self._clock.time()) or 0.0)
+                await self._pause(asked_wait_seconds(error.headers, now_unix_seconds=self._clock.time()) or 0.0)
             else:
                 return
 
@@ -237,14 +236,20 @@ class _Download:
     def _compare_size(self, response: ClipResponse) -> None:
         total_bytes = response.total_bytes
         if total_bytes is not None and total_bytes > self._max_bytes:
-            self.is_bad = True
-            raise ClipTooLarge(f"the clip has {total_bytes} bytes, the limit is {self._max_bytes}")
+            raise self._too_large(f"{total_bytes:,}")
         if response.start_bytes and total_bytes is not None:
             known_bytes = self._total_bytes
             if total_bytes < self._part.size_bytes or known_bytes not in (None, total_bytes):
                 raise RangeRefused(f"{response.host} has another clip of {total_bytes} bytes now")
         self._total_bytes = total_bytes
         self._validator = response.validator
+
+    def _too_large(self, size: str) -> ClipTooLarge:
+        self.is_bad = True
+        return ClipTooLarge(
+            f"the clip has {size} bytes, the limit is {self._max_bytes:,}: raise max_clip_megabytes"
+            " (of the download_video task: max_bytes)"
+        )
 
     async def _receive(self, response: ClipResponse, tail: bytes) -> None:
         """Append the body; when it resumes a part, its first bytes must be `tail`."""
@@ -265,8 +270,7 @@ class _Download:
                     is_begun = True
                 size_bytes += len(chunk)
                 if size_bytes > self._max_bytes:
-                    self.is_bad = True
-                    raise ClipTooLarge(f"the clip has more than the {self._max_bytes} bytes that are the limit")
+                    raise self._too_large("more")
                 await spool.put(chunk)
         finally:
             await spool.drain()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -54,9 +54,10 @@ def text_excerpt(head: bytes) -> str | None:
 class Interrupted(Exception):
     """No response, or one that says to try again later."""
 
-    def __init__(self, reason: str, retry_after: str | None = None) -> None:
-        super().__init__(reason, retry_after)
-        self.reason, self.retry_after = reason, retry_after
+    def __init__(self, reason: str, headers: Mapping[str, str] | None = None) -> None:
+        """`headers` are the response's, which may say when to try again."""
+        super().__init__(reason, headers)
+        self.reason, self.headers = reason, headers or {}
 
 
 class LinkDead(Exception):
@@ -287,7 +288,7 @@ def _clip_response(response: aiohttp.ClientResponse, requested_bytes: int) -> Cl
     if status in _DEAD_LINK:
         raise LinkDead(status)
     if status in _TRANSIENT or status >= 500:
-        raise Interrupted(f"{host} answered HTTP {status}", response.headers.get("Retry-After"))
+        raise Interrupted(f"{host} answered HTTP {status}", response.headers)
     if status == 206 and range_start != requested_bytes:
         raise RangeRefused(f"{host} sent another range than was requested")
     if status not in (200, 206):
