@@ -11,7 +11,7 @@ import pytest
 
 from clip_files import make_clip
 from clip_server import cut
-from download_place import CLIP, OTHER_CLIP, SHA256, Place, open_place
+from downloader import CLIP, OTHER_CLIP, SHA256, Downloader, open_downloader
 from prefect_together.clips.part_file import MAX_NAMES
 from prefect_together.errors import OutputUnwritable
 
@@ -22,9 +22,9 @@ C2PA_ID = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 
 
 @pytest.fixture
-async def place(tmp_path: Path) -> AsyncGenerator[Place]:
+async def downloader(tmp_path: Path) -> AsyncGenerator[Downloader]:
     (tmp_path / "out").mkdir()
-    async with open_place(tmp_path / "out") as opened:
+    async with open_downloader(tmp_path / "out") as opened:
         yield opened
 
 
@@ -56,121 +56,123 @@ def a_socket(part: Path, _victim: Path) -> None:
 
 @pytest.mark.parametrize("plant", [a_symbolic_link, a_hard_link, a_fifo, a_link_to_a_fifo, a_socket])
 async def test_what_was_planted_under_the_parts_name_is_unlinked_and_not_written(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path, Path], None]
+    downloader: Downloader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path, Path], None]
 ) -> None:
-    monkeypatch.chdir(place.directory)  # a socket's path may have 108 bytes
+    monkeypatch.chdir(downloader.directory)  # a socket's path may have 108 bytes
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine")
-    plant(Path(place.part.name), victim)
+    plant(Path(downloader.part.name), victim)
 
-    clip = await place.fetch()
+    clip = await downloader.fetch()
 
     assert (clip.sha256, clip.resumed_from) == (SHA256, 0)
-    assert place.files() == {"a.mp4": CLIP}
+    assert downloader.files() == {"a.mp4": CLIP}
     assert not victim.is_file() or victim.read_bytes() == b"mine"
 
 
-async def test_a_directory_under_the_parts_name_is_named(place: Place) -> None:
-    place.part.mkdir()
+async def test_a_directory_under_the_parts_name_is_named(downloader: Downloader) -> None:
+    downloader.part.mkdir()
 
     with pytest.raises(OutputUnwritable, match=r"a\.mp4\.part: a directory has this name"):
-        await place.fetch()
+        await downloader.fetch()
 
 
 # What lies under the name of the clip.
 
 
-async def test_another_file_under_the_clips_name_is_kept(place: Place) -> None:
-    place.leave(target=OTHER_CLIP)
+async def test_another_file_under_the_clips_name_is_kept(downloader: Downloader) -> None:
+    downloader.leave(target=OTHER_CLIP)
 
-    clip = await place.fetch()
+    clip = await downloader.fetch()
 
-    assert place.files() == {"a.mp4": OTHER_CLIP, "a-2.mp4": CLIP}
-    assert clip.path == place.directory / "a-2.mp4"
+    assert downloader.files() == {"a.mp4": OTHER_CLIP, "a-2.mp4": CLIP}
+    assert clip.path == downloader.directory / "a-2.mp4"
     assert clip.warnings == ("another file is named a.mp4: the clip is saved as a-2.mp4",)
 
 
 @pytest.mark.parametrize("left", [CLIP, CLIP[:5000], b""])
-async def test_the_same_clip_of_an_interrupted_run_is_replaced(place: Place, left: bytes) -> None:
-    place.leave(target=left)
+async def test_the_same_clip_of_an_interrupted_run_is_replaced(downloader: Downloader, left: bytes) -> None:
+    downloader.leave(target=left)
 
-    clip = await place.fetch()
+    clip = await downloader.fetch()
 
-    assert place.files() == {"a.mp4": CLIP}
+    assert downloader.files() == {"a.mp4": CLIP}
     assert clip.warnings == ()
 
 
-async def test_a_longer_file_that_begins_like_the_clip_is_kept(place: Place) -> None:
-    place.leave(target=CLIP + b"edited")
+async def test_a_longer_file_that_begins_like_the_clip_is_kept(downloader: Downloader) -> None:
+    downloader.leave(target=CLIP + b"edited")
 
-    await place.fetch()
+    await downloader.fetch()
 
-    assert place.files() == {"a.mp4": CLIP + b"edited", "a-2.mp4": CLIP}
+    assert downloader.files() == {"a.mp4": CLIP + b"edited", "a-2.mp4": CLIP}
 
 
 @pytest.mark.parametrize("plant", [a_symbolic_link, a_fifo, a_link_to_a_fifo, a_socket])
 async def test_what_is_no_file_under_the_clips_name_is_kept(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path, Path], None]
+    downloader: Downloader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plant: Callable[[Path, Path], None]
 ) -> None:
-    monkeypatch.chdir(place.directory)
+    monkeypatch.chdir(downloader.directory)
     victim = tmp_path / "victim"
     victim.write_bytes(b"mine")
-    plant(Path(place.target.name), victim)
-    before = place.target.lstat()
+    plant(Path(downloader.target.name), victim)
+    before = downloader.target.lstat()
 
-    clip = await place.fetch()
+    clip = await downloader.fetch()
 
     assert clip.path.name == "a-2.mp4"
     assert clip.path.read_bytes() == CLIP
-    assert os.path.samestat(place.target.lstat(), before)
+    assert os.path.samestat(downloader.target.lstat(), before)
 
 
-async def test_a_directory_under_the_clips_name_is_kept(place: Place) -> None:
-    place.target.mkdir()
+async def test_a_directory_under_the_clips_name_is_kept(downloader: Downloader) -> None:
+    downloader.target.mkdir()
 
-    assert (await place.fetch()).path.name == "a-2.mp4"
+    assert (await downloader.fetch()).path.name == "a-2.mp4"
 
 
-async def test_when_all_names_are_used_by_other_files_the_clip_is_kept_for_a_later_try(place: Place) -> None:
-    place.leave(target=b"mine")
+async def test_when_all_names_are_used_by_other_files_the_clip_is_kept_for_a_later_try(downloader: Downloader) -> None:
+    downloader.leave(target=b"mine")
     for number in range(2, MAX_NAMES + 1):
-        (place.directory / f"a-{number}.mp4").write_bytes(b"mine")
+        (downloader.directory / f"a-{number}.mp4").write_bytes(b"mine")
 
     with pytest.raises(OutputUnwritable, match="99 other files have this name"):
-        await place.fetch()
+        await downloader.fetch()
 
-    assert place.part.read_bytes() == CLIP
-    (place.directory / "a-7.mp4").unlink()
-    assert (await place.fetch()).path.name == "a-7.mp4"
+    assert downloader.part.read_bytes() == CLIP
+    (downloader.directory / "a-7.mp4").unlink()
+    assert (await downloader.fetch()).path.name == "a-7.mp4"
 
 
 # The suffix.
 
 
 @pytest.mark.parametrize(("content", "name", "container"), [(WEBM, "a.webm", "WEBM"), (MOV, "a.mov", "MOV")])
-async def test_the_suffix_follows_the_container(place: Place, content: bytes, name: str, container: str) -> None:
-    place.server.content = content
+async def test_the_suffix_follows_the_container(
+    downloader: Downloader, content: bytes, name: str, container: str
+) -> None:
+    downloader.server.content = content
 
-    clip = await place.fetch()
+    clip = await downloader.fetch()
 
-    assert place.files() == {name: content}
-    assert clip.path == place.directory / name
+    assert downloader.files() == {name: content}
+    assert clip.path == downloader.directory / name
     assert clip.warnings == (f"the service sent {container} in place of MP4: saved as {name}",)
 
 
-async def test_the_changed_suffix_does_not_cost_another_clip_its_name(place: Place) -> None:
-    (place.directory / "a.webm").write_bytes(b"another row's")
-    place.server.content = WEBM
+async def test_the_changed_suffix_does_not_cost_another_clip_its_name(downloader: Downloader) -> None:
+    (downloader.directory / "a.webm").write_bytes(b"another row's")
+    downloader.server.content = WEBM
 
-    clip = await place.fetch()
+    clip = await downloader.fetch()
 
-    assert place.files() == {"a.webm": b"another row's", "a-2.webm": WEBM}
+    assert downloader.files() == {"a.webm": b"another row's", "a-2.webm": WEBM}
     assert len(clip.warnings) == 2
 
 
 @pytest.mark.parametrize("name", ["a", "a.MP4", "a.final", "a.m4v"])
-async def test_a_suffix_that_says_nothing_else_stays(place: Place, name: str) -> None:
-    clip = await place.fetch(name=name)
+async def test_a_suffix_that_says_nothing_else_stays(downloader: Downloader, name: str) -> None:
+    clip = await downloader.fetch(name=name)
 
     assert (clip.path.name, clip.warnings) == (name, ())
 
@@ -178,28 +180,30 @@ async def test_a_suffix_that_says_nothing_else_stays(place: Place, name: str) ->
 # The content.
 
 
-async def test_a_clip_keeps_every_byte_with_its_content_credentials(place: Place) -> None:
+async def test_a_clip_keeps_every_byte_with_its_content_credentials(downloader: Downloader) -> None:
     manifest = C2PA_ID + bytes(4) + b"manifest\0" + bytes(range(256))
     credentials = (len(manifest) + 8).to_bytes(4) + b"uuid" + manifest
-    place.server.content = CLIP + credentials
-    place.server.script.append(cut(700))
+    downloader.server.content = CLIP + credentials
+    downloader.server.script.append(cut(700))
 
-    await place.fetch()
+    await downloader.fetch()
 
-    assert place.files() == {"a.mp4": place.server.content}
+    assert downloader.files() == {"a.mp4": downloader.server.content}
 
 
 # Directories.
 
 
 @pytest.mark.parametrize("is_dangling", [False, True])
-async def test_a_symlinked_directory_is_written_like_any_other(place: Place, tmp_path: Path, is_dangling: bool) -> None:
-    place.directory = tmp_path / "link"
-    place.directory.symlink_to(tmp_path / ("nowhere" if is_dangling else "out"), target_is_directory=True)
+async def test_a_symlinked_directory_is_written_like_any_other(
+    downloader: Downloader, tmp_path: Path, is_dangling: bool
+) -> None:
+    downloader.directory = tmp_path / "link"
+    downloader.directory.symlink_to(tmp_path / ("nowhere" if is_dangling else "out"), target_is_directory=True)
 
     if is_dangling:
         with pytest.raises(OutputUnwritable, match="the directory is gone"):
-            await place.fetch()
+            await downloader.fetch()
     else:
-        assert (await place.fetch()).path == tmp_path / "link" / "a.mp4"
+        assert (await downloader.fetch()).path == tmp_path / "link" / "a.mp4"
         assert (tmp_path / "out" / "a.mp4").read_bytes() == CLIP

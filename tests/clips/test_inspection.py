@@ -1,4 +1,4 @@
-"""Whole clips are told from cut, damaged and false ones."""
+"""Complete clips are distinguished from truncated, damaged and false ones."""
 
 from __future__ import annotations
 

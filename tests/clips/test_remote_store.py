@@ -45,7 +45,7 @@ async def test_a_clip_arrives_whole(store: OutputStore, size_bytes: int) -> None
     assert not local.exists()
 
 
-async def test_a_clip_bears_its_media_type(store: OutputStore, bucket: str) -> None:
+async def test_a_clip_has_its_media_type(store: OutputStore, bucket: str) -> None:
     saved(store, "videos/a.mp4", b"clip")
 
     await store.publish("videos/a.mp4")

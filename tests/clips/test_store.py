@@ -22,7 +22,7 @@ MEMORY = cast(Any, MemoryFileSystem)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> OutputStore:
     """A prepared store of each kind."""
     MEMORY.store.clear()
-    address = str(tmp_path / "out") if request.param == "local" else "memory://place/out"
+    address = str(tmp_path / "out") if request.param == "local" else "memory://bucket/out"
     opened = open_store(address, scratch_root=tmp_path / "scratch")
     await opened.prepare()
     return opened
@@ -59,7 +59,7 @@ async def test_a_file_is_replaced_whole(store: OutputStore) -> None:
     assert await store.read_bytes("index.html") == b"short"
 
 
-async def test_a_finished_clip_gets_its_place(store: OutputStore) -> None:
+async def test_a_finished_clip_is_published(store: OutputStore) -> None:
     local = saved(store, "videos/a.mp4", b"clip")
 
     await store.publish("videos/a.mp4")
@@ -70,7 +70,7 @@ async def test_a_finished_clip_gets_its_place(store: OutputStore) -> None:
 
 async def test_a_file_of_another_size_under_a_clips_name_is_kept(tmp_path: Path) -> None:
     MEMORY.store.clear()
-    store = open_store("memory://place/out", scratch_root=tmp_path)
+    store = open_store("memory://bucket/out", scratch_root=tmp_path)
     await store.prepare()
     await store.write_bytes("videos/a.mp4", b"my holidays")
     saved(store, "videos/a.mp4", b"clip")
@@ -84,7 +84,7 @@ async def test_a_file_of_another_size_under_a_clips_name_is_kept(tmp_path: Path)
 
 async def test_a_clip_that_was_uploaded_before_is_replaced(tmp_path: Path) -> None:
     MEMORY.store.clear()
-    store = open_store("memory://place/out", scratch_root=tmp_path)
+    store = open_store("memory://bucket/out", scratch_root=tmp_path)
     await store.prepare()
     for _ in range(2):
         saved(store, "videos/a.mp4", b"clip")
@@ -198,10 +198,10 @@ def other_disk(tmp_path: Path) -> Any:
         yield disk
 
 
-# Remote places.
+# Remote outputs.
 
 
-def test_a_remote_place_has_a_lasting_scratch_directory_of_its_own(tmp_path: Path) -> None:
+def test_a_remote_output_has_a_lasting_scratch_directory_of_its_own(tmp_path: Path) -> None:
     first, again = (open_store("memory://bucket/run", scratch_root=tmp_path) for _ in range(2))
     other = open_store("memory://bucket-run", scratch_root=tmp_path)
 

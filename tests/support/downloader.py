@@ -22,7 +22,7 @@ OTHER_SHA256 = hashlib.sha256(OTHER_CLIP).hexdigest()
 
 
 class Options(TypedDict, total=False):
-    """What `download_clip` can be told."""
+    """What `download_clip` can be reported."""
 
     refresh_link: Callable[[], Awaitable[str]]
     max_bytes: int
@@ -32,7 +32,7 @@ class Options(TypedDict, total=False):
 
 
 @dataclass
-class Place:
+class Downloader:
     """Where a test downloads from and to."""
 
     server: ClipServer
@@ -66,7 +66,7 @@ class Place:
 
 
 @asynccontextmanager
-async def open_place(directory: Path) -> AsyncGenerator[Place]:
-    """A place with a running server that has CLIP."""
+async def open_downloader(directory: Path) -> AsyncGenerator[Downloader]:
+    """A downloader with a running server that has CLIP."""
     async with serving(CLIP) as server, open_download_session(base_url=server.url) as session:
-        yield Place(server, session, directory)
+        yield Downloader(server, session, directory)
