@@ -8,13 +8,14 @@ import sys
 from stopwatch import body, output_directory
 
 from prefect_together.api.session import MAX_DOWNLOADS
-from prefect_together.clips.download import download_clip, open_download_session
+from prefect_together.clips.download import download_clip
+from prefect_together.clips.http import open_download_session
 
 
 async def main() -> None:
     directory, urls = output_directory(), sys.argv[3:]
     slots = asyncio.Semaphore(MAX_DOWNLOADS)
-    async with open_download_session() as session:
+    async with open_download_session(base_url=urls[0]) as session:
 
         async def fetch(number: int, url: str) -> None:
             async with slots:

@@ -45,7 +45,7 @@ async def test_one_session_creates_reads_and_downloads(tmp_path: Path) -> None:
             clip = await session.download(done, tmp_path / "cat.mp4")
 
     assert clip.path.stat().st_size == clip.size_bytes > 0
-    assert session.downloads.closed
+    assert session.downloads.http.closed
 
 
 async def test_a_job_known_by_its_id_alone_is_asked_for_its_link(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ async def _run_halfway(plan: Plan, place: Path, *, is_sandbox: bool = False) -> 
         job = VideoJob("job-1", "completed", MODEL, "http://127.0.0.1:9/clip", cost_usd=0.25)
         await ledger.accepted(boat, attempt, job)
         await ledger.completed(boat, job, generation_seconds=40.0, polls=3)
-        await ledger.downloaded(boat, size_bytes=1000, sha256="0" * 64, clip={})
+        await ledger.downloaded(boat, file="videos/boat.mp4", size_bytes=1000, sha256="0" * 64, clip={})
         attempt = await ledger.intend(cat, estimate_usd=0.28, budget_usd=None)
         await ledger.in_doubt(cat, attempt, "the connection was reset")
 

@@ -14,7 +14,7 @@ import pytest
 
 from prefect_together.cli.commands import main
 from prefect_together.cli.page_server import page_app
-from prefect_together.clips.remote_store import open_remote_store
+from prefect_together.clips.remote_store import open_store
 
 CLIP = bytes(range(256)) * 40
 
@@ -92,8 +92,8 @@ def test_a_directory_without_a_run_is_a_mistake(tmp_path: Path, capsys: pytest.C
 
 
 async def test_a_remote_directory_is_served_piece_by_piece(tmp_path: Path) -> None:
-    store = open_remote_store(f"memory://{tmp_path.name}", scratch_root=tmp_path)
-    await store.write_text("index.html", "<p>the page</p>")
+    store = open_store(f"memory://{tmp_path.name}", scratch_root=tmp_path)
+    await store.write_bytes("index.html", b"<p>the page</p>")
     await store.write_bytes("videos/cat.mp4", CLIP)
     transport = httpx.ASGITransport(page_app(store, "token"))
 

@@ -1,4 +1,4 @@
-"""Whole clips are told from cut, damaged and false ones."""
+"""Complete clips are distinguished from truncated, damaged and false ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from clip_files import make_clip, padded, sound_alone
 from prefect_together.clips.http import text_excerpt
-from prefect_together.clips.inspection import ExpectedClip, MediaFacts, inspect_clip
+from prefect_together.clips.inspection import MediaFacts, inspect_clip
 from prefect_together.errors import ClipInvalid
 
 Save = Callable[[bytes], Path]
@@ -139,26 +139,6 @@ def test_bytes_are_not_taken_for_text(head: bytes) -> None:
 
 def test_text_that_ends_within_a_character_is_still_text() -> None:
     assert text_excerpt("grün".encode()[:3]) == "gr"
-
-
-def test_a_clip_as_asked_has_no_differences() -> None:
-    expected = ExpectedClip(seconds=5, width=1280, height=720, fps=24, has_audio=False, container="MP4")
-
-    assert expected.differences(FACTS) == ()
-    assert ExpectedClip().differences(FACTS) == ()
-
-
-def test_each_difference_from_what_was_asked_is_a_sentence() -> None:
-    expected = ExpectedClip(seconds=8, width=1920, height=1080, fps=30, has_audio=True, container="WEBM")
-
-    assert expected.differences(FACTS) == (
-        "asked for 8 s, the clip has 5.04 s",
-        "asked for a width of 1920, the clip has 1280",
-        "asked for a height of 1080, the clip has 720",
-        "asked for 30 frames a second, the clip has 24.00",
-        "asked for sound, the clip has none",
-        "asked for WEBM, the clip is MP4",
-    )
 
 
 def test_facts_can_be_kept_as_json() -> None:

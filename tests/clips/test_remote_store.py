@@ -38,27 +38,29 @@ async def test_a_clip_arrives_whole(store: OutputStore, size_bytes: int) -> None
     content = os.urandom(1000)[:size_bytes] + bytes(max(0, size_bytes - 1000))
     local = saved(store, "videos/a.mp4", content)
 
-    await store.publish(local, "videos/a.mp4")
+    await store.publish("videos/a.mp4")
 
-    assert await store.exists("videos/a.mp4") == size_bytes
+    assert await store.sizes(["videos/a.mp4"]) == {"videos/a.mp4": size_bytes}
     assert await store.read_bytes("videos/a.mp4") == content
     assert not local.exists()
 
 
-async def test_a_clip_bears_its_media_type(store: OutputStore, bucket: str) -> None:
-    await store.publish(saved(store, "videos/a.mp4", b"clip"), "videos/a.mp4")
+async def test_a_clip_has_its_media_type(store: OutputStore, bucket: str) -> None:
+    saved(store, "videos/a.mp4", b"clip")
+
+    await store.publish("videos/a.mp4")
 
     s3fs = pytest.importorskip("s3fs")
     assert s3fs.S3FileSystem().info(store.uri("videos/a.mp4"))["ContentType"] == "video/mp4"
 
 
 async def test_results_are_replaced_and_read_back(store: OutputStore) -> None:
-    await store.write_text("results.csv", "first")
-    await store.write_text("results.csv", "second, longer")
+    await store.write_bytes("results.csv", b"first")
+    await store.write_bytes("results.csv", b"second, longer")
 
     assert await store.read_bytes("results.csv") == b"second, longer"
     assert await store.read_bytes("none.csv") is None
-    assert await store.exists("none.csv") is None
+    assert await store.sizes(["none.csv"]) == {}
 
 
 async def test_sizes_come_from_one_listing(store: OutputStore) -> None:
@@ -88,6 +90,6 @@ async def test_an_upload_that_fails_keeps_the_clip_here(bucket: str, tmp_path: P
     local = saved(store, "a.mp4", b"clip")
 
     with pytest.raises(OutputUnwritable):
-        await store.publish(local, "a.mp4")
+        await store.publish("a.mp4")
 
     assert local.read_bytes() == b"clip"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +22,7 @@ MEMORY = cast(Any, MemoryFileSystem)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> OutputStore:
     """A prepared store of each kind."""
     MEMORY.store.clear()
-    address = str(tmp_path / "out") if request.param == "local" else "memory://place/out"
+    address = str(tmp_path / "out") if request.param == "local" else "memory://bucket/out"
     opened = open_store(address, scratch_root=tmp_path / "scratch")
     await opened.prepare()
     return opened
@@ -42,41 +44,57 @@ def files_below(directory: Path) -> dict[str, bytes]:
 
 
 async def test_what_is_written_can_be_read(store: OutputStore) -> None:
-    await store.write_text("results.csv", "prompt\n“ä”\n")
+    await store.write_bytes("results.csv", "prompt\n“ä”\n".encode())
     await store.write_bytes("a/b.bin", b"\x00\x01")
 
     assert await store.read_bytes("results.csv") == "prompt\n“ä”\n".encode()
     assert await store.read_bytes("a/b.bin") == b"\x00\x01"
-    assert await store.exists("a/b.bin") == 2
+    assert await store.sizes(["a/b.bin"]) == {"a/b.bin": 2}
 
 
 async def test_a_file_is_replaced_whole(store: OutputStore) -> None:
-    await store.write_text("index.html", "a long first page")
-    await store.write_text("index.html", "short")
+    await store.write_bytes("index.html", b"a long first page")
+    await store.write_bytes("index.html", b"short")
 
     assert await store.read_bytes("index.html") == b"short"
 
 
-async def test_a_finished_clip_gets_its_place(store: OutputStore) -> None:
+async def test_a_finished_clip_is_published(store: OutputStore) -> None:
     local = saved(store, "videos/a.mp4", b"clip")
 
-    await store.publish(local, "videos/a.mp4")
+    await store.publish("videos/a.mp4")
 
     assert await store.read_bytes("videos/a.mp4") == b"clip"
     assert local.exists() == store.is_local
 
 
-async def test_publishing_replaces_what_was_there(store: OutputStore) -> None:
-    await store.write_bytes("videos/a.mp4", b"an older clip")
+async def test_a_file_of_another_size_under_a_clips_name_is_kept(tmp_path: Path) -> None:
+    MEMORY.store.clear()
+    store = open_store("memory://bucket/out", scratch_root=tmp_path)
+    await store.prepare()
+    await store.write_bytes("videos/a.mp4", b"my holidays")
+    saved(store, "videos/a.mp4", b"clip")
 
-    await store.publish(saved(store, "new.mp4", b"clip"), "videos/a.mp4")
+    used = await store.publish("videos/a.mp4")
 
-    assert await store.read_bytes("videos/a.mp4") == b"clip"
-    assert await store.exists("new.mp4") is None
+    assert used == "videos/a-2.mp4"
+    assert await store.read_bytes("videos/a.mp4") == b"my holidays"
+    assert await store.read_bytes("videos/a-2.mp4") == b"clip"
+
+
+async def test_a_clip_that_was_uploaded_before_is_replaced(tmp_path: Path) -> None:
+    MEMORY.store.clear()
+    store = open_store("memory://bucket/out", scratch_root=tmp_path)
+    await store.prepare()
+    for _ in range(2):
+        saved(store, "videos/a.mp4", b"clip")
+        assert await store.publish("videos/a.mp4") == "videos/a.mp4"
+
+    assert await store.sizes(["videos/a.mp4", "videos/a-2.mp4"]) == {"videos/a.mp4": 4}
 
 
 async def test_what_is_not_there_has_no_size_and_no_content(store: OutputStore) -> None:
-    assert await store.exists("videos/none.mp4") is None
+    assert await store.sizes(["videos/none.mp4"]) == {}
     assert await store.read_bytes("videos/none.mp4") is None
 
 
@@ -113,11 +131,11 @@ async def test_preparing_twice_leaves_nothing_behind(store: OutputStore) -> None
 async def test_a_directory_is_made_and_is_its_own_scratch(tmp_path: Path) -> None:
     store = open_store(f"{tmp_path}/new/out")
 
-    await store.prepare(folders=("videos", "posters"))
+    await store.prepare()
 
     assert store.is_local
     assert store.scratch == tmp_path / "new" / "out"
-    assert {path.name for path in listed(store.scratch)} == {"videos", "posters"}
+    assert {path.name for path in listed(store.scratch)} == {"videos"}
     assert store.uri("videos/a.mp4") == f"{tmp_path}/new/out/videos/a.mp4"
 
 
@@ -141,7 +159,7 @@ def test_a_directory_can_be_relative_or_in_the_home(monkeypatch: pytest.MonkeyPa
 async def test_a_file_where_the_directory_should_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
 
-    with pytest.raises(OutputUnwritable, match="a file has this name"):
+    with pytest.raises(OutputUnwritable, match="a file or a broken symbolic link has this name"):
         await open_store(f"{tmp_path}/out").prepare()
 
 
@@ -149,7 +167,7 @@ async def test_a_directory_that_vanished_is_not_made_again(tmp_path: Path) -> No
     store = open_store(f"{tmp_path}/out")
 
     with pytest.raises(OutputUnwritable, match="the directory is gone"):
-        await store.write_text("results.csv", "")
+        await store.write_bytes("results.csv", b"")
 
     assert listed(tmp_path) == []
 
@@ -159,21 +177,9 @@ async def test_a_failing_write_leaves_the_earlier_file_and_no_other(tmp_path: Pa
     (tmp_path / "results.csv").mkdir()
 
     with pytest.raises(OutputUnwritable, match="a directory has this name"):
-        await store.write_text("results.csv", "x")
+        await store.write_bytes("results.csv", b"x")
 
     assert [path.name for path in listed(tmp_path)] == ["results.csv"]
-
-
-async def test_a_file_from_another_disk_is_copied(tmp_path: Path, other_disk: Path) -> None:
-    store = open_store(str(tmp_path / "out"))
-    await store.prepare()
-    local = other_disk / "a.mp4"
-    local.write_bytes(b"clip")
-
-    await store.publish(local, "videos/a.mp4")
-
-    assert files_below(store.scratch) == {"videos/a.mp4": b"clip"}
-    assert listed(other_disk) == []
 
 
 async def test_a_disk_that_is_read_only_is_named_before_the_run(other_disk: Path) -> None:
@@ -192,10 +198,10 @@ def other_disk(tmp_path: Path) -> Any:
         yield disk
 
 
-# Remote places.
+# Remote outputs.
 
 
-def test_a_remote_place_has_a_lasting_scratch_directory_of_its_own(tmp_path: Path) -> None:
+def test_a_remote_output_has_a_lasting_scratch_directory_of_its_own(tmp_path: Path) -> None:
     first, again = (open_store("memory://bucket/run", scratch_root=tmp_path) for _ in range(2))
     other = open_store("memory://bucket-run", scratch_root=tmp_path)
 
@@ -217,7 +223,7 @@ async def test_a_clip_stays_in_scratch_when_its_upload_fails(tmp_path: Path) -> 
     local = saved(store, "videos/a.mp4", b"clip")
 
     with pytest.raises(OutputUnwritable, match=r"http://127\.0\.0\.1:9/out/videos/a\.mp4 cannot be used"):
-        await store.publish(local, "videos/a.mp4")
+        await store.publish("videos/a.mp4")
 
     assert local.read_bytes() == b"clip"
 
@@ -226,6 +232,37 @@ async def test_a_clip_stays_in_scratch_when_its_upload_fails(tmp_path: Path) -> 
 def test_an_address_that_means_nothing_is_a_wrong_setting(address: str) -> None:
     with pytest.raises(SettingsInvalid, match="output_dir"):
         open_store(address)
+
+
+@pytest.mark.parametrize(
+    ("url", "library", "extra"),
+    [("s3://bucket/a", "s3fs", "s3"), ("s3a://bucket", "s3fs", "s3"), ("gs://bucket", "gcsfs", "gcs")],
+)
+def test_a_missing_library_is_a_wrong_setting_that_names_the_extra(url: str, library: str, extra: str) -> None:
+    program = f"""
+import sys
+sys.modules[{library!r}] = None
+from prefect_together.clips.remote_store import open_store
+from prefect_together.errors import SettingsInvalid
+try:
+    open_store({url!r})
+except SettingsInvalid as error:
+    print(error)
+"""
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith(f"output_dir: {url} cannot be opened")
+    assert f"pip install 'prefect-together[{extra}]'" in done.stdout
+
+
+def test_a_local_directory_is_opened_without_fsspec() -> None:
+    program = "import sys; from prefect_together.clips.remote_store import open_store; open_store('out')"
+
+    command = [sys.executable, "-c", f"{program}; print('fsspec' in sys.modules)"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(

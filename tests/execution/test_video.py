@@ -91,6 +91,19 @@ def test_a_clip_that_cannot_be_fetched_is_counted_as_results_csv_counts_it(batch
     assert ended.tally.by_status == {"downloaded": 1, "failed": 1}
 
 
+def test_the_ledger_names_the_file_that_the_clip_was_saved_as(batch_place: Place) -> None:
+    class OtherContainer(Session):
+        async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
+            return await super().download(job, target.with_suffix(".webm"), max_bytes=max_bytes)
+
+    batch_place.session = OtherContainer
+    video = a_video("cat")
+
+    ended = batch_place.run([video], Service())
+
+    assert (ended.of(video).state, ended.of(video).file) == (State.DOWNLOADED, "videos/cat.webm")
+
+
 def test_a_fault_in_every_row_is_not_paid_for_hundreds_of_times(batch_place: Place) -> None:
     batch_place.session = broken()
 
@@ -133,9 +146,10 @@ def test_a_finished_clip_is_recorded_before_all_other_downloads_are_through(batc
                 return await super().download(job, target, max_bytes=max_bytes)
 
     class Noticing(LocalStore):
-        async def publish(self, local: Path, name: str) -> None:
-            await super().publish(local, name)
+        async def publish(self, name: str) -> str:
+            used = await super().publish(name)
             first_is_recorded.set()
+            return used
 
     batch_place.session = OneAtATime
 

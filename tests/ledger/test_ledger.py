@@ -28,11 +28,11 @@ async def test_a_video_goes_from_planned_to_downloaded(ledger: Ledger) -> None:
     assert await state_of(ledger, video.key) == State.SUBMITTED
     done = VideoJob("job-1", "completed", video_url="https://x/1", cost_usd=0.25)
     await ledger.completed(video.key, done, generation_seconds=90.0, polls=8)
-    await ledger.downloaded(video.key, size_bytes=10, sha256="ab", clip={"width": 8})
+    await ledger.downloaded(video.key, file="videos/other.webm", size_bytes=10, sha256="ab", clip={"width": 8})
 
     record = (await ledger.records())[video.key]
     assert (record.state, record.job_id, record.cost_usd) == (State.DOWNLOADED, "job-1", 0.25)
-    assert (record.attempts, record.jobs, record.file) == (1, 1, "videos/cat.mp4")
+    assert (record.attempts, record.jobs, record.file) == (1, 1, "videos/other.webm")
     assert await ledger.durations(["minimax/video-01-director"]) == {"minimax/video-01-director": [90.0]}
 
 

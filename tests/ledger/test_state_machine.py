@@ -223,7 +223,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def download(self, data: st.DataObject, key: str) -> None:
         state = self.video(key)[0]
 
-        self.do(self.any_run(data).ledger.downloaded(key, size_bytes=1, sha256="", clip={}))
+        self.do(self.any_run(data).ledger.downloaded(key, file=key, size_bytes=1, sha256="", clip={}))
 
         assert (self.video(key)[0] == State.DOWNLOADED) == (state in (State.COMPLETED, State.DOWNLOADED))
 

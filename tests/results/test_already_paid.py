@@ -29,6 +29,8 @@ from prefect_together.table.plan import Plan, make_plan
 from tables import DIRECTOR, read
 
 CLIP = make_clip()
+FILE = "videos/boat-2.mp4"
+"""Of the first row: a file of the user's had its name."""
 TABLE = "id,prompt\nboat,A paper boat\ncat,A cat asleep\ndawn,A harbour\nfox,A red fox\n"
 
 
@@ -63,8 +65,8 @@ async def a_run(store: OutputStore, plan: Plan) -> None:
         await send(ledger, boat, "job-boat")
         done = VideoJob("job-boat", "completed", cost_usd=0.25)
         await ledger.completed(boat, done, generation_seconds=90.0, polls=3)
-        (store.scratch / records[boat].file).write_bytes(CLIP)
-        await ledger.downloaded(boat, size_bytes=len(CLIP), sha256="x", clip={})
+        (store.scratch / FILE).write_bytes(CLIP)
+        await ledger.downloaded(boat, file=FILE, size_bytes=len(CLIP), sha256="x", clip={})
         await send(ledger, cat, "job-cat")
         await send(ledger, dawn, None)
         records = await ledger.records()
@@ -115,7 +117,7 @@ async def test_clips_without_a_table_are_paid_work_too(store: OutputStore) -> No
     lose_the_ledger(store)
     (store.scratch / RESULTS_FILE).unlink()
 
-    with pytest.raises(SettingsInvalid, match=r"videos has 1 clip \(boat.mp4"):
+    with pytest.raises(SettingsInvalid, match=r"videos has 1 clip \(boat-2.mp4"):
         await check(store)
 
 
@@ -153,7 +155,7 @@ async def test_what_results_and_clips_prove_is_recovered_and_not_sent_again(stor
         "fox": (State.PLANNED, None),
     }
     boat = records[next(iter(plan.videos))]
-    assert (boat.file, boat.size_bytes, boat.cost_usd) == ("videos/boat.mp4", len(CLIP), 0.25)
+    assert (boat.file, boat.size_bytes, boat.cost_usd) == (FILE, len(CLIP), 0.25)
     assert recovered.committed_usd == pytest.approx(0.25 + 0.28 + 0.28)
     assert recovered.summary == "recovered 1 downloaded, 1 submitted, 1 in doubt: $0.81 committed"
 
@@ -173,7 +175,7 @@ async def test_a_clip_that_is_not_whole_is_collected_again(store: OutputStore) -
     plan = make_plan(read(TABLE))
     await a_run(store, plan)
     lose_the_ledger(store)
-    (store.scratch / "videos" / "boat.mp4").write_bytes(CLIP[:100])
+    (store.scratch / FILE).write_bytes(CLIP[:100])
 
     async with ledger_in(store) as ledger:
         await recover(plan, ledger, store, output_dir=HERE)

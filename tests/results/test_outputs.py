@@ -133,3 +133,45 @@ def test_a_file_that_was_cut_short_since_is_fetched_again(desk: Desk) -> None:
 
     assert file.read_bytes() == whole
     assert desk.api.calls("create") == 1
+
+
+def test_a_file_of_the_users_under_a_clips_name_is_kept_and_all_name_the_clip_that_was_made(desk: Desk) -> None:
+    (desk.output_dir / "videos").mkdir(exist_ok=True)
+    (desk.output_dir / "videos" / "r1.mp4").write_bytes(b"my holidays")
+
+    ended = desk.run(prompts(CAT))
+
+    assert (desk.output_dir / "videos" / "r1.mp4").read_bytes() == b"my holidays"
+    assert (ended.statuses, ended.rows[0]["file"]) == (["downloaded"], "videos/r1-2.mp4")
+    assert (desk.output_dir / "videos" / "r1-2.mp4").read_bytes()[4:8] == b"ftyp"
+    assert "videos/r1-2.mp4" in (desk.output_dir / "index.html").read_text()
+    assert desk.run(prompts(CAT)).rows == ended.rows
+    assert desk.api.calls("download") == 1
+
+
+def test_a_clip_that_the_user_has_edited_is_kept_and_fetched_again_beside_it(desk: Desk) -> None:
+    file = desk.output_dir / desk.run(prompts(CAT)).rows[0]["file"]
+    whole = file.read_bytes()
+    file.write_bytes(whole + b"edited")
+
+    ended = desk.run(prompts(CAT))
+
+    assert file.read_bytes() == whole + b"edited"
+    assert (desk.output_dir / ended.rows[0]["file"]).read_bytes() == whole
+    assert ended.rows[0]["file"] == "videos/r1-2.mp4"
+    assert desk.api.calls("create") == 1
+
+
+def test_symlinked_directories_are_written_like_any_other(desk: Desk, tmp_path: Path) -> None:
+    real, disk, link = tmp_path / "real", tmp_path / "disk", tmp_path / "link"
+    real.mkdir()
+    disk.mkdir()
+    link.symlink_to(real, target_is_directory=True)
+    (real / "videos").symlink_to(disk, target_is_directory=True)
+
+    first = desk.run(prompts(CAT), output_dir=str(link))
+    again = desk.run(prompts(CAT), output_dir=str(real))
+
+    assert [path.name for path in disk.iterdir()] == ["r1.mp4"]
+    assert first.rows == again.rows
+    assert (desk.api.calls("create"), desk.api.calls("download")) == (1, 1)

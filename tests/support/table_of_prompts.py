@@ -142,4 +142,4 @@ async def _make(ledger: Ledger, key: str, job_id: str, seconds: float) -> None:
     job = VideoJob(job_id, "completed", cost_usd=0.0)
     await ledger.accepted(key, attempt, job)
     await ledger.completed(key, job, generation_seconds=seconds, polls=1)
-    await ledger.downloaded(key, size_bytes=1, sha256="", clip={})
+    await ledger.downloaded(key, file=f"videos/{job_id}.mp4", size_bytes=1, sha256="", clip={})

@@ -8,7 +8,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import aiohttp
 from together import AsyncTogether
 
 from prefect_together.api.client import PollMissed, TracedApi, VideoApi, add_to_span, call_span, is_traced
@@ -16,7 +15,8 @@ from prefect_together.api.jobs import VideoJob
 from prefect_together.api.poll import PollBudget
 from prefect_together.api.poll_schedule import DurationBook
 from prefect_together.api.submit import SubmitPacer
-from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip, download_clip, open_download_session
+from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip, download_clip
+from prefect_together.clips.http import DownloadSession, open_download_session
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import AccountBlocked, JobNotFound, LinkExpired
 from prefect_together.request.images import encode_image
@@ -35,7 +35,7 @@ class VideoSession:
     """The shared parts of a run; open one with `open_session` and hand it to the tasks of many rows."""
 
     api: VideoApi
-    downloads: aiohttp.ClientSession
+    downloads: DownloadSession
     pacer: SubmitPacer
     poll_budget: PollBudget
     book: DurationBook
@@ -98,7 +98,10 @@ async def open_session(
 ) -> AsyncGenerator[VideoSession]:
     """Open the client and all that goes with it; everything is closed on leaving."""
     api_class = TracedApi if is_traced() else VideoApi
-    async with client as together_client, open_download_session() as downloads:
+    async with (
+        client as together_client,
+        open_download_session(base_url=str(together_client.base_url)) as downloads,
+    ):
         yield VideoSession(
             api=api_class(together_client, encode_image=encode_image),
             downloads=downloads,

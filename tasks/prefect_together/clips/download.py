@@ -1,42 +1,47 @@
-"""Fetches one clip over HTTP: resumed, bounded, checked, under its final name only when it is whole. No Prefect."""
+"""Downloads one clip over HTTP: resumed, limited in size, checked, renamed to its final name only when complete."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import aiohttp
-
-from prefect_together.clips.http import ClipAnswer, Interrupted, LinkDead, RangeRefused, get_clip, text_excerpt
+from prefect_together.clips.http import (
+    ClipResponse,
+    DownloadSession,
+    Interrupted,
+    LinkDead,
+    RangeRefused,
+    get_clip,
+    text_excerpt,
+)
 from prefect_together.clips.part_file import PartFile
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import ClipInvalid, ClipTooLarge, DownloadFailed, LinkExpired
 from prefect_together.retry_after import asked_wait_seconds
 
 if TYPE_CHECKING:
-    from prefect_together.clips.inspection import ExpectedClip, MediaFacts
+    from prefect_together.clips.inspection import MediaFacts
 
 MAX_CLIP_BYTES = 1 << 30
-MAX_CONNECTIONS = 64
 FLUSH_BYTES = 1 << 20
-READ_BUFFER_BYTES = 1 << 18
 OVERLAP_BYTES = 1 << 12
-"""What is asked for again on resuming, to see that it is still the same clip where the server sends no ETag."""
+"""How much is requested again on resuming, to verify that it is still the same clip if the server sends no ETag."""
 
 MAX_REQUESTS = 200
-"""A bound for a server that drops every connection after a few bytes; each byte of progress resets `attempts`."""
+"""For a server that drops every connection after a few bytes: each byte of progress resets `attempts`."""
 
 MAX_PAUSE_SECONDS = 30.0
 FRESH_LINKS = 2
-"""How many links in a row may be dead before the job's clip is given up as expired."""
+"""How many links in a row may be dead before the download fails as expired."""
 
-# Writing and hashing must not wait behind a flush to a slow disk; threads start with the first clip.
+_VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".webm", ".mkv"})
+
+# Two pools: writing and hashing must not queue behind a flush to a slow disk. Threads start with the first clip.
 _WRITERS = ThreadPoolExecutor(4, thread_name_prefix="clip-write")
 _FINISHERS = ThreadPoolExecutor(4, thread_name_prefix="clip-check")
 
@@ -45,10 +50,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class DownloadedClip:
-    """A whole, checked clip on disk.
+    """A complete, checked clip on disk.
 
-    `resumed_from` counts the bytes an earlier try had left, `links` the links that were used. `warnings` says
-    where the clip differs from what was asked for.
+    `path` differs from the target where the container or another file of that name requires it; `warnings` then says
+    why. `resumed_from` is the bytes of an earlier try, `links` the number of links used.
     """
 
     path: Path
@@ -60,27 +65,8 @@ class DownloadedClip:
     warnings: tuple[str, ...] = ()
 
 
-def open_download_session(*, connections: int = MAX_CONNECTIONS) -> aiohttp.ClientSession:
-    """The session for clips, to be closed by the caller; at most `connections` open at once.
-
-    It knows no key, keeps no cookies and reads no netrc file. Proxies of the environment are used by `download_clip`.
-    """
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={
-            "User-Agent": f"prefect-together/{version('prefect-together')}",
-            "Accept": "*/*",
-            "Accept-Encoding": "identity",
-        },
-        auto_decompress=False,
-        read_bufsize=READ_BUFFER_BYTES,
-        trust_env=False,
-    )
-
-
 async def download_clip(
-    session: aiohttp.ClientSession,
+    session: DownloadSession,
     url: str,
     target: Path,
     *,
@@ -90,46 +76,47 @@ async def download_clip(
     attempts: int = 5,
     clock: Clock = SYSTEM_CLOCK,
     on_bytes: Callable[[int], None] | None = None,
-    expect: ExpectedClip | None = None,
 ) -> DownloadedClip:
-    """Fetch `url` into `target`, whose directory must exist, going on from `NAME.part` if an earlier try left it.
+    """Download `url` to `target`, whose directory must exist, resuming from `NAME.part` if an earlier try left one.
 
-    Dropped connections, 408, 429, 5xx and `stall_seconds` without a byte are tried again from where they
-    stopped, up to `attempts` times without progress, with growing pauses or the server's Retry-After. A dead link is
-    replaced by what `refresh_link` gives. `on_bytes` is told each number of bytes written, on the event loop.
+    After a dropped connection, 408, 429, 5xx or `stall_seconds` without a byte the download is resumed, up to
+    `attempts` times without progress, with exponential backoff or the server's Retry-After. A dead link is replaced by
+    the result of `refresh_link`. `on_bytes` is called on the event loop with each number of bytes written.
 
-    Raises LinkExpired, ClipInvalid, ClipTooLarge, OutputUnwritable, DownloadFailed, and whatever `refresh_link`
-    raises. Nothing then bears the target's name that did not before; the `.part` stays when it is worth going on from.
+    The suffix follows the container (a WebM is saved as .webm), and no file that is not this clip is replaced: see
+    `DownloadedClip.path`. Raises LinkExpired, ClipInvalid, ClipTooLarge, OutputUnwritable, DownloadFailed, and whatever
+    `refresh_link` raises. On error the target is unchanged; the `.part` stays if a later try can resume from it.
     """
     part = await _in(_WRITERS, PartFile.open, target)
     download = _Download(
-        session, url, part, refresh_link, max_bytes, stall_seconds, attempts, clock, on_bytes or _tell_nobody
+        session, url, part, target, refresh_link, max_bytes, stall_seconds, attempts, clock, on_bytes or _ignore
     )
     try:
-        media = await download.run()
+        media, path = await download.run()
     finally:
-        # A thread may still be writing when this task is cancelled: the file is let go after it.
+        # A thread may still be writing when this task is cancelled: the file is closed after that.
         if not part.is_published:
             await asyncio.shield(_in(_WRITERS, part.close, download.is_bad))
     return DownloadedClip(
-        path=target,
+        path=path,
         size_bytes=part.size_bytes,
         sha256=part.sha256(),
         media=media,
         resumed_from=download.resumed_from,
         links=download.links,
-        warnings=() if expect is None else expect.differences(media),
+        warnings=tuple(_name_warnings(target, path, media)),
     )
 
 
 class _Download:
-    """The state of one `download_clip`: where it stands, and what its patience is."""
+    """The state of one `download_clip`: its progress and its limits."""
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
+        session: DownloadSession,
         url: str,
         part: PartFile,
+        target: Path,
         refresh_link: Callable[[], Awaitable[str]] | None,
         max_bytes: int,
         stall_seconds: float,
@@ -137,9 +124,9 @@ class _Download:
         clock: Clock,
         on_bytes: Callable[[int], None],
     ) -> None:
-        self._session, self._url, self._part, self._refresh_link = session, url, part, refresh_link
+        self._session, self._url, self._part, self._target = session, url, part, target
         self._max_bytes, self._stall_seconds, self._attempts = max_bytes, stall_seconds, attempts
-        self._clock, self._on_bytes = clock, on_bytes
+        self._refresh_link, self._clock, self._on_bytes = refresh_link, clock, on_bytes
         self._total_bytes: int | None = None
         self._validator: str | None = None
         self._requests = self._failures = self._dead_links = 0
@@ -147,8 +134,8 @@ class _Download:
         self.links = 1
         self.is_bad = False
 
-    async def run(self) -> MediaFacts:
-        """Fetch, check and publish; a clip put together over time or links that fails is fetched once more whole."""
+    async def run(self) -> tuple[MediaFacts, Path]:
+        """Fetch, check and publish; if a clip from several tries or links is invalid, fetch it once more as a whole."""
         await self._fetch_whole()
         is_patched = self.resumed_from > 0 or self.links > 1
         try:
@@ -160,12 +147,16 @@ class _Download:
         await self._fetch_whole()
         return await self._publish()
 
-    async def _publish(self) -> MediaFacts:
+    async def _publish(self) -> tuple[MediaFacts, Path]:
         try:
-            return await _in(_FINISHERS, self._part.publish, _inspected)
+            return await _in(_FINISHERS, self._check_and_rename)
         except ClipInvalid:
             self.is_bad = True
             raise
+
+    def _check_and_rename(self) -> tuple[MediaFacts, Path]:
+        media = self._part.check(_inspected)
+        return media, self._part.publish(_with_suffix_of(media.container, self._target))
 
     async def _restart(self) -> None:
         await _in(_WRITERS, self._part.restart)
@@ -174,7 +165,7 @@ class _Download:
         self.is_bad = False
 
     async def _fetch_whole(self) -> None:
-        """Ask until all bytes are there, or patience is at its end."""
+        """Send requests until the clip is complete. Raises DownloadFailed when the attempts are used up."""
         while True:
             before_bytes = self._part.size_bytes
             try:
@@ -189,8 +180,7 @@ class _Download:
             except Interrupted as error:
                 self._note_request(before_bytes)
                 self._note_failure(error.reason)
-                asked = {"retry-after": error.retry_after or ""}
-                await self._pause(asked_wait_seconds(asked, now_unix_seconds=self._clock.time()) or 0.0)
+                await self._pause(asked_wait_seconds(error.headers, now_unix_seconds=self._clock.time()) or 0.0)
             else:
                 return
 
@@ -200,16 +190,16 @@ class _Download:
             self._failures = self._dead_links = 0
 
     def _note_failure(self, reason: str) -> None:
-        """Raises DownloadFailed when it was one too many."""
+        """Raises DownloadFailed if no attempt remains."""
         self._failures += 1
         if self._failures >= self._attempts or self._requests >= MAX_REQUESTS:
             times = "1 request" if self._requests == 1 else f"{self._requests} requests"
             kept = f"; {self._part.size_bytes} bytes are kept for the next try" if self._part.size_bytes else ""
             raise DownloadFailed(f"{reason}, given up after {times}{kept}")
 
-    async def _pause(self, asked_seconds: float = 0.0) -> None:
-        grown_seconds = min(MAX_PAUSE_SECONDS, 2.0 ** max(0, self._failures - 1)) * random.uniform(0.5, 1.0)
-        await self._clock.sleep(max(grown_seconds, asked_seconds))
+    async def _pause(self, retry_after_seconds: float = 0.0) -> None:
+        backoff_seconds = min(MAX_PAUSE_SECONDS, 2.0 ** max(0, self._failures - 1)) * random.uniform(0.5, 1.0)
+        await self._clock.sleep(max(backoff_seconds, retry_after_seconds))
 
     async def _renew_link(self, http_status: int) -> None:
         self._dead_links += 1
@@ -222,7 +212,7 @@ class _Download:
         self.links += 1
 
     async def _fetch(self) -> None:
-        """One request for what is missing. Returns when the clip is whole."""
+        """One request for the missing bytes. Returns when the clip is complete."""
         part = self._part
         overlap_bytes = min(OVERLAP_BYTES, (part.size_bytes + 1) // 2)
         tail = await _in(_WRITERS, part.tail, overlap_bytes) if overlap_bytes else b""
@@ -233,39 +223,45 @@ class _Download:
                 start_bytes=part.size_bytes - len(tail),
                 validator=self._validator,
                 stall_seconds=self._stall_seconds,
-            ) as answer:
-                self._compare_size(answer)
-                await self._receive(answer, tail if answer.start_bytes else b"")
+            ) as response:
+                self._compare_size(response)
+                await self._receive(response, tail if response.start_bytes else b"")
         except RangeRefused as error:
             if error.total_bytes == part.size_bytes:
                 return
             raise
         if self._total_bytes is not None and part.size_bytes < self._total_bytes:
-            raise Interrupted(f"{answer.host} sent {part.size_bytes} of {self._total_bytes} bytes")
+            raise Interrupted(f"{response.host} sent {part.size_bytes} of {self._total_bytes} bytes")
 
-    def _compare_size(self, answer: ClipAnswer) -> None:
-        total_bytes = answer.total_bytes
+    def _compare_size(self, response: ClipResponse) -> None:
+        total_bytes = response.total_bytes
         if total_bytes is not None and total_bytes > self._max_bytes:
-            self.is_bad = True
-            raise ClipTooLarge(f"the clip has {total_bytes} bytes, the limit is {self._max_bytes}")
-        if answer.start_bytes and total_bytes is not None:
+            raise self._too_large(f"{total_bytes:,}")
+        if response.start_bytes and total_bytes is not None:
             known_bytes = self._total_bytes
             if total_bytes < self._part.size_bytes or known_bytes not in (None, total_bytes):
-                raise RangeRefused(f"{answer.host} has another clip of {total_bytes} bytes now")
+                raise RangeRefused(f"{response.host} has another clip of {total_bytes} bytes now")
         self._total_bytes = total_bytes
-        self._validator = answer.validator
+        self._validator = response.validator
 
-    async def _receive(self, answer: ClipAnswer, tail: bytes) -> None:
-        """Append the body; `tail` is what its first bytes must be when it goes on from a part."""
+    def _too_large(self, size: str) -> ClipTooLarge:
+        self.is_bad = True
+        return ClipTooLarge(
+            f"the clip has {size} bytes, the limit is {self._max_bytes:,}: raise max_clip_megabytes"
+            " (of the download_video task: max_bytes)"
+        )
+
+    async def _receive(self, response: ClipResponse, tail: bytes) -> None:
+        """Append the body; when it resumes a part, its first bytes must be `tail`."""
         spool = _Spool(self._part, self._on_bytes)
-        size_bytes = self._part.size_bytes if answer.start_bytes else 0
-        is_begun = answer.start_bytes > 0
+        size_bytes = self._part.size_bytes if response.start_bytes else 0
+        is_begun = response.start_bytes > 0
         try:
-            async for chunk, _ in answer.content.iter_chunks():
+            async for chunk, _ in response.content.iter_chunks():
                 if tail:
                     known, chunk = chunk[: len(tail)], chunk[len(tail) :]
                     if not tail.startswith(known):
-                        raise RangeRefused(f"{answer.host} has another clip now")
+                        raise RangeRefused(f"{response.host} has another clip now")
                     tail = tail[len(known) :]
                 if not chunk:
                     continue
@@ -274,16 +270,15 @@ class _Download:
                     is_begun = True
                 size_bytes += len(chunk)
                 if size_bytes > self._max_bytes:
-                    self.is_bad = True
-                    raise ClipTooLarge(f"the clip has more than the {self._max_bytes} bytes that are the limit")
+                    raise self._too_large("more")
                 await spool.put(chunk)
         finally:
             await spool.drain()
         if not is_begun:
-            raise Interrupted(f"{answer.host} sent an empty answer")
+            raise Interrupted(f"{response.host} sent an empty response")
 
     async def _begin(self, head: bytes) -> None:
-        """A clip comes from its first byte on: an error page must not cost the bytes that are there."""
+        """Restart the clip at its first byte, unless it is an error page: the bytes received so far are then kept."""
         words = text_excerpt(head)
         if words is not None:
             raise ClipInvalid(f'the host sent text in place of the clip: "{words}"')
@@ -293,7 +288,7 @@ class _Download:
 
 
 class _Spool:
-    """Hands chunks to the part in blocks, one block being written while the next is received."""
+    """Passes chunks to the part in blocks; one block is written while the next is received."""
 
     def __init__(self, part: PartFile, on_bytes: Callable[[int], None]) -> None:
         self._part, self._on_bytes = part, on_bytes
@@ -309,7 +304,7 @@ class _Spool:
             await self._write()
 
     async def drain(self) -> None:
-        """Wait until all that was put is written."""
+        """Wait until everything is written."""
         await self._write()
         await self._write()
 
@@ -334,5 +329,20 @@ def _in(pool: ThreadPoolExecutor, work: Callable[..., Result], *arguments: objec
     return asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
 
 
-def _tell_nobody(_size_bytes: int) -> None:
-    """Where nobody wants to follow the progress."""
+def _ignore(_size_bytes: int) -> None:
+    """The default of `on_bytes`."""
+
+
+def _with_suffix_of(container: str, target: Path) -> Path:
+    is_other = target.suffix.lower() in _VIDEO_SUFFIXES - {f".{container}"}
+    return target.with_suffix(f".{container}") if is_other else target
+
+
+def _name_warnings(target: Path, path: Path, media: MediaFacts) -> Iterator[str]:
+    """Why a clip has another name than it was to have."""
+    wanted = _with_suffix_of(media.container, target)
+    if wanted != target:
+        expected = target.suffix[1:].upper()
+        yield f"the service sent {media.container.upper()} in place of {expected}: saved as {path.name}"
+    if path != wanted:
+        yield f"another file is named {wanted.name}: the clip is saved as {path.name}"

@@ -1,4 +1,4 @@
-"""Looks into a clip on disk: is it a whole video, what is in it. No network, no Prefect."""
+"""Inspects a clip on disk: whether it is a complete video, what it contains, and a poster of it. No network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from prefect_together.errors import ClipInvalid, NoPoster
 
 MAX_BOXES = 100_000
 DEMUXERS = {"mp4": "mov", "mov": "mov", "webm": "matroska", "mkv": "matroska"}
-"""libav's reader for each container; always named, so that nothing else is ever tried on a file."""
+"""libav's demuxer for each container; always given by name, so that libav never tries another on a file."""
 
 _FIRST_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot"})
 _EBML = b"\x1a\x45\xdf\xa3"
@@ -33,7 +33,7 @@ _SEGMENT = b"\x18\x53\x80\x67"
 
 
 def container_of(head: bytes) -> str:
-    """ "mp4", "mov", "webm" or "mkv", by a file's first bytes. Raises ClipInvalid for all else, text with its words."""
+    """ "mp4", "mov", "webm" or "mkv", by a file's first bytes. Raises ClipInvalid for anything else; quotes text."""
     if not head:
         raise ClipInvalid("the clip is empty (0 bytes)")
     if head.startswith(_EBML):
@@ -47,10 +47,7 @@ def container_of(head: bytes) -> str:
 
 
 def check_boxes(file: BinaryIO, size_bytes: int) -> None:
-    """The boxes at the top of an MP4 must fill the file exactly, with an index and pictures among them.
-
-    Raises ClipInvalid.
-    """
+    """Raises ClipInvalid unless the top-level boxes of an MP4 fill the file exactly and include `moov` and `mdat`."""
     kinds: set[bytes] = set()
     offset = 0
     for _ in range(MAX_BOXES):
@@ -78,10 +75,7 @@ def check_boxes(file: BinaryIO, size_bytes: int) -> None:
 
 
 def check_segment(head: bytes, size_bytes: int) -> None:
-    """The length that a WebM gives for its one segment, if it gives any, must not pass the file's end.
-
-    Raises ClipInvalid.
-    """
+    """Raises ClipInvalid if a WebM's segment, by the length in its header (if there is one), ends beyond the file."""
     header_length, header_start = _ebml_length(head, 4)
     offset = header_start + (header_length or 0)
     if header_length is None or head[offset : offset + 4] != _SEGMENT:
@@ -92,7 +86,7 @@ def check_segment(head: bytes, size_bytes: int) -> None:
 
 
 def _ebml_length(head: bytes, offset: int) -> tuple[int | None, int]:
-    """The length at `offset`, None if it is left open, and where the content starts (RFC 8794, 4 and 6)."""
+    """The length at `offset`, None if unknown, and the offset of the content (RFC 8794, 4 and 6)."""
     first = head[offset] if offset < len(head) else 0
     width = 9 - first.bit_length()
     if first == 0 or offset + width > len(head):
@@ -103,15 +97,15 @@ def _ebml_length(head: bytes, offset: int) -> tuple[int | None, int]:
 
 
 QUICK_OPENING = {"skip_frame": "all", "fpsprobesize": "0", "probesize": "65536", "analyzeduration": "1"}
-"""Opening decodes no picture to learn what the container's header says already: half the time of a check."""
+"""Open without decoding frames for what the container's header says already: saves half of the time of a check."""
 
-_NOT_TO_BE_SEEN = {"skip_idct": "all", "skip_loop_filter": "all"}
-"""All of a picture is parsed, but not painted: nobody looks at what a check decodes."""
+_PARSE_ONLY = {"skip_idct": "all", "skip_loop_filter": "all"}
+"""Frames are parsed completely, but not rendered: a check does not show them."""
 
 
 @dataclass(frozen=True)
 class MediaFacts:
-    """What a clip holds. `container` is "mp4", "mov", "webm" or "mkv"; `fps` is the average, if known."""
+    """What a clip contains. `container` is "mp4", "mov", "webm" or "mkv"; `fps` is the average, if known."""
 
     container: str
     duration_seconds: float
@@ -122,51 +116,18 @@ class MediaFacts:
     video_codec: str
 
     def as_dict(self) -> dict[str, str | float | bool | None]:
-        """The fields as JSON can hold them."""
+        """The fields, ready for JSON."""
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class ExpectedClip:
-    """What was asked for, as far as it is known. `container` is the API's "MP4" or "WEBM"."""
-
-    seconds: float | None = None
-    width: int | None = None
-    height: int | None = None
-    fps: float | None = None
-    has_audio: bool | None = None
-    container: str | None = None
-
-    def differences(self, facts: MediaFacts) -> tuple[str, ...]:
-        """Where the clip is not what was asked for, one sentence each; empty if it is.
-
-        Models round: a length within 0.5 s or 10 %, a side within 16 pixels, a rate within 1 count as asked.
-        """
-        found: list[str] = []
-        seconds = self.seconds
-        if seconds is not None and abs(facts.duration_seconds - seconds) > max(0.5, seconds / 10):
-            found.append(f"asked for {seconds:g} s, the clip has {facts.duration_seconds:.2f} s")
-        sides = (("width", self.width, facts.width), ("height", self.height, facts.height))
-        for name, asked, given in sides:
-            if asked is not None and abs(given - asked) > 16:
-                found.append(f"asked for a {name} of {asked}, the clip has {given}")
-        if self.fps is not None and facts.fps is not None and abs(facts.fps - self.fps) > 1:
-            found.append(f"asked for {self.fps:g} frames a second, the clip has {facts.fps:.2f}")
-        if self.has_audio and not facts.has_audio:
-            found.append("asked for sound, the clip has none")
-        if self.container is not None and self.container.lower() != facts.container:
-            found.append(f"asked for {self.container}, the clip is {facts.container.upper()}")
-        return tuple(found)
-
-
 def inspect_clip(path: Path) -> MediaFacts:
-    """Check that a file is a whole MP4 or WebM video that can be played, and say what is in it.
+    """Check that a file is a complete, playable MP4 or WebM video, and return what it contains.
 
-    The container's own lengths are held against the file's size, every packet is read, and the first and the
-    last key frame are decoded: a cut is found whether the index is at the start or at the end. Other formats
-    are refused by their first bytes, so that no playlist is ever opened (libav would fetch what it names).
+    The lengths in the container are compared with the file's size, every packet is read, and the first and the last
+    key frame are decoded: a truncated file is found whether its index is at the start or at the end. Other formats are
+    refused by their first bytes, so that no playlist is ever opened (libav would fetch the files that it names).
 
-    Raises `ClipInvalid` with the reason, and `OSError` when the file cannot be read.
+    Raises ClipInvalid with the reason, and OSError if the file cannot be read.
     """
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
@@ -178,16 +139,16 @@ def inspect_clip(path: Path) -> MediaFacts:
             check_segment(head, size_bytes)
     try:
         with _open(path, container) as opened:
-            return _read_through(opened, container)
+            return _read_all(opened, container)
     except av.error.FFmpegError as error:
-        raise ClipInvalid(f"the {container.upper()} cannot be read: {libav_says(error)}") from error
+        raise ClipInvalid(f"the {container.upper()} cannot be read: {libav_message(error)}") from error
 
 
-def _read_through(opened: InputContainer, container: str) -> MediaFacts:
+def _read_all(opened: InputContainer, container: str) -> MediaFacts:
     stream = video_stream(opened)
-    # Some encoders refresh pictures bit by bit: a key frame alone is then not complete, and still decodes.
+    # With gradual refresh a key frame alone is not a complete picture, but decodes.
     stream.codec_context.flags |= Flags.output_corrupt
-    stream.codec_context.options = _NOT_TO_BE_SEEN
+    stream.codec_context.options = _PARSE_ONLY
     name = container.upper()
     keys: list[Packet[VideoStream]] = []
     pictures = 0
@@ -208,16 +169,16 @@ def _read_through(opened: InputContainer, container: str) -> MediaFacts:
             keys = [*keys[:1], cast("Packet[VideoStream]", packet)]
     if not keys:
         raise ClipInvalid(f"the {name} holds no picture that can be decoded")
-    told_seconds = (opened.duration or 0) / 1_000_000
-    if container in ("webm", "mkv") and end_seconds < told_seconds - max(0.5, told_seconds / 5):
-        raise ClipInvalid(f"the {name} is cut: it ends at {end_seconds:.1f} s of {told_seconds:.1f} s")
+    stated_seconds = (opened.duration or 0) / 1_000_000
+    if container in ("webm", "mkv") and end_seconds < stated_seconds - max(0.5, stated_seconds / 5):
+        raise ClipInvalid(f"the {name} is cut: it ends at {end_seconds:.1f} s of {stated_seconds:.1f} s")
     frames = [_decode_alone(stream.codec_context, packet) for packet in keys]
     duration_seconds = length_seconds(opened, stream, end_seconds)
-    told_rate = float(stream.average_rate or 0)
+    stated_fps = float(stream.average_rate or 0)
     return MediaFacts(
         container=container,
         duration_seconds=duration_seconds,
-        fps=told_rate or (pictures / duration_seconds if duration_seconds else None),
+        fps=stated_fps or (pictures / duration_seconds if duration_seconds else None),
         width=frames[0].width,
         height=frames[0].height,
         has_audio=bool(opened.streams.audio),
@@ -259,29 +220,29 @@ def _open(file: Path | BinaryIO, container: str) -> InputContainer:
     return av.open(file, "r", format=DEMUXERS[container], options=QUICK_OPENING, **tags)
 
 
-def libav_says(error: av.error.FFmpegError) -> str:
+def libav_message(error: av.error.FFmpegError) -> str:
     return error.strerror or os.strerror(error.errno or 0)
 
 
 POSTER_BYTES = 12_000
 POSTER_FRAMES = 48
 QUALITIES = (75, 60, 45, 30, 15)
-FLAT_PICTURE_DEVIATION = 6.0
-"""Below this standard deviation of brightness (0-255) a picture is black, white or a plain fade."""
+PLAIN_PICTURE_DEVIATION = 6.0
+"""Below this standard deviation of brightness (0-255) a picture is black, white or part of a fade."""
 
 
 def poster(clip: Path | bytes, *, width_px: int = 320, max_bytes: int = POSTER_BYTES) -> bytes:
-    """A JPEG of a representative frame of a file or of its bytes, at most `width_px` wide, in its proportions.
+    """A JPEG of a representative frame of a clip, given as a path or as bytes; at most `width_px` wide.
 
-    The key frame before the first third; if that is plain (a fade from black), the next that shows something. The
-    quality falls until it fits into `max_bytes`; noise may pass them at the lowest. Decodes without the GIL, for
-    some milliseconds: call it in a thread. Raises NoPoster, nothing else.
+    The key frame before the first third; if it is plain (a fade from black), the next frame that is not. The quality is
+    reduced until the JPEG fits into `max_bytes`; a noisy picture may exceed it even at the lowest quality. Takes some
+    milliseconds, mostly without the GIL: call it in a thread. Raises NoPoster, nothing else.
     """
     try:
         with clip.open("rb") if isinstance(clip, Path) else io.BytesIO(clip) as file:
             return _poster(file, width_px, max_bytes)
     except av.error.FFmpegError as error:
-        raise NoPoster(libav_says(error)) from error
+        raise NoPoster(libav_message(error)) from error
     except ClipInvalid as error:
         raise NoPoster(error.reason) from error
     except OSError as error:
@@ -294,17 +255,17 @@ def _poster(file: BinaryIO, width_px: int, max_bytes: int) -> bytes:
     with _open(file, container) as opened:
         stream = video_stream(opened)
         opened.seek(int(length_seconds(opened, stream, 0.0) / 3 * 1_000_000))
-        return _jpeg(_first_shown(opened.decode(stream), width_px), max_bytes)
+        return _jpeg(_first_not_plain(opened.decode(stream), width_px), max_bytes)
 
 
-def _first_shown(frames: Iterator[VideoFrame], width_px: int) -> Image.Image:
+def _first_not_plain(frames: Iterator[VideoFrame], width_px: int) -> Image.Image:
     picture: Image.Image | None = None
     for frame in islice(frames, POSTER_FRAMES):
         shown_width = min(width_px, frame.width)
         shown_height = max(1, round(frame.height * shown_width / frame.width))
         to_image = cast(Callable[..., Image.Image], frame.to_image)  # pyright: ignore[reportUnknownMemberType]
         picture = to_image(width=shown_width, height=shown_height)
-        if ImageStat.Stat(picture.convert("L")).stddev[0] > FLAT_PICTURE_DEVIATION:
+        if ImageStat.Stat(picture.convert("L")).stddev[0] > PLAIN_PICTURE_DEVIATION:
             break
     if picture is None:
         raise ClipInvalid("no picture can be decoded")

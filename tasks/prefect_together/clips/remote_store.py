@@ -1,6 +1,8 @@
-"""A run's files in an object store or on another machine, through fsspec. No Prefect.
+"""Opens an output location, and implements the remote ones: object stores and other machines, through fsspec.
 
-Object stores show a file only when its upload is whole. Elsewhere it is uploaded under another name and renamed.
+Clips are downloaded and checked in a scratch directory on this machine, then uploaded. Object stores show a file only
+when its upload is complete; elsewhere it is uploaded under another name and renamed. Credentials come from the
+environment (AWS_PROFILE, AWS_ACCESS_KEY_ID ...).
 """
 
 from __future__ import annotations
@@ -11,60 +13,32 @@ import re
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, cast
 
-import aiohttp
-import fsspec.core  # pyright: ignore[reportMissingTypeStubs]
-
-from prefect_together.clips.part_file import writing_to
+from prefect_together.clips.part_file import numbered, writing_to
 from prefect_together.clips.store import FOLDERS, LocalStore, OutputStore, checked_name, in_thread, redacted
 from prefect_together.errors import OutputUnwritable, Problem, SettingsInvalid
-
-
-def open_store(output_dir: str, *, scratch_root: Path | None = None) -> OutputStore:
-    """The store for a path or URL; nothing is touched before `prepare`.
-
-    Remote places get their local scratch directory in `scratch_root`; without it, where the system keeps the
-    lasting data of applications, since the ledger in it says what is paid for. Raises SettingsInvalid.
-    """
-    output_dir = output_dir.strip()
-    if not output_dir or "\0" in output_dir:
-        raise SettingsInvalid([Problem("a directory or a URL such as s3://bucket/prefix", column="output_dir")])
-    for scheme in ("file://", "local://"):
-        output_dir = output_dir.removeprefix(scheme)
-    if "://" not in output_dir:
-        return LocalStore(Path(output_dir).expanduser().absolute())
-    # Nobody who writes to a local directory waits for fsspec and its cloud libraries to be imported.
-
-    return open_remote_store(output_dir, scratch_root=scratch_root or _data_directory())
-
-
-def _data_directory() -> Path:
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return base / "prefect-together"
-
 
 _WRITE_TEST = ".prefect-together-write-test"
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "r2"})
 
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+"""The extra of this package that brings the library for a URL scheme."""
+
 _BACKEND_ERRORS = {
+    "aiohttp": "ClientError",
     "botocore.exceptions": "BotoCoreError",
     "gcsfs.retry": "HttpError",
     "google.auth.exceptions": "GoogleAuthError",
     "azure.core.exceptions": "AzureError",
     "paramiko": "SSHException",
 }
-"""What the libraries below fsspec raise beside OSError, by module: looked up where the module is loaded."""
+"""Exceptions other than OSError that the libraries below fsspec raise, by module; only loaded modules are asked."""
 
 
 class FileSystem(Protocol):
-    """What of fsspec's file systems is used here."""
+    """The methods of fsspec's file systems that are used here."""
 
     protocol: str | tuple[str, ...]
 
@@ -79,13 +53,31 @@ class FileSystem(Protocol):
     def invalidate_cache(self, path: str | None = None) -> None: ...
 
 
-def open_remote_store(url: str, *, scratch_root: Path) -> RemoteStore:
-    """The store for an fsspec URL. Raises SettingsInvalid when its scheme is unknown or its library is missing."""
+def open_store(output_dir: str, *, scratch_root: Path | None = None) -> OutputStore:
+    """The store for a path or URL; nothing is created before `prepare`.
+
+    A remote output has its scratch directory in `scratch_root`. Default: the user's data directory, because the ledger
+    in it says what has been paid for. Raises SettingsInvalid: no path or URL, unknown scheme, missing library.
+    """
+    output_dir = output_dir.strip()
+    if not output_dir or "\0" in output_dir:
+        raise SettingsInvalid([Problem("a directory or a URL such as s3://bucket/prefix", column="output_dir")])
+    for scheme in ("file://", "local://"):
+        output_dir = output_dir.removeprefix(scheme)
+    if "://" not in output_dir:
+        return LocalStore(Path(output_dir).expanduser().absolute())
+    return _open_remote_store(output_dir, scratch_root or _data_directory())
+
+
+def _open_remote_store(url: str, scratch_root: Path) -> RemoteStore:
+    import fsspec.core  # pyright: ignore[reportMissingTypeStubs]  # not needed for a local directory
+
     try:
         opened = cast("tuple[FileSystem, str]", fsspec.core.url_to_fs(url))  # pyright: ignore[reportUnknownMemberType]
     except (ImportError, ValueError) as error:
-        hint = "; pip install 'prefect-together[s3]'" if url.startswith(("s3://", "s3a://")) else ""
-        problem = f"{redacted(url)} cannot be opened: {_without_address(error, url)}{hint}"
+        extra = _EXTRAS.get(url.partition("://")[0]) if isinstance(error, ImportError) else None
+        hint = f"; install it with: pip install 'prefect-together[{extra}]'" if extra else ""
+        problem = f"{redacted(url)} cannot be opened: {_message_without_address(error, url)}{hint}"
         raise SettingsInvalid([Problem(problem, column="output_dir")]) from error
     file_system, root = opened
     shown = redacted(url).rstrip("/")
@@ -94,8 +86,18 @@ def open_remote_store(url: str, *, scratch_root: Path) -> RemoteStore:
     return RemoteStore(file_system, root.rstrip("/"), shown_root=shown, scratch=scratch)
 
 
+def _data_directory() -> Path:
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return base / "prefect-together"
+
+
 class RemoteStore:
-    """A place that fsspec reaches; clips are downloaded to `scratch`, checked there, and uploaded."""
+    """An output location that fsspec can reach; files are uploaded from `scratch`."""
 
     is_local = False
 
@@ -104,40 +106,47 @@ class RemoteStore:
         schemes = (file_system.protocol,) if isinstance(file_system.protocol, str) else file_system.protocol
         self._is_object_store = not _OBJECT_STORES.isdisjoint(schemes)
 
-    async def prepare(self, *, folders: Sequence[str] = FOLDERS) -> None:
-        """Make the scratch folders, and write a file to the place. Raises OutputUnwritable."""
-        await in_thread(self._prepare, [self.scratch / checked_name(folder) for folder in folders])
+    async def prepare(self) -> None:
+        """Create the scratch folders, and test that the output can be written. Raises OutputUnwritable."""
+        await in_thread(self._prepare)
 
-    def _prepare(self, folders: Sequence[Path]) -> None:
-        for folder in (self.scratch, *folders):
+    def _prepare(self) -> None:
+        for folder in (self.scratch, *(self.scratch / name for name in FOLDERS)):
             with writing_to(folder):
                 folder.mkdir(parents=True, exist_ok=True)
         self._write(_WRITE_TEST, b"can be written")
         self._remove(_WRITE_TEST)
 
     async def remove(self, name: str) -> None:
-        """Take a file away, if it is there and that is allowed. Raises OutputUnwritable as `read_bytes` does."""
+        """Delete a file, if it exists and deleting is permitted. Raises OutputUnwritable as `read_bytes` does."""
         await in_thread(self._remove, name)
 
     def _remove(self, name: str) -> None:
-        # Rights to write but not to delete are enough for a run.
+        # A run needs permission to write, not to delete.
         with self._errors(name), suppress(PermissionError, FileNotFoundError):
             self._fs.rm_file(self._key(name))
 
-    async def publish(self, local: Path, name: str) -> None:
-        """Upload a checked file, see that it arrived whole, and remove it here. Raises OutputUnwritable."""
-        await in_thread(self._upload, local, name)
+    async def publish(self, name: str) -> str:
+        """Upload `scratch / name`, verify its size, delete the local file; return its name. Raises OutputUnwritable.
 
-    def _upload(self, local: Path, name: str) -> None:
-        with self._errors(name):
+        A file of another size that has the name already is kept, and the clip named "NAME-2", "NAME-3"...
+        """
+        return await in_thread(self._upload, self.scratch / checked_name(name), name)
+
+    def _upload(self, local: Path, wanted: str) -> str:
+        with self._errors(wanted):
             size_bytes = local.stat().st_size
+        names = map(str, numbered(PurePosixPath(wanted)))
+        name = next(name for name in names if self._size(name) in (None, size_bytes))
+        with self._errors(name):
             self._put(name, lambda key: self._fs.put_file(str(local), key))
         self._check_size(name, size_bytes)
         with writing_to(local):
             local.unlink(missing_ok=True)
+        return name
 
     async def write_bytes(self, name: str, content: bytes) -> None:
-        """Write or replace a file in one step. Raises OutputUnwritable."""
+        """Write or replace a file atomically. Raises OutputUnwritable."""
         await in_thread(self._write, name, content)
 
     def _write(self, name: str, content: bytes) -> None:
@@ -145,12 +154,8 @@ class RemoteStore:
             self._put(name, lambda key: self._fs.pipe_file(key, content))
         self._check_size(name, len(content))
 
-    async def write_text(self, name: str, content: str) -> None:
-        """Write or replace a UTF-8 file in one step. Raises OutputUnwritable."""
-        await self.write_bytes(name, content.encode())
-
     async def read_bytes(self, name: str) -> bytes | None:
-        """The content of a file, None if there is none. Raises OutputUnwritable when the place cannot be read."""
+        """The content of a file, None if there is none. Raises OutputUnwritable when the output cannot be read."""
         return await in_thread(self._read, name)
 
     def _read(self, name: str) -> bytes | None:
@@ -168,12 +173,8 @@ class RemoteStore:
         with self._errors(name):
             return self._fs.cat_file(self._key(name), start=start, end=stop)
 
-    async def exists(self, name: str) -> int | None:
-        """The size of a file in bytes, None if there is none. Raises OutputUnwritable as `read_bytes` does."""
-        return await in_thread(self._size, name)
-
     async def sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """The sizes in bytes of those of the files that are there, from one listing of each of their folders."""
+        """The sizes in bytes of those of the files that exist, from one listing per folder."""
         folders: dict[str, list[str]] = {}
         for name in names:
             folders.setdefault(checked_name(name).rpartition("/")[0], []).append(name)
@@ -227,19 +228,19 @@ class RemoteStore:
 
     @contextmanager
     def _errors(self, name: str) -> Generator[None]:
-        """Turn what the place says into OutputUnwritable, without the credentials of its address."""
-        kinds: list[type[Exception]] = [OSError, NotImplementedError, TimeoutError, aiohttp.ClientError]
+        """Raise OutputUnwritable in place of the backend's errors, without the credentials in the URL."""
+        kinds: list[type[Exception]] = [OSError, NotImplementedError, TimeoutError]
         for module, kind in _BACKEND_ERRORS.items():
             if module in sys.modules:
                 kinds.append(getattr(sys.modules[module], kind))
         try:
             yield
         except tuple(kinds) as error:
-            says = _without_address(error, self._shown_root)
-            raise OutputUnwritable(f"{self.uri(name)} cannot be used: {says}") from error
+            message = _message_without_address(error, self._shown_root)
+            raise OutputUnwritable(f"{self.uri(name)} cannot be used: {message}") from error
 
 
-def _without_address(error: Exception, shown: str) -> str:
-    """The error's own words, or its kind; addresses in it are shown without credentials."""
+def _message_without_address(error: Exception, shown: str) -> str:
+    """The error's message, or its class name; URLs in it are shown without credentials."""
     words = redacted(" ".join(str(error).split()))
     return words[:300] or f"{type(error).__name__} at {redacted(shown)}"

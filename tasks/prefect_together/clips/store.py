@@ -1,8 +1,6 @@
-"""Where a run's files go: a local directory, or any place fsspec can reach (s3://bucket/prefix). No Prefect.
+"""The interface of a run's output location, and its local implementation: a directory on this machine.
 
-A file is written whole or not at all. Remote files are made and checked in `scratch` on this machine first.
-Names are relative POSIX paths such as "videos/a.mp4". Credentials are those of the environment (AWS_PROFILE,
-AWS_ACCESS_KEY_ID ...); addresses are shown without any that they may hold.
+Files are written atomically. Names are relative POSIX paths such as "videos/a.mp4".
 """
 
 from __future__ import annotations
@@ -12,9 +10,8 @@ import errno
 import os
 import re
 import secrets
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -28,7 +25,7 @@ _PROBE_BYTES = 1 << 12
 _SECRETS_IN_URL = re.compile(r"(?<=://)(?:[^@\s/]*|[^@\s:]*:[^@\s]*)@")
 _QUERY_OF_URL = re.compile(r"(://[^?\s]*)\?\S*")
 
-# Uploads and flushes wait on the network or the disk; threads start with the first of them.
+# Uploads and flushes block on the network or the disk; threads start with the first of them.
 _OUTPUT = ThreadPoolExecutor(8, thread_name_prefix="output")
 
 Result = TypeVar("Result")
@@ -39,28 +36,24 @@ class OutputStore(Protocol):
 
     @property
     def is_local(self) -> bool:
-        """Whether `scratch` is the place itself."""
+        """Whether `scratch` is the output directory itself."""
         ...
 
     @property
     def scratch(self) -> Path:
-        """A local directory for parts of downloads and for the ledger, the same one in every run to this place."""
+        """A local directory for partial downloads and the ledger, the same in every run with this output."""
         ...
 
-    async def prepare(self, *, folders: Sequence[str] = FOLDERS) -> None:
-        """Make the place and its folders, and write a file there to see that it can be done."""
+    async def prepare(self) -> None:
+        """Create the output directory and its folders, and test that files can be written there."""
         ...
 
-    async def publish(self, local: Path, name: str) -> None:
-        """Give a finished file of `scratch` its place. It is gone from `scratch` afterwards, if that is elsewhere."""
+    async def publish(self, name: str) -> str:
+        """Make the finished clip `scratch / name` available in the output; return its name there."""
         ...
 
     async def write_bytes(self, name: str, content: bytes) -> None:
-        """Write or replace a file in one step."""
-        ...
-
-    async def write_text(self, name: str, content: str) -> None:
-        """Write or replace a UTF-8 file in one step."""
+        """Write or replace a file atomically."""
         ...
 
     async def read_bytes(self, name: str) -> bytes | None:
@@ -72,29 +65,25 @@ class OutputStore(Protocol):
         ...
 
     async def remove(self, name: str) -> None:
-        """Take a file away; nothing happens if there is none, or if that is not allowed."""
-        ...
-
-    async def exists(self, name: str) -> int | None:
-        """The size of a file in bytes, None if there is none."""
+        """Delete a file; does nothing if there is none, or if deleting is not permitted."""
         ...
 
     async def sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """The sizes in bytes of those of the files that are there; remote places are listed once a folder."""
+        """The sizes in bytes of those of the files that exist; a remote output is listed once per folder."""
         ...
 
     def uri(self, name: str) -> str:
-        """The file's address, to be shown."""
+        """The file's path or URL, for display."""
         ...
 
 
 def redacted(url: str) -> str:
-    """The URL without user name, password and query, any of which may be a credential. Paths stay as they are."""
+    """The URL without user name, password and query, any of which may be a credential; a path is returned unchanged."""
     return _QUERY_OF_URL.sub(r"\1", _SECRETS_IN_URL.sub("***@", url))
 
 
 def checked_name(name: str) -> str:
-    """The name itself. Raises ValueError if it could lead out of the place; names are made safe elsewhere."""
+    """The name itself. Raises ValueError if it could point outside the output directory."""
     path = PurePosixPath(name)
     is_plain = not path.is_absolute() and ".." not in path.parts and path.parts and str(path) == name
     if not is_plain or "\\" in name or "\0" in name or ":" in path.parts[0]:
@@ -103,24 +92,24 @@ def checked_name(name: str) -> str:
 
 
 async def in_thread(work: Callable[..., Result], *arguments: object) -> Result:
-    """Run what blocks on an output without holding up the event loop."""
+    """Run blocking file or network access in a thread, so that the event loop continues."""
     return await asyncio.get_running_loop().run_in_executor(_OUTPUT, work, *arguments)
 
 
 class LocalStore:
-    """A directory of this machine; clips are downloaded right into it."""
+    """A directory on this machine; clips are downloaded directly into it."""
 
     is_local = True
 
     def __init__(self, root: Path) -> None:
         self.scratch = root
 
-    async def prepare(self, *, folders: Sequence[str] = FOLDERS) -> None:
-        """Make the directory and its folders, and write a file there. Raises OutputUnwritable."""
-        await in_thread(self._prepare, [self._path(folder) for folder in folders])
+    async def prepare(self) -> None:
+        """Create the directory and its folders, and write a file in each. Raises OutputUnwritable."""
+        await in_thread(self._prepare)
 
-    def _prepare(self, folders: Sequence[Path]) -> None:
-        for folder in (self.scratch, *folders):
+    def _prepare(self) -> None:
+        for folder in (self.scratch, *map(self._path, FOLDERS)):
             with writing_to(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=folder) as probe:
@@ -128,26 +117,12 @@ class LocalStore:
                     probe.flush()
                     os.fsync(probe.fileno())
 
-    async def publish(self, local: Path, name: str) -> None:
-        """Move a finished file to its name; nothing to do if it is there already. Raises OutputUnwritable."""
-        await in_thread(self._move, local, self._path(name))
-
-    def _move(self, local: Path, path: Path) -> None:
-        if local.absolute() == path:
-            return
-        with writing_to(path):
-            self._make_folder_of(path)
-            try:
-                local.replace(path)
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                _write_aside(path, lambda aside: shutil.copyfile(local, aside))
-                local.unlink()
-            sync_directory(path.parent)
+    async def publish(self, name: str) -> str:
+        """The same name: the file is in the output directory already."""
+        return name
 
     async def write_bytes(self, name: str, content: bytes) -> None:
-        """Write or replace a file in one step. Raises OutputUnwritable."""
+        """Write or replace a file atomically. Raises OutputUnwritable."""
         await in_thread(self._write, self._path(name), content)
 
     def _write(self, path: Path, content: bytes) -> None:
@@ -155,10 +130,6 @@ class LocalStore:
             self._make_folder_of(path)
             _write_aside(path, lambda aside: aside.write_bytes(content))
             sync_directory(path.parent)
-
-    async def write_text(self, name: str, content: str) -> None:
-        """Write or replace a UTF-8 file in one step. Raises OutputUnwritable."""
-        await self.write_bytes(name, content.encode())
 
     async def read_bytes(self, name: str) -> bytes | None:
         """The content of a file, None if there is none."""
@@ -172,16 +143,12 @@ class LocalStore:
         return await in_thread(_read_part, self._path(name), start, stop)
 
     async def remove(self, name: str) -> None:
-        """Take a file away, if it is there and that is allowed."""
+        """Delete a file, if it exists and deleting is permitted."""
         with suppress(OSError):
             await in_thread(self._path(name).unlink)
 
-    async def exists(self, name: str) -> int | None:
-        """The size of a file in bytes, None if there is none."""
-        return (await self.sizes([name])).get(name)
-
     async def sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """The sizes in bytes of those of the files that are there."""
+        """The sizes in bytes of those of the files that exist."""
         return await in_thread(_sizes, {name: self._path(name) for name in names})
 
     def uri(self, name: str) -> str:
@@ -192,14 +159,14 @@ class LocalStore:
         return self.scratch / checked_name(name)
 
     def _make_folder_of(self, path: Path) -> None:
-        # The directory itself is only made by `prepare`: a drive that was taken off must not be written "under".
+        # Only `prepare` creates the directory itself: nothing must be written below the mount point of a removed drive.
         if not self.scratch.is_dir():
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.scratch))
         path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path`, flush it to disk and rename it; none is left if that fails."""
+    """Let `write` create a temporary file beside `path`, flush it to disk and rename it; removes it on failure."""
     aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
         write(aside)

@@ -208,7 +208,10 @@ async def download_video(
     row_at_work.set(row)
     async with _session(session, credentials_block) as parts:
         clip = await parts.download(known, Path(target), max_bytes=max_bytes)
-    _logger().info("%s: job %s downloaded to %s, %d bytes", row, known.id, clip.path, clip.size_bytes)
+    logger = _logger()
+    logger.info("%s: job %s downloaded to %s, %d bytes", row, known.id, clip.path, clip.size_bytes)
+    for warning in clip.warnings:
+        logger.warning("%s: %s", row, warning)
     return clip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.session import VideoSession
@@ -297,13 +297,14 @@ class VideoRun:
                 session=as_it_is(self._session),
                 max_bytes=self._settings.max_clip_bytes,
             )
-            await self._store.publish(clip.path, file)  # not behind the downloads that wait: the clip is not safe yet
+            file = str(PurePosixPath(file).with_name(clip.path.name))  # it may be a WebM, or its name in use
+            file = await self._store.publish(file)  # not behind the downloads that wait: the clip is not safe yet
         except DownloadFailed as error:
             await self._ledger.set_error(video.key, error, state=State.COMPLETED)
             self._tally.undownloaded.add(video.key)
             return False
         await self._ledger.downloaded(
-            video.key, size_bytes=clip.size_bytes, sha256=clip.sha256, clip=clip.media.as_dict()
+            video.key, file=file, size_bytes=clip.size_bytes, sha256=clip.sha256, clip=clip.media.as_dict()
         )
         self._tally.set(video.key, State.DOWNLOADED)
         self._tally.downloaded_here += 1

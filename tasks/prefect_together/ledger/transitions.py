@@ -131,7 +131,7 @@ _COMPLETE = (
 _DOWNLOADED = (
     update(videos)
     .where(_VIDEO, videos.c.state == State.COMPLETED)
-    .values(_new(videos, ["downloaded_at", "size_bytes", "sha256", "clip"]))
+    .values(_new(videos, ["downloaded_at", "file", "size_bytes", "sha256", "clip"]))
     .values(
         state=State.DOWNLOADED,
         error=None,
@@ -343,12 +343,16 @@ class Transitions:
 
     @in_transaction()
     def downloaded(
-        self, connection: Connection, key: str, *, size_bytes: int, sha256: str, clip: Mapping[str, object]
+        self, connection: Connection, key: str, *, file: str, size_bytes: int, sha256: str, clip: Mapping[str, object]
     ) -> None:
-        """The checked clip lies under its final name; the video is given back."""
-        file = {"new_size_bytes": size_bytes, "new_sha256": sha256, "new_clip": json.dumps(dict(clip))}
-        now = self.clock.time()
-        connection.execute(_DOWNLOADED, {"key": key, "mine": self.run.run_id, "new_downloaded_at": now, **file})
+        """The checked clip is there as `file`, which need not be the name that was planned; the claim is released."""
+        facts: dict[str, object] = {
+            "new_size_bytes": size_bytes,
+            "new_sha256": sha256,
+            "new_clip": json.dumps(dict(clip)),
+        }
+        facts |= {"new_downloaded_at": self.clock.time(), "new_file": file}
+        connection.execute(_DOWNLOADED, {"key": key, "mine": self.run.run_id, **facts})
 
     @in_transaction()
     def file_missing(self, connection: Connection, key: str, *, output_dir: str) -> None:

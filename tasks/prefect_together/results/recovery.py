@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,7 @@ def _prove(fresh: Sequence[PlannedVideo], row: PaidRow, store: OutputStore) -> l
     found: list[_Found] = []
     for video in fresh:
         job_id = job_ids.get(video.key)
-        file = next((name for name in row.files if Path(name).stem in video.file_stems), None)
+        file = next((name for name in row.files if _stems(name) & set(video.file_stems)), None)
         clip = _clip(store.scratch / file) if file and store.is_local else None
         if file and clip:
             found.append(_Found(video, State.DOWNLOADED, job_id, cost_usd, {"file": file, **clip}))
@@ -101,6 +102,12 @@ def _prove(fresh: Sequence[PlannedVideo], row: PaidRow, store: OutputStore) -> l
         elif row.status == "in_doubt":
             found.append(_Found(video, State.IN_DOUBT, None, None, {"error": row.error}))
     return found
+
+
+def _stems(name: str) -> set[str]:
+    """The stem of a file, and the one that was planned if another file had that name; see `part_file.numbered`."""
+    stem = Path(name).stem
+    return {stem, re.sub(r"-\d{1,2}$", "", stem)}
 
 
 def _clip(path: Path) -> dict[str, Any] | None:

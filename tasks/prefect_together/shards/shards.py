@@ -159,7 +159,7 @@ class Shards:
             try:
                 await _stop_earlier(work.logger)
                 await lay_down(work.ledger, self._plan_id, wanted, batch.attempts)
-                await work.store.write_text(marker(self._plan_id), self._plan_id)
+                await work.store.write_bytes(marker(self._plan_id), self._plan_id.encode())
                 for share in shares[: len(wanted) - 1]:
                     self._others.append(await self._start_one(share, work))
                     started += 1

@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-import aiohttp
-
 from clip_files import make_clip
 from clip_server import ClipServer, serving
 from fake_clock import FakeClock
-from prefect_together.clips.download import DownloadedClip, download_clip, open_download_session
-from prefect_together.clips.inspection import ExpectedClip
+from prefect_together.clips.download import DownloadedClip, download_clip
+from prefect_together.clips.http import DownloadSession, open_download_session
 
 CLIP = make_clip()
 SHA256 = hashlib.sha256(CLIP).hexdigest()
@@ -24,22 +22,21 @@ OTHER_SHA256 = hashlib.sha256(OTHER_CLIP).hexdigest()
 
 
 class Options(TypedDict, total=False):
-    """What `download_clip` can be told."""
+    """What `download_clip` can be reported."""
 
     refresh_link: Callable[[], Awaitable[str]]
     max_bytes: int
     stall_seconds: float
     attempts: int
     on_bytes: Callable[[int], None]
-    expect: ExpectedClip
 
 
 @dataclass
-class Place:
+class Downloader:
     """Where a test downloads from and to."""
 
     server: ClipServer
-    session: aiohttp.ClientSession
+    session: DownloadSession
     directory: Path
     clock: FakeClock = field(default_factory=FakeClock)
 
@@ -51,10 +48,10 @@ class Place:
     def part(self) -> Path:
         return self.directory / "a.mp4.part"
 
-    async def fetch(self, link: str = "/a", **options: Unpack[Options]) -> DownloadedClip:
+    async def fetch(self, link: str = "/a", *, name: str = "a.mp4", **options: Unpack[Options]) -> DownloadedClip:
         """Download a path of the server, or a whole URL."""
         url = link if ":" in link else self.server.url + link
-        return await download_clip(self.session, url, self.target, clock=self.clock, **options)
+        return await download_clip(self.session, url, self.directory / name, clock=self.clock, **options)
 
     def files(self) -> dict[str, bytes]:
         """All that is in the directory."""
@@ -69,7 +66,7 @@ class Place:
 
 
 @asynccontextmanager
-async def open_place(directory: Path) -> AsyncGenerator[Place]:
-    """A place with a running server that has CLIP."""
-    async with serving(CLIP) as server, open_download_session() as session:
-        yield Place(server, session, directory)
+async def open_downloader(directory: Path) -> AsyncGenerator[Downloader]:
+    """A downloader with a running server that has CLIP."""
+    async with serving(CLIP) as server, open_download_session(base_url=server.url) as session:
+        yield Downloader(server, session, directory)
