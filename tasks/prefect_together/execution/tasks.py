@@ -87,8 +87,7 @@ async def create_video(
         RateLimited, NeverSent: not accepted, and the tries are over; nothing is billed.
         SubmissionInDoubt: no usable answer; a job may exist and be billed. Never send it again unasked.
     """
-    logger = _logger()  # first: nothing may fail between the payment and the return of the job's id
-    row_at_work.set(row)
+    logger = _logger_for(row)  # first: nothing may fail between the payment and the return of the job's id
     async with _session(session, credentials_block) as parts:
         job = await submit(
             parts.api,
@@ -139,8 +138,7 @@ async def wait_for_video(
         AccountBlocked: the key is refused.
     """
     job_id = job if isinstance(job, str) else job.id
-    logger = _logger()
-    row_at_work.set(row)
+    logger = _logger_for(row)
 
     def on_change(before: str | None, status: str | None) -> None:
         if status != "completed":  # has a line of its own below: each costs 0.7 ms on its way to the server
@@ -205,15 +203,20 @@ async def download_video(
         DownloadFailed: LinkExpired, ClipInvalid, ClipTooLarge or OutputUnwritable; nothing is left under the name.
     """
     known = VideoJob(id=job) if isinstance(job, str) else job
-    row_at_work.set(row)
+    logger = _logger_for(row)
     async with _session(session, credentials_block) as parts:
         clip = await parts.download(known, Path(target), max_bytes=max_bytes)
-    _logger().info("%s: job %s downloaded to %s, %d bytes", row, known.id, clip.path, clip.size_bytes)
+    logger.info("%s: job %s downloaded to %s, %d bytes", row, known.id, clip.path, clip.size_bytes)
     return clip
 
 
-def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    """The run's logger; outside of a run (`create_video.fn`) an ordinary one."""
+def _logger_for(row: str) -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """The run's logger, with `row` named in errors from here on; outside of a run (`create_video.fn`) an ordinary one.
+
+    A function of its own, since cloudpickle copies a task's function with all that it names, and cannot copy the
+    context variable `row_at_work`; other functions it takes by their names.
+    """
+    row_at_work.set(row)
     try:
         return get_run_logger()
     except MissingContextError:
