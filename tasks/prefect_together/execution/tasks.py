@@ -6,13 +6,13 @@ key; not on `wait_for_video`, whose loop takes a failed poll as a missed one; on
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
@@ -35,6 +35,8 @@ from prefect_together.request.request import VideoRequest
 RATE_LIMIT_MINUTES = 30.0
 
 T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
 
 
 def as_it_is(value: T) -> T:
@@ -56,6 +58,50 @@ def forget_results() -> None:
     context = FlowRunContext.get()
     if context is not None:
         context.run_results.clear()
+
+
+class NotAwaited(Coroutine[Any, Any, Any]):
+    """What a task of ours gives where no event loop runs: a coroutine that says what to write when it is used as the
+    task's result."""
+
+    def __init__(self, call: Coroutine[Any, Any, Any], name: str) -> None:
+        self._call, self._name = call, name
+
+    def send(self, value: Any) -> Any:
+        return self._call.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._call.throw(*error)
+
+    def close(self) -> None:
+        self._call.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._call.__await__()
+
+    def __getattr__(self, attribute: str) -> Any:
+        function = self._name.replace("-", "_")
+        raise AttributeError(
+            f"no {attribute!r} yet: {function} is async and was not awaited. In a `def` flow write"
+            f" {function}.submit(...).result(), in an `async def` flow await {function}(...)"
+        )
+
+
+class AsyncTask(Task[P, R]):
+    """A task over an async function, see `NotAwaited`."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        call = cast("Any", super().__call__)(*args, **options)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return NotAwaited(call, self.name)
+        return call
+
+
+def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Prefect's `@task`, as an `AsyncTask`."""
+    return lambda function: AsyncTask(function, **options)
 
 
 @task(name="create-video", task_run_name="create {row}", cache_policy=NO_CACHE, retries=0, persist_result=False)
