@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import subprocess
 import sys
 import zipfile
@@ -227,6 +228,20 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         "prefect_together/py.typed",
     } <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    program = "from prefect_together import flows; print(flows.__file__, flows.generate_videos.name)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(str(tmp_path / "installed"))
+    assert done.stdout.strip().endswith(" generate-videos")
 
 
 def test_no_package_of_a_generic_name_is_left_importable() -> None:
