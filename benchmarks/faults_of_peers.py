@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 from together import Together, TogetherError
 
-from prefect_together.cli.local_prefect import prepare_local_prefect
+from prefect_together.cli.local_prefect import prepare_prefect
 from prefect_together.clips.inspection import inspect_clip
 from prefect_together.errors import ClipInvalid
 from prefect_together.sandbox import Sandbox
@@ -185,7 +185,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.extra_path:
         sys.path.append(str(given.extra_path))
-    local = prepare_local_prefect([])  # before Prefect is imported: it reads its settings
+    local = prepare_prefect()  # before Prefect is imported: it reads its settings
     if local is not None:
         local.wait_until_ready()
     clients: dict[str, Client] = {"prefect-together": with_flow, "together SDK": with_sdk_loop}

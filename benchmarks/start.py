@@ -62,9 +62,7 @@ def _line(
 
 def import_ms(script: Path) -> list[tuple[str, float]]:
     """Milliseconds that each top-level package takes to import for a flow script, the most expensive first."""
-    program = (
-        f"import runpy; runpy.run_path({str(script)!r}, run_name='imported'); import prefect_together.cli.flow_script"
-    )
+    program = f"import runpy; runpy.run_path({str(script)!r}, run_name='imported'); import prefect_together.flows.run"
     ran = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", program], capture_output=True, text=True, check=True
     )

@@ -6,24 +6,22 @@ The third argument, if given, bounds the jobs in flight.
 from __future__ import annotations
 
 import asyncio
-import runpy
 import sys
-from pathlib import Path
 from typing import Any
 
-from prefect import Flow, flow
+from prefect import flow
 from prefect.client.schemas.objects import State
 from stopwatch import body, output_directory
 
 from prefect_together.cli.live_display import shell_console
-
-FLOWS = Path(__file__).parents[2] / "flows"
-generate_videos: Flow[..., Any] = runpy.run_path(str(FLOWS / "generate_videos.py"))["generate_videos"]
+from prefect_together.flows import generate_videos
+from prefect_together.prefect_internals import shorten_task_lines
 
 
 @flow(name="generate-videos", persist_result=False)
 async def generate(prompts: str, output_dir: str, max_in_flight: int) -> State[Any]:
     shell_console()  # as in a shell: the lines of single tasks are kept off the terminal
+    shorten_task_lines()
     with body():
         return await generate_videos.fn(prompts, output_dir=output_dir, max_in_flight=max_in_flight)
 

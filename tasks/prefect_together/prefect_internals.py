@@ -8,18 +8,72 @@ Rows that are under way go on; a server that stands still holds nothing up.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from pathlib import Path
 from queue import Queue
-from typing import NoReturn
+from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker, should_emit_events
 from prefect.filesystems import WritableFileSystem
+from prefect.flows import Flow
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from prefect_together.api.client import row_at_work
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import TogetherVideoError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class VideoFlow(Flow[P, R]):
+    """A flow whose parameters are stored as short texts: a DataFrame as `<DataFrame>`, not as all that is in it.
+
+    `Flow.serialize_parameters` is called by the engine with what a flow is given (3.8.8, 3.9.1). Prefect's own puts a
+    whole DataFrame into the database, and loads FastAPI for it.
+    """
+
+    show_progress: Callable[[Any], AbstractAsyncContextManager[None]] | None = None
+    """Set by the command line that runs the flow: shows the run's Tally while it lasts."""
+
+    def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        return {name: _stored(value) for name, value in parameters.items()}
+
+
+def _stored(value: object) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, str | int | float | list | dict | BaseModel):
+        return to_jsonable_python(value, fallback=lambda unknown: f"<{type(unknown).__name__}>")
+    return f"<{type(value).__name__}>"
+
+
+def process_is_own() -> bool:
+    """Whether this process is there for this flow run alone, and may be set up for it: log filters, signal handlers.
+
+    So are those of our command line, and those that Prefect starts for a run of a deployment: it names the run in the
+    variable PREFECT__FLOW_RUN_ID (3.8.8, 3.9.1). Somebody's own flow, notebook or worker is not.
+    """
+    context = FlowRunContext.get()
+    if context is None:
+        return False
+    if isinstance(context.flow, VideoFlow) and context.flow.show_progress is not None:
+        return True
+    return context.flow_run is not None and os.environ.get("PREFECT__FLOW_RUN_ID") == str(context.flow_run.id)
+
+
+def shown_progress(tally: object) -> AbstractAsyncContextManager[None]:
+    """Shows the run's Tally where the command line runs it; nothing elsewhere."""
+    context = FlowRunContext.get()
+    flow = None if context is None else context.flow
+    if isinstance(flow, VideoFlow) and flow.show_progress is not None:
+        return flow.show_progress(tally)
+    return nullcontext()
+
 
 RAISED = "Task run encountered an exception"
 """How the state of a task run begins whose error has just been logged."""
@@ -47,8 +101,8 @@ class ForeseenErrors(logging.Filter):
         return True
 
 
-def plain_task_lines() -> None:
-    """For scripts and workers alike, once a process; calling it again changes nothing."""
+def shorten_task_lines() -> None:
+    """For a process of ours, see `process_is_own`; calling it again changes nothing."""
     logger = logging.getLogger("prefect.task_runs")
     for line_filter in (FinishedTaskLines(), ForeseenErrors()):
         if not any(type(known) is type(line_filter) for known in logger.filters):

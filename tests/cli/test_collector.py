@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from prefect_together.cli.local_prefect import THRESHOLDS, collect_seldom, seldom_collected
+from prefect_together.cli.local_prefect import THRESHOLDS, collect_seldom, collected_seldom
 
 
 class Cycle:
@@ -20,30 +20,17 @@ class Cycle:
 def test_the_collector_is_as_before_after_the_run() -> None:
     before = gc.get_threshold()
 
-    with seldom_collected():
+    with collected_seldom():
         during = gc.get_threshold()
 
     assert (during, gc.get_threshold()) == (THRESHOLDS, before)
     assert gc.get_freeze_count() == 0
 
 
-def test_the_last_of_two_overlapping_runs_ends_it() -> None:
-    before = gc.get_threshold()
-    first, second = seldom_collected(), seldom_collected()
-
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    between = gc.get_threshold()
-    second.__exit__(None, None, None)
-
-    assert (between, gc.get_threshold()) == (THRESHOLDS, before)
-
-
 def test_a_run_that_fails_leaves_the_collector_as_before() -> None:
     before = gc.get_threshold()
 
-    with pytest.raises(RuntimeError), seldom_collected():
+    with pytest.raises(RuntimeError), collected_seldom():
         raise RuntimeError
 
     assert gc.get_threshold() == before
@@ -51,7 +38,7 @@ def test_a_run_that_fails_leaves_the_collector_as_before() -> None:
 
 
 def test_garbage_made_during_the_run_is_still_found() -> None:
-    with seldom_collected():
+    with collected_seldom():
         seen = weakref.ref(Cycle())
         cycles = [Cycle() for _ in range(THRESHOLDS[0] + 1000)]
 
@@ -63,7 +50,7 @@ def test_a_program_that_collects_seldom_from_its_start_still_does_after_a_run() 
     before = gc.get_threshold()
     try:
         collect_seldom()
-        with seldom_collected():
+        with collected_seldom():
             pass
         after = gc.get_threshold()
     finally:

@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from prefect_together.api.client import row_at_work
-from prefect_together.cli.live_display import EngineChatter, progress
+from prefect_together.cli.live_display import ShellLines, progress
 from prefect_together.errors import SubmissionInDoubt
-from prefect_together.prefect_internals import RAISED, FinishedTaskLines, ForeseenErrors, plain_task_lines
+from prefect_together.prefect_internals import RAISED, FinishedTaskLines, ForeseenErrors, shorten_task_lines
 
 
 def record(name: str, level: int, message: str) -> logging.LogRecord:
@@ -55,13 +55,13 @@ async def test_on_a_terminal_the_display_ends_with_the_final_state() -> None:
 
 
 def test_lines_of_task_runs_stay_off_the_shell_unless_they_warn() -> None:
-    chatter = EngineChatter()
+    lines = ShellLines()
 
-    assert not chatter.filter(record("prefect.task_runs", logging.INFO, "row 7: queued"))
-    assert chatter.filter(record("prefect.task_runs", logging.WARNING, "row 7: a missed poll"))
-    assert not chatter.filter(record("prefect.flow_runs", logging.INFO, "View at http://127.0.0.1:1/runs"))
-    assert not chatter.filter(record("prefect.flow_runs", logging.ERROR, "Finished in state Failed('x')"))
-    assert chatter.filter(record("prefect.engine", logging.INFO, "View at http://127.0.0.1:1/runs"))
+    assert not lines.filter(record("prefect.task_runs", logging.INFO, "row 7: queued"))
+    assert lines.filter(record("prefect.task_runs", logging.WARNING, "row 7: a missed poll"))
+    assert not lines.filter(record("prefect.flow_runs", logging.INFO, "View at http://127.0.0.1:1/runs"))
+    assert not lines.filter(record("prefect.flow_runs", logging.ERROR, "Finished in state Failed('x')"))
+    assert lines.filter(record("prefect.engine", logging.INFO, "View at http://127.0.0.1:1/runs"))
 
 
 def test_the_engines_lines_that_repeat_what_is_known_are_dropped() -> None:
@@ -88,8 +88,8 @@ def test_dropping_those_lines_twice_adds_one_filter() -> None:
     logger = logging.getLogger("prefect.task_runs")
     before = list(logger.filters)
 
-    plain_task_lines()
-    plain_task_lines()
+    shorten_task_lines()
+    shorten_task_lines()
 
     added = [known for known in logger.filters if isinstance(known, FinishedTaskLines)]
     assert len(added) == 1

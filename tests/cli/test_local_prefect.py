@@ -21,16 +21,15 @@ from prefect_together.errors import NotConfigured
 from prefect_together.execution.signals import Stopped, until_stopped
 
 SCRIPT = """
+from prefect_together.cli.local_prefect import as_program, prepare_prefect, signals_raised
 if __name__ == "__main__":
-    from prefect_together.cli.local_prefect import prepare_local_prefect
-    LOCAL = prepare_local_prefect()
+    LOCAL = prepare_prefect()
 import asyncio, os, sys, urllib.request
 from prefect import flow, task
 from prefect.states import Cancelled
 from prefect_together.cli.live_display import shell_console
-from prefect_together.prefect_internals import plain_task_lines
-from prefect_together.cli.local_prefect import run_script
-from prefect_together.flows.signals import Stopped, until_stopped
+from prefect_together.prefect_internals import shorten_task_lines
+from prefect_together.execution.signals import Stopped, until_stopped
 
 @task
 async def step(seconds: float) -> None:
@@ -42,7 +41,7 @@ async def rows(count: int, seconds: float) -> None:
 
 @flow
 async def example(count: int, seconds: float):
-    plain_task_lines()
+    shorten_task_lines()
     shell_console()
     try:
         await until_stopped(rows(count, seconds))
@@ -62,16 +61,17 @@ def main() -> int:
         state = await example(count, seconds, return_state=True)
         return await state.aresult(raise_on_failure=False)
 
-    return asyncio.run(run())
+    with signals_raised():
+        return asyncio.run(run())
 
 if __name__ == "__main__":
-    run_script(main, local=LOCAL)
+    as_program(main)
 """
 
 PROBE = """
-from prefect_together.cli.local_prefect import prepare_local_prefect
+from prefect_together.cli.local_prefect import prepare_prefect
 import json, os, sys
-local = prepare_local_prefect()
+local = prepare_prefect()
 print(json.dumps([local is None, "prefect" in sys.modules, {k: v for k, v in os.environ.items() if "PREFECT" in k}]))
 """
 
@@ -183,15 +183,6 @@ def test_with_an_api_url_set_nothing_is_changed(tmp_path: Path) -> None:
     assert nothing
     assert not prefect_imported
     assert variables == {"PREFECT_HOME": str(tmp_path / "prefect"), "PREFECT_API_URL": "http://127.0.0.1:1/api"}
-
-
-def test_no_server_is_started_for_help_but_analytics_are_off(tmp_path: Path) -> None:
-    nothing, _, variables = probe(tmp_path, "--help")
-
-    assert nothing
-    assert variables["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
-    assert "PREFECT_API_URL" not in variables
-    assert not (tmp_path / "prefect").exists()
 
 
 def test_a_server_that_cannot_start_is_said_with_its_log(tmp_path: Path) -> None:

@@ -192,6 +192,35 @@ def test_a_clip_above_the_limit_is_not_asked_for_again(desk: Desk, tmp_path: Pat
     assert list(tmp_path.glob("boat*")) == []
 
 
+def test_a_task_called_in_a_plain_flow_says_what_to_write_and_sends_nothing(desk: Desk) -> None:
+    @flow(name="somebodys-plain", persist_result=False)
+    def plain() -> str:
+        job: Any = create_video(REQUEST)
+        try:
+            return job.id
+        finally:
+            job.close()
+
+    with (
+        desk.prefect.used(),
+        pytest.raises(AttributeError, match=r"write create_video\.submit\(\.\.\.\)\.result\(\)"),
+    ):
+        plain()
+
+    assert desk.api.requests == []
+
+
+def test_a_plain_flow_may_run_a_task_in_a_loop_of_its_own(desk: Desk) -> None:
+    @flow(name="somebodys-plain", persist_result=False)
+    def plain() -> VideoJob:
+        return asyncio.run(create_video(REQUEST))
+
+    with desk.prefect.used():
+        job = plain()
+
+    assert desk.api.jobs()[0]["id"] == job.id
+
+
 def test_prefect_repeats_downloads_only() -> None:
     assert (create_video.retries, wait_for_video.retries, download_video.retries) == (0, 0, 2)
 

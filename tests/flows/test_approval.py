@@ -17,8 +17,8 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect_together.errors import NotApproved
 from prefect_together.execution.settings import Places, RunSettings
 from prefect_together.flows.prefect_ui import price_text, to_be_sent
-from prefect_together.flows.table_run import run_table
-from prefect_together.table.prompt_table import TableToPlan
+from prefect_together.flows.prompts import plan_prompts
+from prefect_together.flows.run import run_plan
 from table_of_prompts import FLOWS, MODEL, Desk, load_script, prompts, table_text
 
 CAT, HARBOUR = "A cat asleep on a drum", "A harbour at dawn"
@@ -99,15 +99,10 @@ def test_what_is_paid_does_not_count_and_a_plan_below_the_limit_is_not_asked_abo
 def test_no_answer_in_time_ends_cancelled_and_nothing_is_sent(desk: Desk) -> None:
     @flow(name="asks-in-vain", persist_result=False)
     async def asks() -> Any:
-        return await run_table(
-            prompts(CAT),
-            model=MODEL,
-            parameters=None,
-            catalogue_checks=True,
-            image_directory=None,
+        return await run_plan(
+            lambda: plan_prompts(prompts(CAT), model=MODEL),
             places=Places(str(desk.output_dir)),
             settings=RunSettings(approve_above_usd=0.1, approval_minutes=0.02),
-            dry_run=False,
         )
 
     untyped: Any = asks  # `return_state` of an async flow is typed as if it were not async
@@ -124,7 +119,7 @@ def test_no_answer_in_time_ends_cancelled_and_nothing_is_sent(desk: Desk) -> Non
 
 def test_a_video_of_unknown_price_is_counted_and_named() -> None:
     rows = [{"prompt": CAT, "model": MODEL}, {"prompt": HARBOUR, "model": "acme/dream-1"}]
-    plan = TableToPlan(table_text(rows), catalogue_checks=False).plan()
+    plan = plan_prompts(table_text(rows), catalogue_checks=False)
 
     videos = to_be_sent(plan, {}, RunSettings())
 

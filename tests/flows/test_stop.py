@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import subprocess
@@ -24,9 +23,8 @@ from prefect.client.schemas.responses import SetStateStatus
 from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry
 
-from batch_run import FLOWS, WarmRuns, wait_until, write_table
+from batch_run import WarmRuns, wait_until, write_table
 from prefect_together.sandbox import SandboxProcess
-from repository import SUPPORT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -112,14 +110,12 @@ def test_a_signal_ends_all_submits_and_leaves_the_ledger_right(
 
 @contextmanager
 def served(runs: WarmRuns, log: Path) -> Generator[tuple[SyncPrefectClient, UUID]]:
-    """The flow under `serve`, which logs to a file; yields Prefect's client and the deployment's id."""
-    program = f"import sys; sys.path.insert(0, {str(SUPPORT)!r}); import os; os.chdir({str(FLOWS)!r})\n"
-    program += f"from generate_videos import generate_videos; generate_videos.serve(name={DEPLOYMENT!r})"
-    environment = runs.environment | {
-        "PREFECT_API_URL": runs.api_url,
-        "PREFECT_RUNNER_POLL_FREQUENCY": "1",
-        "PYTHONPATH": os.pathsep.join([str(FLOWS), os.environ.get("PYTHONPATH", "")]),
-    }
+    """The installed flow under `serve`, which logs to a file; yields Prefect's client and the deployment's id."""
+    program = (
+        "from prefect.types.entrypoint import EntrypointType; from prefect_together.flows import generate_videos\n"
+    )
+    program += f"generate_videos.serve(name={DEPLOYMENT!r}, entrypoint_type=EntrypointType.MODULE_PATH)"
+    environment = runs.environment | {"PREFECT_API_URL": runs.api_url, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
     with (
         SyncPrefectClient(runs.api_url) as api,
         log.open("w") as output,
@@ -128,7 +124,7 @@ def served(runs: WarmRuns, log: Path) -> Generator[tuple[SyncPrefectClient, UUID
             env=environment,
             stdout=output,
             stderr=output,
-            cwd=FLOWS,
+            cwd=log.parent,
         ) as server,
     ):
         try:

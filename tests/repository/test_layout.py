@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import subprocess
 import sys
 import zipfile
@@ -38,6 +39,7 @@ WINGS = {
     "shards": 7,
     "flows": 8,
     "cli": 9,
+    "__main__": 10,
 }
 """A wing imports only wings with a lower number . The package's `__init__` names all, lazily."""
 
@@ -114,17 +116,18 @@ def test_a_flow_file_bears_the_name_of_no_importable_module(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FLOW_FILES, ids=lambda path: path.name)
-def test_a_flow_file_holds_flows_and_nothing_else(path: Path) -> None:
-    from prefect import Flow
+def test_a_flow_file_says_what_it_is_and_imports_its_flow_from_the_package(path: Path) -> None:
+    from prefect_together import flows
 
-    body = ast.parse(path.read_text()).body
-    functions = [node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    head, *body = ast.parse(path.read_text()).body
 
-    module = load_script(path)
+    flow = getattr(load_script(path), path.stem)
 
-    assert functions
-    assert all(isinstance(getattr(module, node.name), Flow) for node in functions)
-    assert hasattr(module, path.stem)
+    assert isinstance(head, ast.Expr)
+    assert "Schedule:" in ast.unparse(head)
+    assert "Secrets:" in ast.unparse(head)
+    assert len(body) == 1
+    assert flow is getattr(flows, path.stem)
 
 
 def entrypoints() -> list[str]:
@@ -198,7 +201,9 @@ def test_importing_the_package_imports_neither_prefect_nor_pandas() -> None:
 
 def test_importing_the_lower_wings_loads_no_prefect() -> None:
     lower = [name for name in modules() if WINGS.get(wing_of(name), 0) <= WITHOUT_PREFECT and name != "credentials"]
-    names = sorted(f"prefect_together.{name}" for name in lower if name not in ("prefect_together", "sandbox.__main__"))
+    names = sorted(
+        f"prefect_together.{name}" for name in lower if not name.endswith("__main__") and name != "prefect_together"
+    )
     program = f"import sys, {', '.join(names)}; print('prefect' in sys.modules)"
 
     command = [sys.executable, "-W", "error", "-W", OLD_OPENPYXL_IS_LATE, "-c", program]
@@ -223,6 +228,20 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         "prefect_together/py.typed",
     } <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    program = "from prefect_together import flows; print(flows.__file__, flows.generate_videos.name)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(str(tmp_path / "installed"))
+    assert done.stdout.strip().endswith(" generate-videos")
 
 
 def test_no_package_of_a_generic_name_is_left_importable() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import atexit
 import csv
-import importlib.util
 import json
 import os
 import select
@@ -21,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -154,26 +154,16 @@ def _exit_path(log: Path) -> Path:
     return log.with_name(f"{log.name}.exit")
 
 
-def load_flow(name: str) -> Any:
-    """The flow of the script of that name."""
-    spec = importlib.util.spec_from_file_location(name, FLOWS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return getattr(module, name)
-
-
 def serve_orders() -> None:
     """Fork a run for each line of stdin, write down how each ends; at the end of stdin kill what still runs."""
-    from prefect_together.cli.local_prefect import prepare_local_prefect
+    from prefect_together.cli.local_prefect import prepare_prefect
 
-    local = prepare_local_prefect([])
+    local = prepare_prefect()
     assert local is not None
-    flow = load_flow("generate_videos")
-    from prefect_together.cli.flow_script import run_from_shell
+    from prefect_together.cli.run_flow import flow_script
 
+    for module in ("cli.ending", "cli.live_display", "flows.entrypoints", "flows.run"):
+        import_module(f"prefect_together.{module}")
     local.wait_until_ready()
     print(os.environ["PREFECT_API_URL"], flush=True)
     running: dict[int, Path] = {}
@@ -190,7 +180,7 @@ def serve_orders() -> None:
                 atexit.unregister(local.close_at_exit)
                 take_over(order)
                 kill_points.arm()
-                run_from_shell(flow, local=None)
+                flow_script("generate_videos")
             running[pid] = Path(order["log"])
             print(pid, flush=True)
         reap(running, os.WNOHANG)

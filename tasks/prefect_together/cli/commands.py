@@ -1,7 +1,8 @@
-"""The command `prefect-together`: the catalogue, plans, the sandbox, and ledgers looked into. Starts no run.
+"""The command `prefect-together`: runs, the catalogue, plans, the sandbox, and what ledgers say.
 
-Prefect is imported for `credentials` alone: the others answer in a second. Exit codes: 0, it is said; 1, the service
-or the ledger did not answer; 2, the command, the table or a setting is wrong, and everything wrong with it is listed.
+Prefect is imported for runs and `credentials` alone: the others answer in a second. Exit codes: 0, it is said; 1, the
+service or the ledger did not answer; 2, the command, the table or a setting is wrong, and everything wrong with it is
+listed; those of a run are in `run_flow`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
+from prefect_together.cli.local_prefect import as_program
+from prefect_together.cli.run_flow import FUNCTIONS, run_flow
 from prefect_together.clips.store import redacted
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid, TogetherVideoError
 from prefect_together.request.form import VideoParameters
@@ -30,9 +33,11 @@ FAILED, INVALID = 1, 2
 
 app = App(
     name="prefect-together",
-    help="Together AI's video generation with Prefect: models, plans, ledgers, the sandbox.",
+    help="Together AI's video generation with Prefect: runs, models, plans, ledgers, the sandbox.",
     version_flags=["--version"],
 )
+for name, flow in (("generate", "generate_videos"), ("video", "generate_video"), ("collect", "collect_videos")):
+    app.command(FUNCTIONS[flow], name=name)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -44,6 +49,8 @@ def main(words: Sequence[str] | None = None) -> int:
         command, bound, _ = app.parse_args(given, exit_on_error=False, print_error=True)
     except CycloptsError:
         return INVALID
+    if FUNCTIONS.get(command.__name__) is command:
+        return as_program(lambda: run_flow(command.__name__, bound))
     try:
         return command(*bound.args, **bound.kwargs) or 0
     except (TableInvalid, SettingsInvalid, NotConfigured) as error:
@@ -260,7 +267,7 @@ def credentials(name: str, *, overwrite: bool = False) -> int:
         name: The block's name, to be given as credentials_block: small letters, digits and dashes.
         overwrite: Replace the key of a block that is there already.
     """
-    from prefect_together.cli.local_prefect import prepare_local_prefect
+    from prefect_together.cli.local_prefect import prepare_prefect
 
     api_key, base_url = os.environ.get("TOGETHER_API_KEY", "").strip(), os.environ.get("TOGETHER_BASE_URL") or None
     if not api_key:
@@ -269,7 +276,7 @@ def credentials(name: str, *, overwrite: bool = False) -> int:
         raise NotConfigured(f"the base URL must not end in /v1: {base_url} (TOGETHER_BASE_URL)")
     if not re.fullmatch("[a-z0-9-]+", name):
         raise SettingsInvalid([Problem(f"{name!r} is not a block's name: small letters, digits and dashes")])
-    local = prepare_local_prefect([])  # before Prefect is imported: it reads its settings
+    local = prepare_prefect()  # before Prefect is imported: it reads its settings
     from pydantic import SecretStr
 
     from prefect_together.credentials import TogetherCredentials

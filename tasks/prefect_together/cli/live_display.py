@@ -1,23 +1,30 @@
-"""Log lines and a live display in one shell without garbling each other. Knows nothing of rows."""
+"""A run's progress and Prefect's log lines on one terminal, without garbling each other."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.table import Table
+from rich.text import Text
 from rich.theme import Theme
+
+from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.flows.prefect_ui import progress_text
+from prefect_together.results.progress import Tally
+from prefect_together.results.text import dollars, duration, state_counts
 
 LIVE_REFRESH_SECONDS = 0.25
 STOPPED = "Execution was cancelled by the runtime environment"
 """Prefect's words, after "Crash detected!", for a flow that was stopped before or after its body."""
 
 
-class EngineChatter(logging.Filter):
+class ShellLines(logging.Filter):
     """Keeps off the shell what the display says better.
 
     That is: lines of task runs below WARNING, the run's URL a second time, the flow's final state, whose message is
@@ -41,8 +48,8 @@ def shell_console() -> Console:
     """
     for handler in logging.getLogger().handlers:
         if isinstance(handler, PrefectConsoleHandler):
-            if not any(isinstance(known, EngineChatter) for known in handler.filters):
-                handler.addFilter(EngineChatter())
+            if not any(isinstance(known, ShellLines) for known in handler.filters):
+                handler.addFilter(ShellLines())
                 handler.console.push_theme(Theme())
             return handler.console
     return Console(stderr=True)
@@ -93,3 +100,32 @@ async def _repeated(action: Callable[[], None], seconds: float) -> AsyncGenerato
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+def show_progress(tally: Tally) -> AbstractAsyncContextManager[None]:
+    """Shows the progress of a run for as long as the context lasts."""
+
+    def line() -> str:
+        return progress_text(tally, tally.seconds_left(SYSTEM_CLOCK.time()))
+
+    return progress(lambda: _panel(tally), line, console=shell_console())
+
+
+def _panel(tally: Tally) -> Table:
+    """Two lines for a terminal: a bar with what is finished and the time left, the states and the dollars."""
+    now = SYSTEM_CLOCK.time()
+    left = tally.seconds_left(now)
+    share = tally.finished / tally.total if tally.total else 1.0
+    width = 40
+    filled = round(share * width)
+    bar = Text.assemble(("━" * filled, "green"), ("━" * (width - filled), "dim"))
+    bar.append(f"  {tally.finished:,} of {tally.total:,} videos")
+    bar.append(f"  {duration(now - tally.started_at)}", style="dim")
+    if left:
+        bar.append(f"  about {duration(left)} left", style="dim")
+    counts = state_counts(tally.by_status)
+    money = f"{dollars(tally.spent_usd)} so far, {dollars(tally.projected_usd)} projected"
+    grid = Table.grid()
+    grid.add_row(bar)
+    grid.add_row(Text(f"{counts}  ·  {money}"))
+    return grid

@@ -1,6 +1,6 @@
 """Local runs made clean: a Prefect server for the length of one run where none is set, and an orderly end on signals.
 
-Imports nothing of Prefect: `prepare_local_prefect` must run before Prefect reads its settings. Prefect's own temporary
+Imports nothing of Prefect: `prepare_prefect` must run before Prefect reads its settings. Prefect's own temporary
 server (3.8.8) has no UI, dies from the Ctrl-C that was meant for its client, prints its stack traces into the user's
 shell, needs 24 ms a task run and loses what it has not recorded in 5 s. So the same server is started here as a session
 of its own, with a log file, with the UI, and with the services that a single local run has no use for switched off.
@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -33,9 +33,6 @@ THRESHOLDS = (20_000, 5, 5)
 """New objects before the youngest are looked at, and how many such looks before the older ones are. Python's own are
 700 (2,000 since 3.13), 10 and 10. What is not part of a cycle is freed at once in any case."""
 
-_thresholds_before: list[tuple[int, int, int]] = []
-"""One entry for each run that goes on in this process."""
-
 
 def collect_seldom() -> None:
     """For a program of ours, first thing: what imports make stays for good, and is looked at less often meanwhile.
@@ -46,24 +43,21 @@ def collect_seldom() -> None:
 
 
 @contextmanager
-def seldom_collected() -> Generator[None]:
+def collected_seldom() -> Generator[None]:
     """Around a run of many rows: what is there already (the engine's modules above all) is not looked at again, and
-    new objects are looked at less often. All is as before when the last of this process's runs has ended.
+    new objects are looked at less often.
 
     A row makes thousands of objects; looked for in the usual way, the garbage among them costs a quarter of a run's
     processor time (measured on Python 3.11, see benchmarks/README.md).
     """
-    _thresholds_before.append(_thresholds_before[0] if _thresholds_before else gc.get_threshold())
-    if len(_thresholds_before) == 1:
-        gc.freeze()
-        gc.set_threshold(*THRESHOLDS)
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(*THRESHOLDS)
     try:
         yield
     finally:
-        before = _thresholds_before.pop()
-        if not _thresholds_before:
-            gc.set_threshold(*before)
-            gc.unfreeze()
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 NO_ANALYTICS = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
@@ -87,9 +81,6 @@ SERVER_SETTINGS = {
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_ENABLED": "false",
     "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
 }
-
-NO_RUN_FLAGS = frozenset({"-h", "--help", "--version", "--dry-run"})
-"""Command-line flags that end without a run: no server is started for them."""
 
 
 class LocalPrefect:
@@ -146,23 +137,24 @@ class LocalPrefect:
             self._process.returncode = 0  # it outlives us on purpose: no ResourceWarning
 
 
-def prepare_local_prefect(arguments: Sequence[str] | None = None) -> LocalPrefect | None:
-    """To be called first thing in a flow script's `__main__` path, before Prefect is imported.
+def needs_local_server() -> bool:
+    """Whether no Prefect server is set for this process, so that a run needs one of its own."""
+    return "prefect" not in sys.modules and not api_is_configured(os.environ, Path.cwd())
 
-    Without a configured API URL: analytics off, a server started on a free port of 127.0.0.1 beside the imports to
-    come, and PREFECT_API_URL pointed at it. Returns None and changes nothing where an API URL is set or Prefect is
-    already imported; starts nothing for `arguments` (by default the command line's) that end without a run.
-    From here on Ctrl-C and SIGTERM end the process with one sentence, until `run_script` takes over, and garbage is
-    collected less often.
+
+def prepare_prefect() -> LocalPrefect | None:
+    """To be called before Prefect is imported: it reads its settings then.
+
+    Where no API URL is set: analytics off, a server started on a free port of 127.0.0.1 beside the imports to come, and
+    PREFECT_API_URL pointed at it. Returns None and changes nothing where an API URL is set or Prefect is imported.
     """
-    end_at_signals(with_a_word=True)
-    collect_seldom()
-    if "prefect" in sys.modules or api_is_configured(os.environ, Path.cwd()):
+    if not needs_local_server():
         return None
     for name, value in NO_ANALYTICS.items():
         os.environ.setdefault(name, value)
-    if NO_RUN_FLAGS.intersection(sys.argv[1:] if arguments is None else arguments) or os.name == "nt":
+    if os.name == "nt":
         return None  # Windows hands no sockets down: Prefect's own temporary server will do
+    print("starting a local Prefect server", file=sys.stderr)
     local = _start_server(_prefect_home(os.environ))
     os.environ["PREFECT_API_URL"] = f"{local.ui_url}/api"
     atexit.register(local.close_at_exit)
@@ -226,15 +218,13 @@ def _table(document: dict[str, object], *names: str) -> dict[str, object]:
     return document
 
 
-def run_script(body: Callable[[], int], *, local: LocalPrefect | None = None) -> NoReturn:
-    """Ends the process with `body()`'s exit code; Ctrl-C and SIGTERM at any moment give 130 and 143, no stack trace."""
+def as_program(body: Callable[[], int]) -> NoReturn:
+    """Ends the process with `body()`'s exit code; Ctrl-C and SIGTERM at any moment give 130 and 143, no stack trace.
 
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        say_stopped(number)
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # the one for which asyncio puts its own
-    signal.signal(signal.SIGTERM, terminate)
+    Garbage is collected less often from here on.
+    """
+    end_at_signals(with_a_word=True)
+    collect_seldom()
     try:
         exit_code = body()
     except KeyboardInterrupt:
@@ -242,11 +232,27 @@ def run_script(body: Callable[[], int], *, local: LocalPrefect | None = None) ->
         exit_code = 130
     finally:
         end_at_signals()
-    if local is not None and exit_code in (130, 143):
-        local.wait_at_exit = False
     # What follows is Prefect sending its last events, in threads of its own.
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)
     logging.getLogger("APILogWorker").setLevel(logging.ERROR)
     logging.getLogger("prefect.events.utilities").setLevel(logging.CRITICAL)  # a last heartbeat comes too late
     sys.stdout.flush()
     sys.exit(exit_code)
+
+
+@contextmanager
+def signals_raised() -> Generator[None]:
+    """SIGINT and SIGTERM raise KeyboardInterrupt (for which asyncio puts a handler of its own) and SystemExit, 143."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        say_stopped(number)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

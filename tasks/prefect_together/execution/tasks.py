@@ -6,13 +6,13 @@ key; not on `wait_for_video`, whose loop takes a failed poll as a missed one; on
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
-from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
@@ -35,6 +35,8 @@ from prefect_together.request.request import VideoRequest
 RATE_LIMIT_MINUTES = 30.0
 
 T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
 
 
 def as_it_is(value: T) -> T:
@@ -56,6 +58,50 @@ def forget_results() -> None:
     context = FlowRunContext.get()
     if context is not None:
         context.run_results.clear()
+
+
+class NotAwaited(Coroutine[Any, Any, Any]):
+    """What a task of ours gives where no event loop runs: a coroutine that says what to write when it is used as the
+    task's result."""
+
+    def __init__(self, call: Coroutine[Any, Any, Any], name: str) -> None:
+        self._call, self._name = call, name
+
+    def send(self, value: Any) -> Any:
+        return self._call.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._call.throw(*error)
+
+    def close(self) -> None:
+        self._call.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._call.__await__()
+
+    def __getattr__(self, attribute: str) -> Any:
+        function = self._name.replace("-", "_")
+        raise AttributeError(
+            f"no {attribute!r} yet: {function} is async and was not awaited. In a `def` flow write"
+            f" {function}.submit(...).result(), in an `async def` flow await {function}(...)"
+        )
+
+
+class AsyncTask(Task[P, R]):
+    """A task over an async function, see `NotAwaited`."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        call = cast("Any", super().__call__)(*args, **options)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return NotAwaited(call, self.name)
+        return call
+
+
+def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """Prefect's `@task`, as an `AsyncTask`."""
+    return lambda function: AsyncTask(function, **options)
 
 
 @task(name="create-video", task_run_name="create {row}", cache_policy=NO_CACHE, retries=0, persist_result=False)
@@ -87,8 +133,7 @@ async def create_video(
         RateLimited, NeverSent: not accepted, and the tries are over; nothing is billed.
         SubmissionInDoubt: no usable answer; a job may exist and be billed. Never send it again unasked.
     """
-    logger = _logger()  # first: nothing may fail between the payment and the return of the job's id
-    row_at_work.set(row)
+    logger = _logger_for(row)  # first: nothing may fail between the payment and the return of the job's id
     async with _session(session, credentials_block) as parts:
         job = await submit(
             parts.api,
@@ -139,8 +184,7 @@ async def wait_for_video(
         AccountBlocked: the key is refused.
     """
     job_id = job if isinstance(job, str) else job.id
-    logger = _logger()
-    row_at_work.set(row)
+    logger = _logger_for(row)
 
     def on_change(before: str | None, status: str | None) -> None:
         if status != "completed":  # has a line of its own below: each costs 0.7 ms on its way to the server
@@ -205,18 +249,22 @@ async def download_video(
         DownloadFailed: LinkExpired, ClipInvalid, ClipTooLarge or OutputUnwritable; nothing is left under the name.
     """
     known = VideoJob(id=job) if isinstance(job, str) else job
-    row_at_work.set(row)
+    logger = _logger_for(row)
     async with _session(session, credentials_block) as parts:
         clip = await parts.download(known, Path(target), max_bytes=max_bytes)
-    logger = _logger()
     logger.info("%s: job %s downloaded to %s, %d bytes", row, known.id, clip.path, clip.size_bytes)
     for warning in clip.warnings:
         logger.warning("%s: %s", row, warning)
     return clip
 
 
-def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    """The run's logger; outside of a run (`create_video.fn`) an ordinary one."""
+def _logger_for(row: str) -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+    """The run's logger, with `row` named in errors from here on; outside of a run (`create_video.fn`) an ordinary one.
+
+    A function of its own, since cloudpickle copies a task's function with all that it names, and cannot copy the
+    context variable `row_at_work`; other functions it takes by their names.
+    """
+    row_at_work.set(row)
     try:
         return get_run_logger()
     except MissingContextError:

@@ -1,4 +1,31 @@
-"""The Prefect flows with their bodies, and what they show and ask in Prefect's UI.
+"""The Prefect flows, and what they show and ask in Prefect's UI. Uses everything below.
 
-Uses everything below. Flow files in the repository's flows/ only import from here.
+    from prefect_together.flows import generate_videos
+
+In an `async def` flow of your own, a notebook or a program: `outcome = await generate_videos("prompts.csv", ...)` gives
+a RunOutcome, and raises RowsFailed if rows failed. `generate_videos.serve(name=...)` and `.deploy(...)` work too. The
+functions and their options are in `generate`, `collect` and `plan`, the flows made of them in `entrypoints`.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prefect_together.flows.entrypoints import (
+        collect_videos,
+        generate_video,
+        generate_videos,
+        generate_videos_shard,
+        plan_videos,
+    )
+
+__all__ = ["collect_videos", "generate_video", "generate_videos", "generate_videos_shard", "plan_videos"]
+
+
+def __getattr__(name: str) -> object:
+    """Imports Prefect when a flow is first asked for: the command line is parsed without it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.entrypoints"), name)

@@ -20,7 +20,7 @@ from prefect_together.execution.workspace import MESSAGE_CHARACTERS, Work, open_
 from prefect_together.ledger.engine import parse_ledger_url
 from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.runs import this_machine
-from prefect_together.prefect_internals import plain_task_lines
+from prefect_together.prefect_internals import process_is_own, shorten_task_lines
 from prefect_together.results.progress import Tally
 from prefect_together.results.text import counted
 from prefect_together.shards.shards import marker
@@ -35,11 +35,14 @@ async def run_shard(plan_id: str, *, share: Share, places: Places, settings: Run
     Completed, with what this run itself has downloaded in its message; what became of each row says the run that has
     the table. Cancelled by SIGTERM or the UI; Failed if it could not work: its videos are then others' to take up.
     """
-    plain_task_lines()
+    is_own_process = process_is_own()
+    if is_own_process:
+        shorten_task_lines()
     logger = get_run_logger()
     tally = Tally(started_at=started_at())
     try:
-        await until_stopped(_work(plan_id, share, places, settings, tally, logger))
+        work = _work(plan_id, share, places, settings, tally, logger)
+        await (until_stopped(work) if is_own_process else work)
     except Stopped as stop:
         return Cancelled(message=f"{stop}; the other shards take up its videos", data=stop)
     except TogetherVideoError as error:

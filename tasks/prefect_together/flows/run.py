@@ -1,11 +1,10 @@
-"""A run over a table as Prefect sees it: the flow's parameters in, its final state out. The work is in `generate`."""
+"""One run over a plan as Prefect sees it: from the plan to the final state of the flow."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -29,17 +28,15 @@ from prefect_together.flows.prefect_ui import (
     publish_results,
     update_progress,
 )
+from prefect_together.flows.prompts import plan_line
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.plans import from_text, to_text
-from prefect_together.prefect_internals import plain_task_lines
-from prefect_together.request.form import VideoParameters
+from prefect_together.prefect_internals import process_is_own, shorten_task_lines, shown_progress
 from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
 from prefect_together.results.outputs import PAGE_FILE, PageSummary, row_results, write_outputs
 from prefect_together.results.progress import Tally
 from prefect_together.results.results import totals
-from prefect_together.results.text import dollars
 from prefect_together.table.plan import Plan
-from prefect_together.table.prompt_table import TableToPlan
 
 if TYPE_CHECKING:
     from prefect_together.shards.shards import Shards
@@ -48,7 +45,52 @@ FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS = 1.0, 10.0
 PUBLISH_SECONDS, STOPPED_PUBLISH_SECONDS = 60.0, 15.0
 
 
-async def generate_table(
+async def run_plan(
+    make_plan: Callable[[], Plan | Awaitable[Plan]],
+    *,
+    places: Places,
+    settings: RunSettings,
+    dry_run: bool = False,
+) -> State[Any]:
+    """Run the plan that `make_plan` gives (called in a thread) and return the state that the flow ends in.
+
+    Completed, with the RunOutcome as its result, if every row is downloaded; Completed named StillGenerating if rows
+    are left for a later run, CompletedWithFailures if no more rows failed than are allowed to; Cancelled by Ctrl-C,
+    SIGTERM or the UI, or because its cost was not approved; else Failed, with the error as its result (RowsFailed,
+    which holds the outcome, if only rows failed).
+    """
+    is_own_process = process_is_own()
+    if is_own_process:
+        shorten_task_lines()
+    logger = get_run_logger()
+    tally = Tally(started_at=started_at())
+    try:
+        plan = await _made(make_plan)
+        if dry_run:
+            line = f"{plan_line(plan, settings.budget_usd)}; nothing was sent"
+            logger.info("%s", line)
+            return Completed(name="DryRun", message=line, data=plan)
+        async with shown_progress(tally):
+            work = _generate(plan, places=places, settings=settings, logger=logger, tally=tally)
+            outcome = await (until_stopped(work) if is_own_process else work)
+    except Stopped as stop:
+        return Cancelled(message=f"{stop}; the same run again goes on where this one stopped", data=stop)
+    except NotApproved as error:
+        return Cancelled(message=str(error), data=error)
+    except TogetherVideoError as error:
+        if len(str(error)) > MESSAGE_CHARACTERS:
+            logger.error("%s", error)
+        return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
+    emit_run_events(outcome)
+    return final_state(outcome, allowed_failures=settings.allowed_failures)
+
+
+async def _made(make_plan: Callable[[], Plan | Awaitable[Plan]]) -> Plan:
+    plan = await asyncio.to_thread(make_plan)
+    return plan if isinstance(plan, Plan) else await plan
+
+
+async def _generate(
     plan: Plan, *, places: Places, settings: RunSettings, logger: RunLogger, tally: Tally
 ) -> RunOutcome:
     """Run a plan and write videos, results.csv and index.html. The tally is kept up to date for whoever shows it."""
@@ -100,7 +142,7 @@ async def _shards(places: Places, settings: RunSettings, logger: RunLogger) -> S
     return await find_shards(places, settings, logger)
 
 
-async def remembered_plan(places: Places) -> Plan:
+async def last_plan(places: Places) -> Plan:
     """The plan of the last run into an output directory, from its ledger. Raises SettingsInvalid if there is none."""
     store = open_store(places.output_dir)
     await store.prepare()
@@ -111,15 +153,6 @@ async def remembered_plan(places: Places) -> Plan:
                 [Problem(f"no run has been made into {redacted(places.output_dir)}", column="output_dir")]
             )
         return from_text(text, await ledger.records())
-
-
-def plan_line(plan: Plan, budget_usd: float | None) -> str:
-    """What will be asked for and what it costs, in one line."""
-    low, high = plan.low_usd, plan.high_usd
-    price = dollars(high) if low == high else f"{dollars(low)} to {dollars(high)}"
-    unknown = f" and {plan.unknown_prices} of unknown price" if plan.unknown_prices else ""
-    cap = "" if budget_usd is None else f", budget {dollars(budget_usd)}"
-    return f"{len(plan.rows):,} rows, {len(plan.videos):,} videos: estimated {price}{unknown}{cap}"
 
 
 async def _write(
@@ -178,72 +211,6 @@ async def _progress_artifact(tally: Tally, logger: RunLogger, budget_usd: float 
         updates.cancel()
         await asyncio.gather(updates, return_exceptions=True)
         await update(is_over=True)
-
-
-TallyDisplay = Callable[[Tally], AbstractAsyncContextManager[None]]
-display: ContextVar[TallyDisplay] = ContextVar("display", default=lambda _tally: nullcontext())
-"""How the shell shows the run while it goes on; nothing elsewhere."""
-planned: ContextVar[Plan | None] = ContextVar("planned", default=None)
-"""The plan that the shell has made of this run's table already; elsewhere the run reads it."""
-
-
-async def run_plan(
-    make_plan: Callable[[], Awaitable[Plan]],
-    *,
-    places: Places,
-    settings: RunSettings,
-    dry_run: bool = False,
-) -> State[Any]:
-    """Run the plan that `make_plan` gives and return the state that the flow ends in.
-
-    Completed, with the RunOutcome as its result, if every row is downloaded; Completed named StillGenerating if rows
-    are left for a later run, CompletedWithFailures if no more rows failed than are allowed to; Cancelled by Ctrl-C,
-    SIGTERM or the UI, or because its cost was not approved; else Failed, with the error as its result (RowsFailed,
-    which holds the outcome, if only rows failed).
-    """
-    plain_task_lines()
-    logger = get_run_logger()
-    tally = Tally(started_at=started_at())
-    try:
-        plan = await make_plan()
-        if dry_run:
-            line = f"{plan_line(plan, settings.budget_usd)}; nothing was sent"
-            logger.info("%s", line)
-            return Completed(name="DryRun", message=line, data=plan)
-        async with display.get()(tally):
-            work = generate_table(plan, places=places, settings=settings, logger=logger, tally=tally)
-            outcome = await until_stopped(work)
-    except Stopped as stop:
-        return Cancelled(message=f"{stop}; the same run again goes on where this one stopped", data=stop)
-    except NotApproved as error:
-        return Cancelled(message=str(error), data=error)
-    except TogetherVideoError as error:
-        if len(str(error)) > MESSAGE_CHARACTERS:
-            logger.error("%s", error)
-        return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
-    emit_run_events(outcome)
-    return final_state(outcome, allowed_failures=settings.allowed_failures)
-
-
-async def run_table(
-    prompts: str,
-    *,
-    model: str | None,
-    parameters: VideoParameters | None,
-    catalogue_checks: bool,
-    image_directory: str | None,
-    places: Places,
-    settings: RunSettings,
-    dry_run: bool,
-) -> State[Any]:
-    """Run a prompt table; see `run_plan`."""
-
-    table = TableToPlan(prompts, model, parameters, catalogue_checks, image_directory)
-
-    async def read() -> Plan:
-        return planned.get() or await asyncio.to_thread(table.plan)
-
-    return await run_plan(read, places=places, settings=settings, dry_run=dry_run)
 
 
 def final_state(outcome: RunOutcome, *, allowed_failures: int = 0) -> State[Any]:

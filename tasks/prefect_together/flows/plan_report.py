@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
@@ -14,7 +14,7 @@ from prefect.states import Completed, Failed
 from prefect_together.errors import Problem, TableInvalid, TogetherVideoError
 from prefect_together.results.plan_report import PlanLine, PlanReport, report_on
 from prefect_together.results.text import counted, dollars, duration, markdown_cell
-from prefect_together.table.prompt_table import TableToPlan
+from prefect_together.table.plan import Plan
 
 ROWS_KEY, SUMMARY_KEY = "together-video-plan", "together-video-plan-summary"
 TABLE_ROWS = 1000
@@ -23,20 +23,20 @@ WARNINGS_SHOWN = 100
 
 
 async def run_planning(
-    table: TableToPlan,
+    make_plan: Callable[[], Plan],
     *,
     output_dir: str | None,
     ledger: str | None,
     max_in_flight: int,
     budget_usd: float | None,
 ) -> State[Any]:
-    """Plan a table and return the state that the flow ends in.
+    """Report on the plan that `make_plan` gives (called in a thread) and return the state that the flow ends in.
 
     Completed, with the PlanReport as its result; Failed, with TableInvalid and all its mistakes, if there are any.
     """
     logger = get_run_logger()
     try:
-        report = await report_on(await asyncio.to_thread(table.plan), output_dir, ledger, max_in_flight)
+        report = await report_on(await asyncio.to_thread(make_plan), output_dir, ledger, max_in_flight)
     except TableInvalid as error:
         await _publish_mistakes(error)
         logger.error("%s", error)

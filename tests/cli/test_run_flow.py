@@ -5,23 +5,26 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
+from typing import Any
 
+import pandas
 import pytest
+from prefect import Flow
 
-from prefect_together.cli.flow_script import serialized, shell_run
+from prefect_together.cli.run_flow import run_words
+from prefect_together.flows import generate_videos
 from prefect_together.request.form import VideoParameters
 from repository import MISTAKES
 from shell import in_shell
-from table_of_prompts import FLOWS, KEY, MODEL, Desk, load_script, prompts, table_text
+from table_of_prompts import KEY, MODEL, Desk, prompts, table_text
 
 CAT, HARBOUR = "A cat asleep on a drum", "A harbour at dawn"
 
 
 def said_by_shell(desk: Desk, *words: str) -> int:
     """The exit code of `python flows/generate_videos.py WORDS`, run inside this process."""
-    flow = load_script(FLOWS / "generate_videos.py").generate_videos
     with desk.prefect.used():
-        return shell_run(flow, [*words, "--output-dir", str(desk.output_dir), "--model", MODEL], local=None)
+        return run_words("generate_videos", [*words, "--output-dir", str(desk.output_dir), "--model", MODEL])
 
 
 def test_0_when_every_row_is_downloaded_and_it_says_where(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,9 +77,8 @@ def test_1_when_a_row_is_still_generating_and_it_says_to_run_again(
 def test_2_for_a_table_with_mistakes_and_each_of_them_is_named(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
     with MISTAKES.open(newline="", encoding="utf-8") as file:
         wrong = {number: row for number, row in enumerate(csv.DictReader(file), start=2) if row["note"] != "good"}
-    flow = load_script(FLOWS / "generate_videos.py").generate_videos
 
-    code = shell_run(flow, [str(MISTAKES), "--output-dir", str(desk.output_dir)], local=None)
+    code = run_words("generate_videos", [str(MISTAKES), "--output-dir", str(desk.output_dir)])
 
     err = capsys.readouterr().err
     named = {int(number) for number in re.findall(r"^  row (\d+)", err, re.MULTILINE)}
@@ -138,10 +140,16 @@ def test_options_are_the_flows_own_parameters_and_the_apis(desk: Desk) -> None:
 
 
 def test_the_server_gets_the_same_parameters_as_from_prefects_own_way() -> None:
-    flow = load_script(FLOWS / "generate_videos.py").generate_videos
     given = {"prompts": "x.csv", "budget_usd": 1.5, "ledger": None, "parameters": VideoParameters(seconds="8", seed=3)}
 
-    assert serialized(given) == flow.serialize_parameters(given)
+    prefects_own: Any = Flow
+    assert generate_videos.serialize_parameters(given) == prefects_own.serialize_parameters(generate_videos, given)
+
+
+def test_the_server_gets_a_short_text_in_place_of_a_data_frame() -> None:
+    table = pandas.DataFrame({"prompt": [CAT] * 1000})
+
+    assert generate_videos.serialize_parameters({"prompts": table}) == {"prompts": "<DataFrame>"}
 
 
 def test_help_names_every_option_without_starting_anything(tmp_path: Path) -> None:

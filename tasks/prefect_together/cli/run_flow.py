@@ -1,0 +1,161 @@
+"""Runs one of the flows from a command line: options from the flow's own signature, live progress, exit codes.
+
+0: every row downloaded. 1: some row is not. 2: the table or a setting is invalid, nothing was sent. 130, 143: stopped.
+Prefect is imported, and a server started, once the command line, the table and the key are found right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from inspect import BoundArguments
+from typing import Any, NoReturn
+
+from cyclopts import App, CycloptsError
+
+from prefect_together.cli.local_prefect import (
+    LocalPrefect,
+    as_program,
+    collected_seldom,
+    needs_local_server,
+    prepare_prefect,
+    signals_raised,
+)
+from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid
+from prefect_together.flows import collect, generate
+from prefect_together.flows import plan as planning
+from prefect_together.flows.prompts import PlannedPrompts, plan_line, plan_prompts
+from prefect_together.table.plan import Plan
+
+FlowFunction = Callable[..., Any]
+FUNCTIONS: Mapping[str, FlowFunction] = {
+    function.__name__: function
+    for function in (
+        generate.generate_videos,
+        generate.generate_video,
+        collect.collect_videos,
+        planning.plan_videos,
+    )
+}
+"""What a flow is called with, by the flow's name in `prefect_together.flows`."""
+INVALID = 2
+"""The exit code where the command line, the table or a setting is invalid and nothing was sent."""
+MISTAKES_SHOWN = 1000
+
+
+def flow_script(name: str) -> NoReturn:
+    """The whole of a flow script: parse its command line, run the flow of that name, end the process."""
+    as_program(lambda: run_words(name, sys.argv[1:]))
+
+
+def run_words(name: str, words: Sequence[str]) -> int:
+    """Run a flow with the options that `words` are; return the exit code."""
+    function = FUNCTIONS[name]
+    app = App(name=f"python flows/{name}.py", version_flags=[])
+    app.default(function)
+    try:
+        called, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=True)
+    except CycloptsError:
+        return INVALID
+    if called is not function:  # --help
+        called(*bound.args, **bound.kwargs)
+        return 0
+    return run_flow(name, bound)
+
+
+def run_flow(name: str, bound: BoundArguments) -> int:
+    """Check the options and the table, run the flow with them, say how it ended; return the exit code."""
+    bound.apply_defaults()
+    given = dict(bound.arguments)
+    try:
+        plan = _plan_of(given) if "prompts" in given else None
+        if plan is not None:
+            if given.get("dry_run"):
+                return _print_plan(plan, given)
+            given["prompts"] = PlannedPrompts.of(given["prompts"], plan)
+        _check_key(given)
+        _check_shards(given)
+    except (TableInvalid, SettingsInvalid, NotConfigured) as error:
+        _print_mistakes(error)
+        return INVALID
+    local = prepare_prefect()
+    try:
+        with signals_raised():
+            code = _run(name, given, local)
+    except BaseException:
+        if local is not None:
+            local.wait_at_exit = False
+        raise
+    if local is not None and code in (130, 143):
+        local.wait_at_exit = False
+    return code
+
+
+def _plan_of(given: Mapping[str, Any]) -> Plan:
+    names = ("prompts", "model", "parameters", "catalogue_checks", "image_directory")
+    return plan_prompts(**{name: given[name] for name in names})
+
+
+def _print_plan(plan: Plan, given: Mapping[str, Any]) -> int:
+    for warning in plan.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{plan_line(plan, given.get('budget_usd'))}; nothing was sent")
+    return 0
+
+
+def _check_key(given: Mapping[str, Any]) -> None:
+    """Raises NotConfigured if the flow sends something and has no key for it."""
+    needs_key = "credentials_block" in given and not given.get("dry_run")  # plan_videos sends nothing and takes none
+    if not needs_key or given.get("sandbox") or given.get("credentials_block"):
+        return
+    from prefect_together.api.client import NO_KEY, key_is_set
+
+    if not key_is_set():
+        raise NotConfigured(NO_KEY)
+
+
+def _check_shards(given: Mapping[str, Any]) -> None:
+    if given.get("shards", 1) > 1 and needs_local_server():
+        from prefect_together.execution.settings import NO_SERVER
+
+        raise NotConfigured(NO_SERVER)
+
+
+def _print_mistakes(error: Exception) -> None:
+    lines = str(error).splitlines()
+    print("\n".join(lines[:MISTAKES_SHOWN]), file=sys.stderr)
+    if len(lines) > MISTAKES_SHOWN:
+        print(f"  ... and {len(lines) - MISTAKES_SHOWN:,} more", file=sys.stderr)
+
+
+def _run(name: str, given: Mapping[str, Any], local: LocalPrefect | None) -> int:
+    from prefect.exceptions import TerminationSignal
+
+    from prefect_together.cli.ending import print_ending
+    from prefect_together.cli.live_display import shell_console, show_progress
+    from prefect_together.execution.signals import Stopped, until_stopped
+    from prefect_together.flows import entrypoints
+
+    flow = copy(getattr(entrypoints, name))
+    flow.show_progress = show_progress
+
+    async def run() -> object:
+        try:
+            state = await until_stopped(flow(**given, return_state=True))
+        except Stopped as stop:  # before or after the flow's body, which sees to its own stop
+            return stop
+        return await state.aresult(raise_on_failure=False)
+
+    if local is not None:
+        local.wait_until_ready()
+        print(f"Prefect's UI while this runs: {local.ui_url}", file=sys.stderr)
+    shell_console()  # from the first line on
+    try:
+        with collected_seldom():
+            ended = asyncio.run(run())
+    except TerminationSignal as terminated:  # by Prefect's handler of SIGTERM, until the flow's body sets its own
+        ended = Stopped(signal.Signals(terminated.signal))
+    return print_ending(ended)

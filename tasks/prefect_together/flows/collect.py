@@ -1,0 +1,42 @@
+"""What earlier runs submitted is collected, and nothing sent: the function behind the flow.
+
+Importing it imports no Prefect: the command line is parsed by this signature. `entrypoints` makes it into a flow.
+"""
+
+# Annotations are real objects here, not text: Prefect hands a flow to its process without the names that text needs.
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from prefect_together.request.form import BlockName, LedgerPlace
+
+
+async def collect_videos(
+    *,
+    output_dir: str = "out",
+    max_wait_minutes: Annotated[float, Field(ge=0, le=10_080)] = 5.0,
+    credentials_block: BlockName = None,
+    ledger: LedgerPlace = None,
+    sandbox: bool = False,
+    sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
+) -> Any:
+    """Collect the videos of an output directory that are submitted but not downloaded. Sends no create call.
+
+    Args:
+        output_dir: The output directory of the runs that submitted them.
+        max_wait_minutes: How long a job is waited for, from now, up to a week (10080); 0 looks once.
+        credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
+        ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
+        sandbox: Collect from the local imitation of the service that made them.
+        sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
+    """
+    from prefect_together.execution.settings import Places, RunSettings
+    from prefect_together.flows.run import last_plan, run_plan
+
+    places = Places(output_dir, ledger, credentials_block, sandbox, sandbox_speed)
+    return await run_plan(
+        lambda: last_plan(places),
+        places=places,
+        settings=RunSettings(max_wait_minutes=max_wait_minutes, collect_only=True),
+    )

@@ -1,0 +1,89 @@
+"""What the flows take as `prompts`, and the plan made of it."""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import WithJsonSchema
+
+from prefect_together.errors import Problem, SettingsInvalid
+from prefect_together.request.form import VideoParameters, for_all_rows
+from prefect_together.results.text import dollars
+from prefect_together.table.plan import Plan, make_plan
+from prefect_together.table.rows import PromptTable
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    Prompts = str | PathLike[str] | DataFrame | PromptTable | Plan
+else:  # a text area in Prefect's form, and a word in a shell
+    Prompts = Annotated[Any, WithJsonSchema({"type": "string"})]
+
+
+class PlannedPrompts(str):
+    """A table as the command line names it, with the plan already made of it.
+
+    A string, so that Prefect stores what was typed and does not search the plan for results of tasks.
+    """
+
+    plan: Plan
+
+    @classmethod
+    def of(cls, prompts: str, plan: Plan) -> PlannedPrompts:
+        planned = cls(prompts)
+        planned.plan = plan
+        return planned
+
+
+def plan_prompts(
+    prompts: Prompts,
+    *,
+    model: str | None = None,
+    parameters: VideoParameters | None = None,
+    catalogue_checks: bool = True,
+    image_directory: str | None = None,
+) -> Plan:
+    """Read and check a table and plan its videos; a table that is planned already is taken as it is.
+
+    Args:
+        prompts: Path, URL or text of a table, a DataFrame, a PromptTable (`read_table`), or a Plan.
+        model: Model for the rows that name none.
+        parameters: Parameters for the rows that do not set them.
+        catalogue_checks: Check rows against the known limits of their models.
+        image_directory: Where relative image paths start. Default: the directory of the table.
+
+    Raises:
+        TableInvalid: with every mistake in the table.
+        SettingsInvalid: `prompts` is no table, or its rows are checked already and options for rows are given.
+    """
+    if isinstance(prompts, PlannedPrompts):
+        return prompts.plan
+    if isinstance(prompts, Plan | PromptTable):
+        given = {"model": model, "parameters": parameters, "image_directory": image_directory}
+        ignored = [name for name, value in given.items() if value is not None]
+        if ignored:
+            message = f"the rows of a {type(prompts).__name__} are checked already: give {', '.join(ignored)} to"
+            raise SettingsInvalid([Problem(f"{message} read_table, or the table itself to the flow")])
+        return prompts if isinstance(prompts, Plan) else make_plan(prompts)
+    source: Any = fspath(prompts) if isinstance(prompts, PathLike) else prompts
+    if not isinstance(source, str) and not hasattr(source, "columns"):
+        raise SettingsInvalid([Problem(f"a table is a path, a URL, text or a DataFrame, not {type(source).__name__}")])
+    from prefect_together.table.prompt_table import read_table  # with pandas, which no --help waits for
+
+    table = read_table(
+        source,
+        defaults=for_all_rows(model, parameters),
+        catalogue_checks=catalogue_checks,
+        image_directory=image_directory,
+    )
+    return make_plan(table)
+
+
+def plan_line(plan: Plan, budget_usd: float | None) -> str:
+    """What will be asked for and what it costs, in one line."""
+    low, high = plan.low_usd, plan.high_usd
+    price = dollars(high) if low == high else f"{dollars(low)} to {dollars(high)}"
+    unknown = f" and {plan.unknown_prices} of unknown price" if plan.unknown_prices else ""
+    cap = "" if budget_usd is None else f", budget {dollars(budget_usd)}"
+    return f"{len(plan.rows):,} rows, {len(plan.videos):,} videos: estimated {price}{unknown}{cap}"
