@@ -71,7 +71,10 @@ def test_1_when_a_row_is_still_generating_and_it_says_to_run_again(
     code = said_by_shell(desk, prompts(CAT), "--max-wait-minutes", "0.01")
 
     assert code == 1
-    assert "1 row still generating. Later, run again with the same table and --output-dir" in capsys.readouterr().out
+    assert (
+        "1 row still generating at the deadline. Later, run again with the same table and --output-dir"
+        in capsys.readouterr().out
+    )
 
 
 def test_2_for_a_table_with_mistakes_and_each_of_them_is_named(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,7 +130,7 @@ def test_a_dry_run_says_the_price_and_what_is_odd_and_sends_nothing(
     said = capsys.readouterr()
     assert code == 0
     assert re.search(r"2 rows, 1 videos?: estimated \$0\.28, budget \$3\.00; nothing was sent", said.out)
-    assert "warning: row 3: 1 row repeats an earlier row" in said.err
+    assert "warning: 1 row (3) repeats an earlier row" in said.err
     assert desk.api.requests == []
 
 

@@ -7,11 +7,12 @@ import gc
 import logging
 import os
 import signal
+from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
-import av  # noqa: F401  # pyright: ignore[reportUnusedImport]  # sets the level of its own logger
 import cloudpickle
+import pandas
 import pytest
 from prefect import flow
 from prefect.flows import load_flow_from_entrypoint
@@ -53,6 +54,7 @@ def changed(before: dict[str, list[Any]], after: dict[str, list[Any]]) -> set[An
 
 
 def test_a_run_in_a_foreign_flow_changes_no_setting_of_its_process(desk: Desk) -> None:
+    import_module("av")  # which sets the level of its own logger
     seen: list[dict[str, list[Any]]] = []
 
     @flow(name="somebodys-own", persist_result=False)
@@ -92,18 +94,23 @@ def test_cancelled_with_its_foreign_flow_the_run_leaves_its_results_and_pays_not
     assert desk.api.accepted() == 1
 
 
-@pytest.mark.parametrize("kind", ["a checked table", "a plan", "a path"])
+@pytest.mark.parametrize("kind", ["a checked table", "a plan", "a path", "a DataFrame"])
 def test_what_a_table_is_in_python(kind: str, desk: Desk, tmp_path: Path) -> None:
     path = tmp_path / "prompts.csv"
     path.write_text(prompts(CAT, HARBOUR))
     checked = read_table(str(path), defaults={"model": MODEL})
-    table: Any = {"a checked table": checked, "a plan": make_plan(checked), "a path": path}[kind]
+    kinds = {
+        "a checked table": (checked, "<PromptTable>"),
+        "a plan": (make_plan(checked), "<Plan>"),
+        "a path": (path, str(path)),
+        "a DataFrame": (pandas.read_csv(path), "<DataFrame>"),
+    }
+    table: Any = kinds[kind][0]
 
-    ended = desk.run(table, model=MODEL if kind == "a path" else None)
+    ended = desk.run(table, model=MODEL if kind in ("a path", "a DataFrame") else None)
 
     assert ended.statuses == ["downloaded", "downloaded"]
-    stored = desk.prefect.flow_run(ended.run_id).parameters["prompts"]
-    assert stored == {"a checked table": "<PromptTable>", "a plan": "<Plan>", "a path": str(path)}[kind]
+    assert desk.prefect.flow_run(ended.run_id).parameters["prompts"] == kinds[kind][1]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from prefect_together.cli.local_prefect import as_program
 from prefect_together.cli.run_flow import FUNCTIONS, run_flow
 from prefect_together.clips.store import redacted
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid, TogetherVideoError
+from prefect_together.flows.prompts import plan_prompts
 from prefect_together.request.form import VideoParameters
 from prefect_together.request.model_spec import Mode
 
@@ -109,6 +110,7 @@ def plan(
     budget_usd: float | None = None,
     catalogue_checks: bool = True,
     image_directory: str | None = None,
+    sheet: str | None = None,
     as_json: Annotated[bool, Parameter("--json", negative=())] = False,
 ) -> int:
     """Check every row of a table and say what it would cost and take. Sends nothing.
@@ -123,13 +125,20 @@ def plan(
         budget_usd: Say so if the plan may pass this cap.
         catalogue_checks: Check rows against the known limits of their models.
         image_directory: Where relative image paths start. Default: the directory of the table.
+        sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
         as_json: The plan as JSON.
     """
     from prefect_together.cli import printing as command_tables
     from prefect_together.results.plan_report import report_on
-    from prefect_together.table.prompt_table import TableToPlan
 
-    checked = TableToPlan(table, model, parameters, catalogue_checks, image_directory).plan()
+    checked = plan_prompts(
+        table,
+        model=model,
+        parameters=parameters,
+        catalogue_checks=catalogue_checks,
+        image_directory=image_directory,
+        sheet=sheet,
+    )
     report = asyncio.run(report_on(checked, output_dir, ledger, max_in_flight))
     _print_json(asdict(report)) if as_json else command_tables.print_plan(report, budget_usd=budget_usd)
     return 0
@@ -215,13 +224,14 @@ def recover(
     from prefect_together.ledger.ledger import HERE, LEDGER_FILE, open_ledger
     from prefect_together.results.outputs import RESULTS_FILE
     from prefect_together.results.recovery import recover as recover_ledger
-    from prefect_together.table.prompt_table import TableToPlan
 
     store = open_store(output_dir)
     table = store.scratch / RESULTS_FILE
     if not store.is_local or not table.is_file():
         raise SettingsInvalid([Problem(f"no {RESULTS_FILE} in {redacted(output_dir)} on this machine")])
-    wanted = TableToPlan(str(table), model, parameters, False, image_directory).plan()
+    wanted = plan_prompts(
+        table, model=model, parameters=parameters, catalogue_checks=False, image_directory=image_directory
+    )
 
     async def run() -> str:
         async with open_ledger(str(store.scratch / LEDGER_FILE)) as ledger:

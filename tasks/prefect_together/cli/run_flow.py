@@ -95,7 +95,7 @@ def run_flow(name: str, bound: BoundArguments) -> int:
 
 
 def _plan_of(given: Mapping[str, Any]) -> Plan:
-    names = ("prompts", "model", "parameters", "catalogue_checks", "image_directory")
+    names = ("prompts", "model", "parameters", "catalogue_checks", "image_directory", "sheet")
     return plan_prompts(**{name: given[name] for name in names})
 
 

@@ -22,6 +22,7 @@ from prefect_together.request.form import (
     LedgerPlace,
     Model,
     ModelOrTable,
+    Sheet,
     for_all_rows,
 )
 from prefect_together.table.plan import Plan
@@ -46,6 +47,7 @@ async def generate_videos(
     catalogue_checks: bool = True,
     parameters: ForAllRows = None,
     image_directory: ImageDirectory = None,
+    sheet: Sheet = None,
     ledger: LedgerPlace = None,
     shards: Annotated[int, Field(ge=1, le=100)] = 1,
     sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
@@ -76,6 +78,7 @@ async def generate_videos(
         catalogue_checks: Check rows against the known limits of their models before anything is sent.
         parameters: For the rows that do not set them. Empty: the model's own default holds.
         image_directory: Where relative image paths start. Default: the directory of the table.
+        sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
         ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
         shards: Runs that share the table, this one included, on the workers of a Prefect server, 1 to 100;
             max_in_flight and budget_usd hold for all together.
@@ -91,6 +94,7 @@ async def generate_videos(
             parameters=parameters,
             catalogue_checks=catalogue_checks,
             image_directory=image_directory,
+            sheet=sheet,
         )
 
     return await run_plan(

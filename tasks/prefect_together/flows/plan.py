@@ -18,6 +18,7 @@ from prefect_together.request.form import (
     LedgerPlace,
     ModelOrTable,
     PlannedDirectory,
+    Sheet,
 )
 
 
@@ -31,6 +32,7 @@ async def plan_videos(
     catalogue_checks: bool = True,
     parameters: ForAllRows = None,
     image_directory: ImageDirectory = None,
+    sheet: Sheet = None,
     ledger: LedgerPlace = None,
 ) -> Any:
     """Check every row of a table: what it would make, what that costs, how long it takes. Sends nothing.
@@ -45,6 +47,7 @@ async def plan_videos(
         catalogue_checks: Check rows against the known limits of their models.
         parameters: For the rows that do not set them. Empty: the model's own default holds.
         image_directory: Where relative image paths start. Default: the directory of the table.
+        sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
         ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
     """
     from prefect_together.flows.plan_report import run_planning
@@ -56,6 +59,7 @@ async def plan_videos(
             parameters=parameters,
             catalogue_checks=catalogue_checks,
             image_directory=image_directory,
+            sheet=sheet,
         ),
         output_dir=output_dir,
         ledger=ledger,

@@ -43,6 +43,7 @@ def plan_prompts(
     parameters: VideoParameters | None = None,
     catalogue_checks: bool = True,
     image_directory: str | None = None,
+    sheet: str | None = None,
 ) -> Plan:
     """Read and check a table and plan its videos; a table that is planned already is taken as it is.
 
@@ -52,6 +53,7 @@ def plan_prompts(
         parameters: Parameters for the rows that do not set them.
         catalogue_checks: Check rows against the known limits of their models.
         image_directory: Where relative image paths start. Default: the directory of the table.
+        sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
 
     Raises:
         TableInvalid: with every mistake in the table.
@@ -60,7 +62,7 @@ def plan_prompts(
     if isinstance(prompts, PlannedPrompts):
         return prompts.plan
     if isinstance(prompts, Plan | PromptTable):
-        given = {"model": model, "parameters": parameters, "image_directory": image_directory}
+        given = {"model": model, "parameters": parameters, "image_directory": image_directory, "sheet": sheet}
         ignored = [name for name, value in given.items() if value is not None]
         if ignored:
             message = f"the rows of a {type(prompts).__name__} are checked already: give {', '.join(ignored)} to"
@@ -76,6 +78,7 @@ def plan_prompts(
         defaults=for_all_rows(model, parameters),
         catalogue_checks=catalogue_checks,
         image_directory=image_directory,
+        sheet=sheet,
     )
     return make_plan(table)
 

@@ -44,6 +44,7 @@ BlockName = (
 LedgerPlace = (
     Annotated[None, Field(title="In the output directory")] | Annotated[str, Field(title="Path or postgresql:// URL")]
 )
+Sheet = Annotated[None, Field(title="The first with prompts")] | Annotated[str, Field(title="By its name")]
 ImageDirectory = Annotated[None, Field(title="The table's directory")] | Annotated[str, Field(title="Directory")]
 PlannedDirectory = Annotated[None, Field(title="None yet")] | Annotated[str, Field(title="Directory or URL")]
 Image = Annotated[None, Field(title="None")] | Annotated[str, Field(title="URL or file")]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ from pydantic import ValidationError
 from prefect_together.errors import Problem, TableInvalid
 from prefect_together.request.catalogue import check_request
 from prefect_together.request.checks import seed_findings
-from prefect_together.request.form import VideoParameters, for_all_rows
 from prefect_together.request.images import load_image
 from prefect_together.request.media import ImageInput
 from prefect_together.request.request import VideoRequest, problems_of
@@ -166,30 +164,3 @@ def plan_video(
     cells = {"prompt": request.prompt or "", "model": request.model}
     row = TableRow(number=1, row_id=row_id, count=count, price_usd=None, request=request, cells=cells)
     return make_plan(PromptTable(source=SOURCE, columns=tuple(cells), rows=(row,), warnings=warnings))
-
-
-@dataclass(frozen=True, slots=True)
-class TableToPlan:
-    """`prompts` is the table's text, path or URL, or a DataFrame; `model` and `parameters` are for the rows that do not
-    set them.
-
-    Relative image paths start in `image_directory`, by default the table's own. `sheet` names one of a workbook.
-    """
-
-    prompts: str | DataFrame
-    model: str | None = None
-    parameters: VideoParameters | None = None
-    catalogue_checks: bool = True
-    image_directory: str | None = None
-    sheet: str | None = None
-
-    def plan(self) -> Plan:
-        """Read and check the table and plan its videos. Raises TableInvalid with every mistake."""
-        table = read_table(
-            self.prompts,
-            defaults=for_all_rows(self.model, self.parameters),
-            catalogue_checks=self.catalogue_checks,
-            image_directory=self.image_directory,
-            sheet=self.sheet,
-        )
-        return make_plan(table)
