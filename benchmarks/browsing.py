@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from places import Server
 from playwright.sync_api import Page, expect, sync_playwright
+from services import Server
 
 FLAGS = ("--no-sandbox", "--disable-gpu", "--no-first-run")
 PATIENCE_SECONDS = 120.0

@@ -1,4 +1,4 @@
-"""Runs one peer as a child process and measures it. Knows nothing of what it does."""
+"""Runs one peer as a child process and measures it. It does not depend on what the peer does."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Run:
     peak_mb: float
     all_seconds: float
     started_at: float
-    said: str
+    output: str
 
 
 class PeerFailed(RuntimeError):
-    """A peer ended with another exit code than 0; the message holds its last words."""
+    """A peer ended with an exit code other than 0; the message contains its last output."""
 
 
 def run_peer(name: str, *words: str, environment: Mapping[str, str]) -> Run:
@@ -39,7 +39,7 @@ def run_peer(name: str, *words: str, environment: Mapping[str, str]) -> Run:
 
 
 def run_child(command: Sequence[str], *, environment: Mapping[str, str], exit_codes: Sequence[int] = (0,)) -> Run:
-    """Run a command to its end; its body is what it tells of it (`peers/stopwatch.py`), else the whole.
+    """Run a command to its end; its body is what it reports as such (`peers/stopwatch.py`), else the whole process.
 
     Raises PeerFailed.
     """
@@ -51,17 +51,17 @@ def run_child(command: Sequence[str], *, environment: Mapping[str, str], exit_co
         text=True,
         check=False,
     )
-    said, _, used_line = process.stdout.rpartition(USED)
+    output, _, used_line = process.stdout.rpartition(USED)
     if process.returncode not in exit_codes:
-        raise PeerFailed(f"{' '.join(command)} ended with {process.returncode}: {said[-3000:]}")
+        raise PeerFailed(f"{' '.join(command)} ended with {process.returncode}: {output[-3000:]}")
     used: dict[str, float] = json.loads(used_line)
-    told = [line.removeprefix(FIGURES) for line in said.splitlines() if line.startswith(FIGURES)]
-    figures: dict[str, float] = json.loads(told[-1]) if told else {}
+    reported = [line.removeprefix(FIGURES) for line in output.splitlines() if line.startswith(FIGURES)]
+    figures: dict[str, float] = json.loads(reported[-1]) if reported else {}
     return Run(
         body_seconds=figures.get("body_seconds", used["all_seconds"]),
         cpu_seconds=used["cpu_seconds"] - figures.get("cpu_before_seconds", 0.0),
         peak_mb=used["peak_bytes"] / 1e6,
         all_seconds=used["all_seconds"],
         started_at=used["started_at"],
-        said=said,
+        output=output,
     )

@@ -1,4 +1,4 @@
-"""Runs whole commands as a user would, and clocks them from outside: to the end, or to the first call of the API."""
+"""Runs whole commands as a user would, and times them from outside: to the end, or to the first call of the API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from children import PEERS, PeerFailed, run_child
 from prefect_together.sandbox import SandboxProcess
 
 FLOW = Path(__file__).parents[1] / "flows" / "generate_videos.py"
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 LIMIT_SECONDS = 300.0
 
 
@@ -27,7 +27,7 @@ def generate_videos(table: Path, output: Path, *words: str) -> list[str]:
 def seconds_to_empty_flow(variables: Mapping[str, str]) -> tuple[float, float]:
     """Seconds from the command to the body of an empty flow, and to the end of its process."""
     run = run_child([sys.executable, str(PEERS / "empty_flow.py")], environment=variables)
-    began = next(float(line.split()[1]) for line in run.said.splitlines() if line.startswith("BEGAN "))
+    began = next(float(line.split()[1]) for line in run.output.splitlines() if line.startswith("BEGAN "))
     return began - run.started_at, run.all_seconds
 
 
@@ -44,7 +44,7 @@ def seconds_to_first_call(
         while calls(api, endpoint) == before:
             if process.poll() is not None or time.monotonic() - started > LIMIT_SECONDS:
                 raise PeerFailed(f"{' '.join(command)} made no {endpoint} call")
-            time.sleep(LOOK_SECONDS)
+            time.sleep(POLL_SECONDS)
         return time.monotonic() - started
     finally:
         process.send_signal(signal.SIGTERM)

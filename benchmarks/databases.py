@@ -17,7 +17,7 @@ TESTS = Path(__file__).parents[1] / "tests" / "support"
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """Where it is, as Prefect is told (empty: its own default), and what it has used."""
+    """Its URL for Prefect (empty: Prefect's default), and the resources it has used."""
 
     url: str
     size_bytes: Callable[[], int]

@@ -17,7 +17,7 @@ from statistics import median
 from children import Run, run_child, run_peer
 from file_server import FileServer, file_server
 from markdown_tables import markdown
-from places import environment, scratch
+from services import environment, scratch
 
 HERE = Path(__file__).parent
 GOAL = 0.8

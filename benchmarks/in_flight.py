@@ -1,8 +1,8 @@
-"""What waiting costs a run of many rows of which some are in flight at a time, in virtual time: nothing is sent.
+"""What polling late costs a run of many rows of which some are in flight, in virtual time: nothing is sent.
 
-`python benchmarks/in_flight.py` prints a Markdown table. A job that is seen late keeps its place from the next one: the
-run takes so much longer than one that looks at every job twice a second. Jobs go on side by side and teach each other
-their durations, as in a run.
+`python benchmarks/in_flight.py` prints a Markdown table. A job whose end is seen late keeps its slot
+from the next one: the table says how much longer the run takes than one that polls every job twice a second. Jobs run
+concurrently, and each duration is learned from, as in a real run.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ GOAL_SIZE = (1000, 200)
 
 
 class Service(VideoApi):
-    """Jobs that take as long as they are said to; stamps in whole seconds."""
+    """Jobs that take a given time; timestamps in whole seconds."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._jobs: dict[str, tuple[float, float]] = {}
-        self.looks, self.late_seconds = 0, list[float]()
+        self.polls, self.late_seconds = 0, list[float]()
 
     def begin(self, job_id: str, seconds: float) -> None:
         self._jobs[job_id] = (self._clock.time(), seconds)
 
     async def retrieve(self, job_id: str) -> VideoJob:
-        self.looks += 1
+        self.polls += 1
         began, seconds = self._jobs[job_id]
         late = self._clock.time() - began - seconds
         if late < 0.0:
@@ -51,10 +51,10 @@ class Service(VideoApi):
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Seconds of the whole run, looks a job, mean lateness in seconds."""
+    """Seconds of the whole run, polls a job, mean lateness in seconds."""
 
     seconds: float
-    looks: float
+    polls: float
     late_seconds: float
 
 
@@ -62,11 +62,11 @@ async def run(rows: int, in_flight: int, spread: float, seed: int, *, known: int
     clock, rng, book = virtual_clock(), random.Random(seed), DurationBook()
     durations = [random.Random(1000 * seed + row).lognormvariate(MEDIAN_LOG_SECONDS, spread) for row in range(rows)]
     book.load(MODEL, [float(round(rng.lognormvariate(MEDIAN_LOG_SECONDS, spread))) for _ in range(known)])
-    service, budget, places = Service(clock), PollBudget(clock=clock), asyncio.Semaphore(in_flight)
+    service, budget, slots = Service(clock), PollBudget(clock=clock), asyncio.Semaphore(in_flight)
     began = clock.time()
 
     async def job(row: int) -> None:
-        async with places:
+        async with slots:
             service.begin(str(row), durations[row])
             if often:
                 await clock.sleep(OFTEN_SECONDS)
@@ -87,15 +87,14 @@ async def run(rows: int, in_flight: int, spread: float, seed: int, *, known: int
             )
 
     await asyncio.gather(*(job(row) for row in range(rows)))
-    return Run(clock.time() - began, service.looks / rows, mean(service.late_seconds))
+    return Run(clock.time() - began, service.polls / rows, mean(service.late_seconds))
 
 
 def main() -> None:
     print(
-        f"Lognormal durations of median 90 s, means of {ROUNDS} runs; (e) looks at each job every {OFTEN_SECONDS:g} s."
-        "\n"
+        f"Lognormal durations of median 90 s, means of {ROUNDS} runs; (e) polls each job every {OFTEN_SECONDS:g} s.\n"
     )
-    print("| spread | rows | in flight | known before | looks a job | s late | (e)'s looks | the run, x (e)'s |")
+    print("| spread | rows | in flight | known before | polls a job | s late | (e)'s polls | the run, x (e)'s |")
     print("|---|---|---|---|---|---|---|---|")
     of_goal: list[float] = []
     for spread in SPREADS:
@@ -107,8 +106,8 @@ def main() -> None:
                 if (rows, in_flight) == GOAL_SIZE:
                     of_goal.append(ratio)
                 cells = (f"{spread:g}", f"{rows:,}", f"{in_flight}", f"{known} jobs" if known else "nothing")
-                looks, late = mean(one.looks for one in ours), mean(one.late_seconds for one in ours)
-                figures = (f"{looks:.1f}", f"{late:.1f}", f"{mean(one.looks for one in often):.0f}", f"{ratio:.3f}")
+                polls, late = mean(one.polls for one in ours), mean(one.late_seconds for one in ours)
+                figures = (f"{polls:.1f}", f"{late:.1f}", f"{mean(one.polls for one in often):.0f}", f"{ratio:.3f}")
                 print("| " + " | ".join((*cells, *figures)) + " |")
     rows, in_flight = GOAL_SIZE
     is_met = max(of_goal) <= GOAL

@@ -1,7 +1,6 @@
 """Runs the command in its arguments and prints, as its last line, what the command used.
 
-A process begins with its parent's largest memory as its own: so that a peer's is not the benchmark's, its parent is
-this small program.
+A new process inherits its parent's peak memory: this small program is the parent so that a peer's peak is its own.
 """
 
 import json

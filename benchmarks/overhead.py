@@ -1,7 +1,7 @@
-"""What the engine, the ledger and the checks cost beside the generation itself: ours and six peers, one after another.
+"""What the engine, the ledger and the checks add to the generation itself: ours and six peers, one after another.
 
 All against one sandbox with jobs of two seconds and one Prefect server, in processes of their own; the rounds are
-interleaved and the figures are medians, so that a busy machine weighs on all alike.
+interleaved and the figures are medians, so that a busy machine affects all of them equally.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from statistics import median
 
 from children import PeerFailed, run_peer
 from markdown_tables import markdown
-from places import MODEL, Server, environment, prefect_server, sandbox, scratch, write_prompts
+from services import MODEL, Server, environment, prefect_server, sandbox, scratch, write_prompts
 
 JOB_SECONDS = 2.0
 DOCUMENT_ROWS = 2
@@ -23,7 +23,7 @@ GOAL_DURATIONS = 1.02
 WHY_CPU = (
     "the SDK's calls, the clips' checks and the log lines alone need more than 0.3 x (f), see benchmarks/README.md"
 )
-WHY_WALL = "at jobs of 2 s, all at once, it is the processor time that takes long; and the looks: 100 a second at most"
+WHY_WALL = "with jobs of 2 s, all at once, processor time dominates; and there are at most 100 polls a second"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +183,8 @@ def _report(found: Mapping[str, Measured], failures: Mapping[str, str], *, rows:
     ]
     for letter in ("b", "d"):
         if letter in found:
-            share = ours.wall_seconds / found[letter].wall_seconds
-            goals.append((f"wall below ({letter})", share, share < 1.0, WHY_WALL))
+            ratio = ours.wall_seconds / found[letter].wall_seconds
+            goals.append((f"wall below ({letter})", ratio, ratio < 1.0, WHY_WALL))
     return (
         text
         + "\n"
@@ -196,7 +196,7 @@ def _report(found: Mapping[str, Measured], failures: Mapping[str, str], *, rows:
 
 
 def measure_durations(*, rows: int, rounds: int, in_flight: int = 200) -> str:
-    """Ours against bare aiohttp at durations as they are seen; the same durations for both."""
+    """Ours compared with bare aiohttp at realistic durations, the same for both."""
     seconds = "lognormal:90:0.35"
     walls: dict[str, list[float]] = {"bare_aiohttp": [], "ours": []}
     calls: dict[str, list[float]] = {"bare_aiohttp": [], "ours": []}
@@ -217,7 +217,7 @@ def measure_durations(*, rows: int, rounds: int, in_flight: int = 200) -> str:
         f"medians of {rounds} rounds; nothing is known of the model's durations at the start.\n\n"
     )
     lines = [
-        ["e", "bare aiohttp, a look each half second", f"{bare:.1f}", "1.00", f"{median(calls['bare_aiohttp']):.1f}"],
+        ["e", "bare aiohttp, a poll each half second", f"{bare:.1f}", "1.00", f"{median(calls['bare_aiohttp']):.1f}"],
         ["ours", "this project", f"{ours:.1f}", f"{ours / bare:.3f}", f"{median(calls['ours']):.1f}"],
     ]
     goal = f"wall at most {GOAL_DURATIONS} x (e)"

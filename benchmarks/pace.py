@@ -152,7 +152,7 @@ SERVICES: dict[str, tuple[int, Service]] = {
     "5 a second, after 100 s 1": (800, changing(5, 1, 100)),
     "1 a second, after 200 s 5": (1500, changing(1, 5, 200)),
     "1 a second, and 3 % are 503": (600, overloaded(0.03, dynamic(1))),
-    "5 a second, waits told in whole seconds": (1000, in_whole_seconds(dynamic(5))),
+    "5 a second, waits given in whole seconds": (1000, in_whole_seconds(dynamic(5))),
     "the same, 40 rows": (40, in_whole_seconds(dynamic(5))),
     "no limit, but 20 % are 503": (100, overloaded(0.2, unlimited)),
 }

@@ -9,7 +9,7 @@ from statistics import median
 from children import run_child
 from commands import calls, generate_videos, seconds_to_empty_flow, seconds_to_first_call
 from markdown_tables import markdown
-from places import Server, environment, prefect_server, sandbox, scratch, write_prompts
+from services import Server, environment, prefect_server, sandbox, scratch, write_prompts
 
 GOAL_SECONDS = 2.0
 SLOW_JOB_SECONDS = "100000"

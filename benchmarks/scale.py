@@ -1,4 +1,4 @@
-"""What a row costs and leaves at a hundred, a thousand and ten thousand rows, and how it is to look at afterwards."""
+"""What a row costs in time, memory and database at 100 to 10,000 rows, and how fast page and UI are afterwards."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from browsing import Seen, browse
 from children import run_peer
 from databases import sqlite_database
 from markdown_tables import markdown
-from places import environment, prefect_server, sandbox, scratch, write_prompts
 from server import Load, record
+from services import environment, prefect_server, sandbox, scratch, write_prompts
 
 IN_FLIGHT = "200"
 FIXED_ROWS = 10
-"""What a run of so few rows takes is what every run takes: it is taken off before the cost of a row is reckoned."""
+"""The cost of so small a run is the fixed cost of every run: it is subtracted to get the cost of a row."""
 GOAL_FLAT, GOAL_PEAK_MB = 0.2, 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One run of so many rows. Memory and processor time are the client's, but for `server_ms_a_row`."""
+    """One run of `rows` rows. Memory and processor time are the client's, but for `server_ms_a_row`."""
 
     rows: int
     cpu_seconds: float
@@ -39,12 +39,12 @@ def measure(*, rows: int, rounds: int) -> str:
     """Runs of 1 %, 10 % and all of `rows`; rounds beyond the first only repeat them. The tables as Markdown."""
     del rounds  # the largest run takes minutes, and its figures are processor time and memory
     with scratch() as directory:
-        fixed = _run(directory / "fixed", FIXED_ROWS, is_looked_at=False)
+        fixed = _run(directory / "fixed", FIXED_ROWS, is_browsed=False)
         sizes = [_run(directory / f"{count}", count) for count in (rows // 100, rows // 10, rows) if count > FIXED_ROWS]
     return _report(fixed, sizes or [fixed])
 
 
-def _run(directory: Path, rows: int, *, is_looked_at: bool = True) -> Size:
+def _run(directory: Path, rows: int, *, is_browsed: bool = True) -> Size:
     directory.mkdir()
     table, output = write_prompts(directory / "prompts.csv", rows), directory / "out"
     with prefect_server(directory / "server") as server, sandbox(generation_seconds="1") as api:
@@ -52,7 +52,7 @@ def _run(directory: Path, rows: int, *, is_looked_at: bool = True) -> Size:
         load = Load(lambda: run_peer("ours", str(table), str(output), IN_FLIGHT, environment=variables), rows)
         recorded, run = record(load, server, sqlite_database(directory / "server" / "prefect.db"))
         index = output / "index.html"
-        seen = browse(index, server, last_row=f"{rows - 1:05}") if is_looked_at else None
+        seen = browse(index, server, last_row=f"{rows - 1:05}") if is_browsed else None
     return Size(
         rows=rows,
         cpu_seconds=run.cpu_seconds,
@@ -90,14 +90,19 @@ def _report(fixed: Size, sizes: Sequence[Size]) -> str:
         f"{IN_FLIGHT} in flight, jobs of 1 s, load {os.getloadavg()[0]:.0f} at the end. CPU and peak: of the client; "
         f"CPU without that of a run of {FIXED_ROWS} rows ({fixed.cpu_seconds:.1f} s, {fixed.peak_mb:.0f} MB), which "
         "is too much beside a hundred rows for these to count for the goal. Backlog: from the client's end to the "
-        "last record.\n\n" + markdown(head, lines) + "\n" + markdown(["goal", "", "met"], goals) + "\n" + _looks(sizes)
+        "last record.\n\n"
+        + markdown(head, lines)
+        + "\n"
+        + markdown(["goal", "", "met"], goals)
+        + "\n"
+        + _browser_table(sizes)
     )
 
 
-def _looks(sizes: Sequence[Size]) -> str:
-    looked = [(size, size.seen) for size in sizes if size.seen is not None]
-    if not looked:
-        return "Chromium is not installed: nothing was looked at.\n"
+def _browser_table(sizes: Sequence[Size]) -> str:
+    browsed = [(size, size.seen) for size in sizes if size.seen is not None]
+    if not browsed:
+        return "Chromium is not installed: page and UI were not opened.\n"
     head = [
         "rows",
         "index.html MB",
@@ -119,6 +124,6 @@ def _looks(sizes: Sequence[Size]) -> str:
             f"{seen.task_runs_seconds:.1f}",
             f"{seen.artifact_seconds:.1f}",
         ]
-        for size, seen in looked
+        for size, seen in browsed
     ]
     return "In Chromium, from disk and from the server that has just recorded the run:\n\n" + markdown(head, lines)

@@ -20,7 +20,7 @@ from typing import cast
 from children import Run, run_peer
 from databases import Database, PostgresServer, postgres_server, sqlite_database
 from markdown_tables import markdown
-from places import IDLE_SHARE, Server, environment, prefect_server, sandbox, scratch, write_prompts
+from services import IDLE_FRACTION, Server, environment, prefect_server, sandbox, scratch, write_prompts
 
 from prefect_together.cli.local_prefect import SERVER_SETTINGS
 
@@ -152,7 +152,7 @@ def _await_records(server: Server, expected: int) -> tuple[float, int]:
     count, cpu = task_runs_recorded(server), server.cpu_seconds()
     while count < expected and time.monotonic() - busy < IDLE_SECONDS:
         time.sleep(LOOK_SECONDS)
-        if (cpu_now := server.cpu_seconds()) - cpu > IDLE_SHARE * IDLE_SECONDS:
+        if (cpu_now := server.cpu_seconds()) - cpu > IDLE_FRACTION * IDLE_SECONDS:
             cpu, busy = cpu_now, time.monotonic()
         if (now := task_runs_recorded(server)) != count:
             count, changed = now, time.monotonic()

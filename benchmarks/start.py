@@ -11,7 +11,7 @@ from statistics import median
 
 from commands import FLOW, generate_videos, seconds_to_empty_flow, seconds_to_first_call
 from markdown_tables import markdown
-from places import environment, prefect_server, sandbox, scratch, write_prompts
+from services import environment, prefect_server, sandbox, scratch, write_prompts
 
 from prefect_together.sandbox import SandboxProcess
 
@@ -19,7 +19,7 @@ SHOWN = 14
 
 
 def measure(*, rows: int, rounds: int) -> str:
-    """Clock the command with and without a running server, each beside an empty flow; return tables as Markdown."""
+    """Time the command with and without a running server, each compared with an empty flow; return Markdown tables."""
     with scratch() as directory, sandbox() as api:
         table = write_prompts(directory / "prompts.csv", rows)
         alone = environment(directory / "client", sandbox_url=api.base_url)
@@ -41,20 +41,20 @@ def measure(*, rows: int, rounds: int) -> str:
 
 
 def _line(
-    about: str, table: Path, place: Path, api: SandboxProcess, variables: Mapping[str, str], rounds: int
+    about: str, table: Path, directory: Path, api: SandboxProcess, variables: Mapping[str, str], rounds: int
 ) -> list[str]:
     ours: list[float] = []
     empty: list[float] = []
-    own_home = {**variables, "PREFECT_HOME": str(place / "ours")}
-    empty_home = {**variables, "PREFECT_HOME": str(place / "empty")}
+    own_home = {**variables, "PREFECT_HOME": str(directory / "ours")}
+    empty_home = {**variables, "PREFECT_HOME": str(directory / "empty")}
     for variables_of in (own_home, empty_home):
         Path(variables_of["PREFECT_HOME"]).mkdir(parents=True)
     if "new" not in about:  # both have run here before
-        seconds_to_first_call(generate_videos(table, place / "warm"), "create", api=api, variables=own_home)
+        seconds_to_first_call(generate_videos(table, directory / "warm"), "create", api=api, variables=own_home)
         seconds_to_empty_flow(empty_home)
     for number in range(rounds):
         empty.append(seconds_to_empty_flow(empty_home)[0])
-        command = generate_videos(table, place / str(number))
+        command = generate_videos(table, directory / str(number))
         ours.append(seconds_to_first_call(command, "create", api=api, variables=own_home))
     first, base = median(ours), median(empty)
     return [about, f"{first:.2f}", f"{base:.2f}", f"{first - base:.2f}"]

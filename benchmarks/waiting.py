@@ -1,8 +1,9 @@
-"""What waiting costs, in simulated time: this project's looks against fixed, exponential and optimal ones.
+"""What waiting costs, in simulated time: this project's polls compared with fixed, exponential and optimal ones.
 
-`python benchmarks/waiting.py` prints Markdown tables; nothing is sent, no time passes. One job follows the other, each
-teaching the next its duration in whole seconds, as the service stamps it. The cost of a wait is what the schedule
-minimises: `WORTH` seconds a look, plus the lateness. The optimum knows the distribution: dynamic programming over it.
+`python benchmarks/waiting.py` prints Markdown tables; nothing is sent, no time passes. The jobs run one after
+another, and each duration is learned in whole seconds, as the service reports it. The cost of a wait is what the
+schedule minimises: `WORTH` seconds a poll, plus the lateness. The optimum knows the distribution: dynamic programming
+over it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ RUNS, JOBS, LEARNED = 24, 200, 20
 WORTHS = (0.08, 0.2, 0.4, 1.0, 4.0, 10.0, 25.0)
 
 Draw = Callable[[random.Random, int], float]
-"""The duration in seconds of job number so-and-so."""
+"""The duration in seconds of a job, by its number."""
 
 
 def lognormal(median_seconds: float, sigma: float) -> Draw:
@@ -57,7 +58,7 @@ JUMP_EVERY = 50
 
 @dataclass(frozen=True)
 class Waits:
-    """Looks and lateness in seconds of many jobs."""
+    """Polls and lateness in seconds of many jobs."""
 
     polls: np.ndarray
     late_seconds: np.ndarray
@@ -109,8 +110,8 @@ def wait_for(duration: float, plan: PollPlan, worth_seconds: float, rng: random.
     return looks, elapsed - duration
 
 
-def told_of_both(name: str = "jumps 60 / 180 s") -> Waits:
-    """Of the jumps, what is to be had by who knows both kinds of jobs and how often they change, but not when."""
+def knowing_both_kinds(name: str = "jumps 60 / 180 s") -> Waits:
+    """The best for the jumps if both kinds of jobs and how often they change are known, but not when."""
     kinds, polls, late_seconds = (math.log(60), math.log(180)), list[int](), list[float]()
     plans = [
         DurationBook(prior=(Bell(p / 100, kinds[0], 0.2), Bell(1 - p / 100, kinds[1], 0.2))) for p in range(1, 100)
@@ -165,13 +166,13 @@ def peer(draw: Draw, rule: Callable[[random.Random, float], Iterator[float]], jo
     polls, late_seconds = np.zeros(jobs), np.zeros(jobs)
     medians = [float(np.median([draw(rng, number) for _ in range(99)])) for number in range(JOBS)]
     for job in range(jobs):
-        duration, elapsed, looks = draw(rng, job % JOBS), 0.0, 0
+        duration, elapsed, count = draw(rng, job % JOBS), 0.0, 0
         for pause in rule(rng, medians[job % JOBS]):
             elapsed += pause
-            looks += 1
+            count += 1
             if elapsed >= duration:
                 break
-        polls[job], late_seconds[job] = looks, elapsed - duration
+        polls[job], late_seconds[job] = count, elapsed - duration
     return Waits(polls, late_seconds)
 
 
@@ -189,7 +190,7 @@ def optimum(name: str, worth_seconds: float = WORTH) -> Optimum:
 
 @dataclass(frozen=True)
 class Optimum:
-    """Cost in seconds, looks and lateness of the best schedule for each job."""
+    """Cost in seconds, polls and lateness of the best schedule for each job."""
 
     of_jobs: np.ndarray
 
@@ -199,7 +200,7 @@ class Optimum:
 
 
 def _optimum(durations: np.ndarray, worth_seconds: float) -> tuple[float, float, float]:
-    """Over 2,500 ages: the cost to come after a look at each, and from it the best next look."""
+    """Over 2,500 ages: the cost to come after a poll at each, and from it the best next poll."""
     ages = np.append(np.zeros(1), np.linspace(float(durations[0]), float(durations[-1]) + 1e-9, 2500))
     going = 1.0 - np.searchsorted(durations, ages, side="right") / len(durations)
     waited = np.append(np.zeros(1), np.cumsum((going[1:] + going[:-1]) / 2 * np.diff(ages)))
@@ -218,7 +219,7 @@ def _optimum(durations: np.ndarray, worth_seconds: float) -> tuple[float, float,
 
 
 def polls_when_as_late(points: list[tuple[float, float]], late_seconds: float) -> float:
-    """Looks a job at a given mean lateness, between measured (lateness, looks): both follow powers of the worth."""
+    """Polls a job at a given mean lateness, between measured (lateness, polls): both follow powers of the worth."""
     points = sorted(points)
     logs = np.log([late for late, _ in points]), np.log([polls for _, polls in points])
     return float(np.exp(np.interp(math.log(late_seconds), *logs)))
@@ -243,8 +244,8 @@ def print_waits(learned: dict[str, Waits], optima: dict[str, Optimum]) -> None:
         ratios = (learned[name].cost() / cost, *(each.cost() / optima[name].of()[0] for each in peers))
         costs.append([name, f"{cost:.2f} s", *(f"{ratio:.2f}" for ratio in ratios)])
     head = ["durations", "optimum, known", f"ours, jobs {LEARNED + 1}-{JOBS}", *rules]
-    print_table("Looks a job / mean / 95 % lateness in seconds", head, plain)
-    print_table(f"Cost ({WORTH:g} s a look + lateness): the optimum's, and the others as multiples of it", head, costs)
+    print_table("Polls a job / mean / 95 % lateness in seconds", head, plain)
+    print_table(f"Cost ({WORTH:g} s a poll + lateness): the optimum's, and the others as multiples of it", head, costs)
 
 
 def print_learning(cold: dict[str, list[Waits]], optima: dict[str, Optimum]) -> None:
@@ -259,7 +260,7 @@ def print_learning(cold: dict[str, list[Waits]], optima: dict[str, Optimum]) -> 
 
 
 def print_equal_lateness() -> dict[str, list[float]]:
-    """Print looks at equal mean lateness; return for each shape our part of those of fixed 5 s and of exponential."""
+    """Print polls at equal mean lateness; return, by shape, our fraction of those of fixed 5 s and of exponential."""
     rows: list[list[str]] = []
     parts: dict[str, list[float]] = {}
     for name, draw in SHAPES.items():
@@ -274,8 +275,8 @@ def print_equal_lateness() -> dict[str, list[float]]:
             parts[name].append(part)
         rows.append(row)
     head = ["durations"]
-    head += ["late like fixed 5 s", "its looks", "ours", "ratio", "late like exponential", "its looks", "ours", "ratio"]
-    print_table("Looks a job at equal mean lateness", head, rows)
+    head += ["late like fixed 5 s", "its polls", "ours", "ratio", "late like exponential", "its polls", "ours", "ratio"]
+    print_table("Polls a job at equal mean lateness", head, rows)
     return parts
 
 
@@ -293,7 +294,7 @@ def print_goals(
     missed = "; ".join(f"{name} {ratio:.2f}" for name, ratio in over.items()) or "none above"
     inside = max(ratio for name, ratio in of_optimum.items() if name not in over)
     rows = [
-        ["looks of fixed 5 s at its mean lateness, spread 0.2", "0.50", f"{two:.2f}", met(two <= 0.5)],
+        ["polls of fixed 5 s at its mean lateness, spread 0.2", "0.50", f"{two:.2f}", met(two <= 0.5)],
         ["the same, spread 0.35", "0.60", f"{three:.2f}", met(three <= 0.6)],
         [
             f"cost of the optimum's, jobs {LEARNED + 1}-{JOBS}, each shape",
@@ -303,7 +304,7 @@ def print_goals(
         ],
         ["cost of exponential's, each shape, jobs 1-20 and 1-200", "1.00", f"at most {worst:.2f}", met(worst <= 1)],
         [
-            "looks of exponential at its mean lateness, each shape",
+            "polls of exponential at its mean lateness, each shape",
             "1.00",
             f"at most {worst_part:.2f}",
             met(worst_part <= 1),
@@ -312,11 +313,11 @@ def print_goals(
     print_table("Goals", ["ratio", "goal", "seen", ""], rows)
     sandbox, jumps = "sandbox 2-3 s", "jumps 60 / 180 s"
     exact = together(ours(SHAPES[sandbox], is_exact=True)[LEARNED:]).cost() / optima[sandbox].of(LEARNED)[0]
-    told = told_of_both().cost() / optima[jumps].of(LEARNED)[0]
+    informed = knowing_both_kinds().cost() / optima[jumps].of(LEARNED)[0]
     print(
         f"\nOf {sandbox}: {of_optimum[sandbox]:.2f}, as the durations are learned in whole seconds; {exact:.2f} when"
-        f" learned exactly. Of {jumps}: {of_optimum[jumps]:.2f}; the optimum knows when they come. Whoever knows both"
-        f" kinds of jobs and how often they change, but not when, has {told:.2f}."
+        f" learned exactly. Of {jumps}: {of_optimum[jumps]:.2f}; the optimum knows when they come. With both kinds of"
+        f" jobs and the frequency of the changes known, but not their times: {informed:.2f}."
     )
 
 

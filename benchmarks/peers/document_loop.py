@@ -1,4 +1,4 @@
-"""(a) The loop of the source document: one job after another, a look every five seconds, then the download."""
+"""(a) The loop of the source document: one job after another, a poll every five seconds, then the download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every peer shares: its two arguments, the rows, and the figures of its body, printed for whoever started it."""
+"""Common to all peers: the two arguments, the rows, and the figures of the measured body, printed for the parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the peers run: the sandbox and the Prefect server as processes of their own, a table, an environment."""
+"""What the peers need: the sandbox and a Prefect server as processes of their own, a table, environment variables."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from prefect_together.cli.local_prefect import NO_ANALYTICS, SERVER_SETTINGS, Lo
 from prefect_together.sandbox import SandboxProcess
 
 MODEL = "minimax/video-01-director"
-IDLE_SHARE = 0.05
-"""Part of a processor below which a server counts as idle."""
+IDLE_FRACTION = 0.05
+"""Fraction of a processor below which a server counts as idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,20 @@ class Server:
         return used.user + used.system
 
     def await_idle(self, limit_seconds: float = 300.0) -> None:
-        """Blocks until its backlog is worked off: it has had next to nothing to do for a second."""
+        """Block until its backlog is processed: it was idle for a second."""
         deadline = time.monotonic() + limit_seconds
         before = self.cpu_seconds()
         while time.monotonic() < deadline:
             time.sleep(1.0)
             now = self.cpu_seconds()
-            if now - before < IDLE_SHARE:
+            if now - before < IDLE_FRACTION:
                 return
             before = now
 
 
 @contextmanager
 def prefect_server(home: Path, *, settings: Mapping[str, str] = SERVER_SETTINGS) -> Generator[Server]:
-    """The server that a local run starts for itself, on SQLite in `home`, for many runs; or with others."""
+    """The server that a local run starts, on SQLite in `home`, or one with other settings; for many runs."""
     home.mkdir(parents=True, exist_ok=True)
     log_path = home / "server.log"
     with socket.socket() as listener, log_path.open("wb") as log:
@@ -88,14 +88,19 @@ def sandbox(*, generation_seconds: str = "2", arguments: Sequence[str] = ()) -> 
 
 @contextmanager
 def scratch() -> Generator[Path]:
-    """A directory that is gone afterwards."""
+    """A temporary directory."""
     with tempfile.TemporaryDirectory(prefix="prefect-together-bench-", ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
 def environment(home: Path, *, sandbox_url: str = "", api_url: str = "") -> dict[str, str]:
-    """For peers: nothing of the user's own Prefect or Together settings."""
-    values = {**NO_ANALYTICS, "PREFECT_HOME": str(home), "TOGETHER_API_KEY": "sandbox"}
+    """The peers' environment variables: none of the user's own Prefect or Together settings."""
+    values = {
+        **NO_ANALYTICS,
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a busy machine takes more than the default of 20
+        "TOGETHER_API_KEY": "sandbox",
+    }
     if sandbox_url:
         values["TOGETHER_BASE_URL"] = sandbox_url
     if api_url:
@@ -104,7 +109,7 @@ def environment(home: Path, *, sandbox_url: str = "", api_url: str = "") -> dict
 
 
 def write_prompts(path: Path, rows: int) -> Path:
-    """A table of so many different prompts."""
+    """Write a table of `rows` different prompts."""
     with path.open("w", encoding="utf-8", newline="") as table:
         writer = csv.writer(table)
         writer.writerow(["id", "prompt", "model", "width", "height"])
