@@ -41,7 +41,7 @@ def traced_run(server: PrefectServer, sandbox: Sandbox, table: str, output_dir: 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_each_call_is_a_span_below_the_task_run_that_made_it(prefect_server: PrefectServer, tmp_path: Path) -> None:
     with Sandbox() as sandbox:
         sandbox.fault("job-moderated", prompt="harbour")

@@ -94,6 +94,17 @@ def start(home: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def lines_until_body(process: subprocess.Popen[str]) -> list[str]:
+    """What the script prints until its flow's body is reached. Raises AssertionError with its errors if it ends."""
+    assert process.stdout is not None
+    assert process.stderr is not None
+    lines: list[str] = []
+    while not lines or "body" not in lines[-1]:
+        lines.append(process.stdout.readline())
+        assert lines[-1], process.stderr.read()
+    return lines
+
+
 def recorded(home: Path, query: str) -> list[tuple[Any, ...]]:
     import sqlite3
 
@@ -118,7 +129,7 @@ def servers_of(home: Path) -> list[int]:
     return found
 
 
-def wait_until_no_server(home: Path, seconds: float = 20.0) -> None:
+def wait_until_no_server(home: Path, seconds: float = 100.0) -> None:
     deadline = time.monotonic() + seconds
     while servers_of(home):
         assert time.monotonic() < deadline, "the local server is still there"
@@ -245,11 +256,11 @@ async def test_a_cancel_from_outside_stays_a_cancel() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_local_run_shows_its_ui_ends_cleanly_and_leaves_complete_records(tmp_path: Path) -> None:
     process = start(tmp_path, "100", "0.1")
 
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=200)
 
     assert process.returncode == 0, err
     assert "page b'<!DOCTYPE html>'" in out
@@ -263,16 +274,14 @@ def test_a_local_run_shows_its_ui_ends_cleanly_and_leaves_complete_records(tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("number", "said"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
 def test_a_signal_ends_the_run_cancelled_and_without_a_trace(tmp_path: Path, number: signal.Signals, said: str) -> None:
     process = start(tmp_path, "50", "60")
-    assert process.stdout is not None
-    while "body" not in process.stdout.readline():
-        pass
+    lines_until_body(process)
 
     os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=60)  # left to itself the engine tries again for longer
+    _, err = process.communicate(timeout=200)  # left to itself the engine tries again for longer
     wait_until_no_server(tmp_path)
 
     assert process.returncode == 128 + number
@@ -284,16 +293,13 @@ def test_a_signal_ends_the_run_cancelled_and_without_a_trace(tmp_path: Path, num
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_the_server_does_not_outlive_a_killed_run(tmp_path: Path) -> None:
     process = start(tmp_path, "20", "60")
-    assert process.stdout is not None
-    while "body" not in (line := process.stdout.readline()):
-        if line.startswith("ui "):
-            url = line.split()[1]
-            assert urllib.request.urlopen(f"{url}/api/health", timeout=10).status == 200  # noqa: S310  our own server
+    (url,) = [line.split()[1] for line in lines_until_body(process) if line.startswith("ui ")]
+    assert urllib.request.urlopen(f"{url}/api/health", timeout=60).status == 200  # noqa: S310  our own server
 
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=100)
 
     wait_until_no_server(tmp_path)

@@ -194,7 +194,7 @@ def test_a_run_in_a_process_of_its_own_leaves_no_stack_traces(desk: Desk, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_without_an_api_url_a_run_starts_a_server_and_prints_where_its_ui_is(tmp_path: Path) -> None:
     done = in_shell(tmp_path, prompts(CAT), "--model", MODEL, "--sandbox", "--sandbox-speed", "20")
 

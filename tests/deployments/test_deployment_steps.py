@@ -24,7 +24,7 @@ BIN = Path(sys.executable).parent
 SECTIONS = ("# Deployments", "## The key", "## With a worker")
 KEY = "sk-typed-at-a-shell-5519"
 COMPLETED = "Finished in state Completed('3 downloaded of 3 rows"
-STEP_SECONDS = 200.0
+STEP_SECONDS = 400.0
 
 
 def lines_of(section: str) -> list[str]:
@@ -134,7 +134,7 @@ def terminal(tmp_path: Path) -> Generator[Terminal]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_steps_of_the_readme_lead_to_a_run_by_schedule(terminal: Terminal, tmp_path: Path) -> None:
     said = {line: terminal.type(line) for section in SECTIONS for line in lines_of(section)}
 

@@ -243,7 +243,7 @@ def deployed(prefect_server: PrefectServer) -> PrefectServer:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_all_deployments_are_deployed_with_their_schedules_inactive(deployed: PrefectServer) -> None:
     async def read() -> dict[str, list[bool]]:
         async with get_client() as client:
@@ -257,7 +257,7 @@ def test_all_deployments_are_deployed_with_their_schedules_inactive(deployed: Pr
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_worker_runs_a_deployment_to_its_videos(deployed: PrefectServer, tmp_path: Path) -> None:
     table = prompts("A cat asleep on a drum", "A harbour at dawn")
     parameters = {
@@ -278,7 +278,7 @@ def test_a_worker_runs_a_deployment_to_its_videos(deployed: PrefectServer, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_worker_that_is_stopped_lets_its_runs_put_the_ledger_right(deployed: PrefectServer, tmp_path: Path) -> None:
     parameters = {"prompts": prompts("A long film"), "model": MODEL, "output_dir": str(tmp_path / "out")}
 
@@ -306,7 +306,7 @@ def test_a_worker_that_is_stopped_lets_its_runs_put_the_ledger_right(deployed: P
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_automations_are_the_same_after_a_second_run(prefect_server: PrefectServer) -> None:
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
@@ -331,7 +331,7 @@ def test_the_automations_are_the_same_after_a_second_run(prefect_server: Prefect
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("at_root")
 def test_serve_offers_the_same_deployments_unless_workers_have_them(deployed: PrefectServer) -> None:
     serve = load_script(DEPLOYMENTS / "serve.py")

@@ -9,7 +9,7 @@ import pytest
 from prefect_server import PrefectServer
 from table_of_prompts import opened_desk, prompts
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROWS = 40
 CREATES_PER_SECOND = 4.0

@@ -13,7 +13,7 @@ import pytest
 from batch_run import wait_until
 from table_of_prompts import Desk, prompts
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROWS = 40
 

@@ -14,7 +14,7 @@ from prefect_server import PrefectServer
 from stalling_gateway import PATIENCE_SECONDS, Gateway, stalling_gateway
 from table_of_prompts import FLOWS, KEY, MODEL, prompts
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def stopped_when_held(gateway: Gateway, number: signal.Signals, home: Path, table: str, api_url: str) -> str:

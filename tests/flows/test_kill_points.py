@@ -14,7 +14,7 @@ from batch_run import WarmRuns, write_table
 from kill_points import KILL_AT
 from prefect_together.sandbox import SandboxProcess
 
-pytestmark = [pytest.mark.kill, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kill, pytest.mark.timeout(600)]
 
 ROWS = 3
 SECONDS = 60.0

@@ -22,7 +22,7 @@ __all__ = ["bucket", "endpoint"]
 
 pytestmark = [
     pytest.mark.s3,
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(600),
     # s3fs keeps its connections until its process ends.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

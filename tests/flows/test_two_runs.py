@@ -22,7 +22,7 @@ from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State
 from prefect_together.sandbox import SandboxProcess
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROWS = 100
 SECONDS = 120.0

@@ -41,7 +41,7 @@ from prefect_ui import (
 )
 from table_of_prompts import KEY, read_results, table_text
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from prefect_ui import PATIENCE_SECONDS, Place, in_menu, picture, see_in_artifac
 from repository import ROOT
 from table_of_prompts import KEY, read_results
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 SERVE = ROOT / "deployments" / "serve.py"
 FOX, LONG = "A red fox in snow", "A long film"

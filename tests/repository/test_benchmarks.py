@@ -43,7 +43,7 @@ def test_a_section_replaces_its_earlier_form_and_leaves_the_others(tmp_path: Pat
 
 
 @pytest.mark.bench
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("part", "words"),
     [

@@ -28,7 +28,7 @@ TYPED_ELSEWHERE = ("prefect ", "python deployments/", "docker ", "sudo ")
 """Need a server and a worker, or a machine that is run by systemd or Docker."""
 END_OF_STEP = "::end of step"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)

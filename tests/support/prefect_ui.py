@@ -164,7 +164,15 @@ def open_artifact(page: Page, place: Place, run_id: str, key: str) -> None:
     page.goto(f"{place.url}/v2/runs/flow-run/{run_id}")
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text(key, exact=True).click()
-    page.locator(f"a[href$='{artifact['id']}']").first.click()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            page.locator(f"a[href$='{artifact['id']}']").first.click(timeout=10_000)
+        except TimeoutError:  # a busy server's answer took the list away again
+            assert time.monotonic() < deadline, page.inner_text("body")
+            page.reload()
+        else:
+            return
 
 
 def see_in_artifacts(page: Page, text: str) -> None:
