@@ -112,6 +112,8 @@ class Batch:
         self._records |= {
             key: replace(self._records[key], attempts=attempts) for key, attempts in self._attempts.items()
         }
+        totals = await self._ledger.totals()
+        self._tally.held_in_doubt_usd, self._tally.held_failed_usd = totals.in_doubt_usd, totals.unsettled_failed_usd
         if self._share.index == 0:
             await self._find_lost_files()
         self._tally.begin()

@@ -82,6 +82,7 @@ class LedgerJournal:
 
     async def in_doubt(self, attempt: int, reason: str) -> None:
         await self.ledger.in_doubt(self.key, attempt, reason)
+        self.tally.held_in_doubt_usd += self.estimate_usd or 0.0
         self.tally.set(self.key, State.IN_DOUBT)
 
 
@@ -130,6 +131,7 @@ class VideoRun:
         if not claim.is_ours:
             return False
         if record.state == State.IN_DOUBT and seen.state == State.SUBMITTING:
+            self._tally.held_in_doubt_usd += record.estimate_usd or 0.0
             emit_video_event("in_doubt", video)
         is_given_back = False
         try:
@@ -197,9 +199,9 @@ class VideoRun:
         if isinstance(error, WrongAddress | ServiceUnreachable | UnforeseenErrors):
             await self._ledger.set_failure_class(video.key, error.failure_class)  # planned still: nobody refused it
             return
-        await self._ledger.refused(video.key, error)
-        self._tally.set(video.key, State.REFUSED)
-        emit_video_event("refused", video)
+        state = await self._ledger.refused(video.key, error)
+        self._tally.set(video.key, state)
+        emit_video_event("failed" if state == State.FAILED else "refused", video)
 
     async def _create(self, video: PlannedVideo) -> VideoJob | None:
         journal = LedgerJournal(self._ledger, video.key, video.estimate_usd, self._budget, self.breaker, self._tally)
@@ -285,6 +287,8 @@ class VideoRun:
         await self._ledger.failed(video.key, error, again=again)
         self._tally.set(video.key, State.PLANNED if again else State.FAILED)
         self._tally.add_cost(video.key, error.cost_usd)
+        if error.cost_usd is None:
+            self._tally.held_failed_usd += video.estimate_usd or 0.0
         if not again:
             emit_video_event("failed", video, job_id=error.job_id, cost_usd=error.cost_usd)
 

@@ -13,12 +13,14 @@ from prefect_together.ledger.states import STATES, State, Status
 class Tally:
     """Counts kept up to date by the run. `started_at` is unix seconds; dollars are those of this table's videos.
     `downloaded_here` counts what this run itself has downloaded, `undownloaded` are keys of paid clips that it could
-    not."""
+    not. `held_...` are dollars of the whole ledger that a budget counts as spent though they may never be charged."""
 
     started_at: float
     states: dict[str, State] = field(default_factory=dict[str, State])
     estimates_usd: dict[str, float] = field(default_factory=dict[str, float])
     costs_usd: dict[str, float] = field(default_factory=dict[str, float])
+    held_in_doubt_usd: float = 0.0
+    held_failed_usd: float = 0.0
     finished_before: int = 0
     polls: int = 0
     downloaded_here: int = 0

@@ -33,6 +33,15 @@ def state_counts(counts: Mapping[Status, int]) -> str:
     return ", ".join(found) or "nothing to do"
 
 
+def held(in_doubt_usd: float, failed_usd: float) -> str:
+    """Like `$3.20 held for failed jobs without a reported cost`: what a budget counts though it may not be charged.
+
+    Empty if there is nothing.
+    """
+    parts = ((in_doubt_usd, "rows in doubt"), (failed_usd, "failed jobs without a reported cost"))
+    return " and ".join(f"{dollars(usd)} held for {what}" for usd, what in parts if usd)
+
+
 def markdown_cell(text: str) -> str:
     """Text that stays inside its Markdown cell and is not read as Markdown or HTML."""
     flat = " ".join(text.split())
