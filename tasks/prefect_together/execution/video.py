@@ -1,4 +1,4 @@
-"""Takes one video from where the ledger has it to its file: the next step, and what each way of failing means."""
+"""Takes one video from its state in the ledger to its file: the next step, and what each error means."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from prefect_together.table.plan import PlannedVideo
 
 @dataclass(slots=True, eq=False)
 class LedgerJournal:
-    """See `submit.Journal`."""
+    """Writes a submit's steps into the ledger; keeps budget, breaker and progress up to date. See `submit.Journal`."""
 
     ledger: Ledger
     key: str
@@ -94,7 +94,7 @@ _STATE_AFTER_REFUSAL: dict[FailureClass | None, State] = {
 UPSTREAM_JOBS = 2
 """Jobs that one video may use up: one, and one more after an upstream failure."""
 GONE_SECONDS = 48 * 3600.0
-"""A job that answers 404 is given up when it is so old. Before that, a wrong key or address is the likelier reason."""
+"""The age at which a job that answers 404 has failed. Before, a wrong key or address is the likelier reason."""
 
 
 class VideoRun:
@@ -112,9 +112,9 @@ class VideoRun:
             self._budget = BudgetQueue(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
         self.breaker = CircuitBreaker(max_in_flight=settings.max_in_flight)
 
-    def widen(self, by: int) -> None:
+    def raise_limit(self, by: int) -> None:
         """Raise `max_in_flight` for good."""
-        self._slots.widen(by)
+        self._slots.raise_limit(by)
 
     async def run(self, video: PlannedVideo, seen: VideoRecord, *, may_send: bool) -> bool:
         """Take the video as far as it goes; False if another living run has it.
@@ -135,17 +135,17 @@ class VideoRun:
             emit_video_event("in_doubt", video)
         is_given_back = False
         try:
-            is_given_back = await self._go_on(video, record, may_send=may_send and not self._settings.collect_only)
+            is_given_back = await self._continue(video, record, may_send=may_send and not self._settings.collect_only)
         except ClaimLost:
             return False
         finally:
             if not is_given_back:
                 with suppress(LedgerUnavailable):  # it must not hide what went wrong; the run's end gives all back
-                    await self._keep_as_it_was(video, seen, record)
+                    await self._restore_unsent(video, seen, record)
                     await self._ledger.release(video.key)
         return True
 
-    async def _keep_as_it_was(self, video: PlannedVideo, seen: VideoRecord, claimed: VideoRecord) -> None:
+    async def _restore_unsent(self, video: PlannedVideo, seen: VideoRecord, claimed: VideoRecord) -> None:
         """A video that was to be sent again and was not taken keeps its doubt or failure: the next run asks again."""
         before = State.IN_DOUBT if seen.state == State.SUBMITTING else seen.state
         if claimed.state != State.PLANNED or before not in (State.IN_DOUBT, State.FAILED):
@@ -154,7 +154,7 @@ class VideoRun:
         if await self._ledger.restore(video.key, state=before, error=error, failure_class=seen.failure_class):
             self._tally.set(video.key, before)
 
-    async def _go_on(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
+    async def _continue(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
         """Whether the video was downloaded, with which its claim ends."""
         job: VideoJob | None = None
         if record.state == State.SUBMITTED or (record.state == State.PLANNED and may_send):

@@ -1,4 +1,4 @@
-"""The run in figures while it goes on: videos by state, dollars, time left. No I/O, no Prefect."""
+"""A run in figures while it works: videos by state, dollars, time remaining."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Tally:
     downloaded_here: int = 0
     undownloaded: set[str] = field(default_factory=set[str])
 
-    def begin_with(self, key: str, state: State, estimate_usd: float | None, cost_usd: float | None) -> None:
+    def add_video(self, key: str, state: State, estimate_usd: float | None, cost_usd: float | None) -> None:
         """Enter a video of the table. Others (rows that are gone) are collected, but not counted."""
         self.states[key] = state
         if estimate_usd is not None:
             self.estimates_usd[key] = estimate_usd
         self.replace_cost(key, cost_usd)
 
-    def begin(self) -> None:
-        """Remember what was finished before this run: the speed is that of this run."""
+    def start(self) -> None:
+        """Keep what was finished before this run: the speed is that of this run."""
         self.finished_before = self.finished
 
     def set(self, key: str, state: State) -> None:
-        """Note a video's state; videos that are not of this table are not counted."""
+        """Set a video's state; videos that are not of this table are not counted."""
         if key in self.states:
             self.states[key] = state
 
