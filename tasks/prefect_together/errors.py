@@ -22,7 +22,7 @@ TogetherVideoError
 ├── JobFailed               the service gave the job up, with its code, message and failure class
 ├── JobTimedOut             the deadline passed; the job continues and a later run can collect it
 ├── JobNotFound             the service no longer knows the job
-├── NoPoster                no picture can be had of a clip, which may play all the same
+├── NoPoster                no picture can be had of a clip, which may play anyway
 └── DownloadFailed          the clip is not on disk; the job is paid and can be collected again
     ├── LinkExpired         403, 404, 410 on the video's URL: ask the job for a fresh one
     ├── ClipInvalid         what was served is not the video that was paid for

@@ -16,8 +16,12 @@ def test_an_upstream_failure_is_not_sent_again_past_the_budget(desk: Desk) -> No
     ended = desk.run(prompts(CAT), budget_usd=1.5 * PRICE_USD)
 
     assert desk.api.accepted(CAT) == 1
-    assert ended.statuses == ["refused"]
-    assert "budget $0.42" in ended.rows[0]["error"]
+    assert ended.statuses == ["failed"]
+    assert ended.rows[0]["error"].startswith(f"job {ended.rows[0]['job_id']} failed (upstream): ")
+    assert "not sent again: budget $0.42" in ended.rows[0]["error"]
+    assert isinstance(ended.result, RowsFailed)
+    assert ended.result.outcome.totals.failed_usd == PRICE_USD
+    assert "$0.28 held for failed jobs without a reported cost" in ended.state.message
 
 
 def test_the_budget_is_never_passed_over_any_number_of_runs(desk: Desk) -> None:

@@ -33,7 +33,7 @@ async def test_the_first_video_of_each_model_starts_and_the_others_wait_for_it()
     next_one = asyncio.create_task(order.next())
     await asyncio.sleep(0)
     waits = not next_one.done()
-    order.let_go("a")
+    order.release_model("a")
 
     assert started == [first, of_other]
     assert waits

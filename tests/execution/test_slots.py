@@ -28,7 +28,7 @@ class Holder:
             self.has_slot = True
             await self._go.wait()
 
-    async def let_go(self) -> None:
+    async def release_model(self) -> None:
         self._go.set()
         await self.task
 
@@ -41,7 +41,7 @@ async def test_no_more_than_the_limit_hold_a_slot() -> None:
 
     assert [holder.has_slot for holder in holders] == [True, True, False, False, False]
     for holder in holders:
-        await holder.let_go()
+        await holder.release_model()
     assert slots.used == 0
 
 
@@ -50,12 +50,12 @@ async def test_the_first_to_wait_is_the_first_to_enter() -> None:
     first, second, third = (Holder(slots) for _ in range(3))
     await settle()
 
-    await first.let_go()
+    await first.release_model()
     await settle()
 
     assert (second.has_slot, third.has_slot) == (True, False)
-    await second.let_go()
-    await third.let_go()
+    await second.release_model()
+    await third.release_model()
 
 
 async def test_a_job_that_is_there_already_enters_above_the_limit_and_counts() -> None:
@@ -65,15 +65,15 @@ async def test_a_job_that_is_there_already_enters_above_the_limit_and_counts() -
     await settle()
     used = slots.used
 
-    await there[0].let_go()
-    await there[1].let_go()
+    await there[0].release_model()
+    await there[1].release_model()
     await settle()
     with_one_there = waiting.has_slot
-    await there[2].let_go()
+    await there[2].release_model()
     await settle()
 
     assert (used, with_one_there, waiting.has_slot) == (3, False, True)
-    await waiting.let_go()
+    await waiting.release_model()
     assert slots.used == 0
 
 
@@ -83,12 +83,12 @@ async def test_a_stopped_waiter_takes_no_slot_with_it() -> None:
     await settle()
 
     stopped.task.cancel()
-    await holder.let_go()
+    await holder.release_model()
     await settle()
 
     assert stopped.task.cancelled()
     assert waiting.has_slot
-    await waiting.let_go()
+    await waiting.release_model()
 
 
 async def test_a_waiter_stopped_in_the_moment_of_its_turn_hands_it_on() -> None:
@@ -102,7 +102,7 @@ async def test_a_waiter_stopped_in_the_moment_of_its_turn_hands_it_on() -> None:
 
     assert not stopped.has_slot
     assert waiting.has_slot
-    await waiting.let_go()
+    await waiting.release_model()
 
 
 async def test_a_slot_is_given_back_after_an_error() -> None:

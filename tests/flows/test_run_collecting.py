@@ -24,7 +24,7 @@ from prefect_together.api.poll import NOT_VISIBLE_SECONDS
 from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip
 from prefect_together.clips.store import LocalStore
 from prefect_together.errors import FailureClass, JobFailed
-from prefect_together.execution.batch import COLLECTED_AT_ONCE
+from prefect_together.execution.batch import MAX_COLLECTED
 from prefect_together.execution.settings import RunSettings
 from prefect_together.execution.video import GONE_SECONDS
 from prefect_together.ledger.ledger import HERE, Ledger, open_ledger
@@ -135,7 +135,7 @@ def test_the_link_of_an_earlier_run_is_asked_for_anew(batch_place: Place) -> Non
 
 
 def test_clips_that_only_want_fetching_are_taken_up_some_at_a_time_and_hold_up_no_new_row(batch_place: Place) -> None:
-    left, new = [a_video(f"left{number}") for number in range(COLLECTED_AT_ONCE + 4)], a_video("new")
+    left, new = [a_video(f"left{number}") for number in range(MAX_COLLECTED + 4)], a_video("new")
     at_work = list[str]()
     is_new_there = asyncio.Event()
 
@@ -158,7 +158,7 @@ def test_clips_that_only_want_fetching_are_taken_up_some_at_a_time_and_hold_up_n
     ended = batch_place.run([*left, new], Service(), max_in_flight=1)
 
     assert ended.states == {"downloaded": len(left) + 1}
-    assert max(most) <= COLLECTED_AT_ONCE
+    assert max(most) <= MAX_COLLECTED
 
 
 def test_only_collecting_never_buys(batch_place: Place) -> None:

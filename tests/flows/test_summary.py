@@ -9,9 +9,10 @@ import pytest
 from clip_files import make_clip
 from prefect_together.clips.store import LocalStore
 from prefect_together.errors import FailureClass
-from prefect_together.flows.prefect_ui import Shown, posters_of, summary_markdown
-from prefect_together.ledger.states import Status
+from prefect_together.flows.prefect_ui import Shown, posters_of, progress_text, summary_markdown
+from prefect_together.ledger.states import State, Status
 from prefect_together.results.outcome import RunOutcome, advice
+from prefect_together.results.progress import Tally
 from prefect_together.results.results import RowResult, TakeResult, totals
 
 
@@ -92,6 +93,17 @@ def test_the_summary_has_charges_against_estimates_and_the_cap() -> None:
     assert "**$0.60** charged in 1 min 15 s; estimated $0.50 for all 2 videos, cap $5.00" in text
     assert "| model/one | 2 | 2 | $0.60 | $0.50 | +20% |  |" in text
     assert "What to do" not in text
+
+
+def test_what_holds_a_part_of_the_cap_is_said_beside_it() -> None:
+    tally = Tally(started_at=0.0, states={"a": State.FAILED}, held_failed_usd=3.2)
+    lost = row(2, "failed", failure_class=FailureClass.UPSTREAM, job_id="j", attempts=1, estimate_usd=3.2)
+
+    text = summary_markdown(outcome(lost), Shown(budget_usd=5.0))
+
+    assert "cap $5.00 over all runs into this ledger, $3.20 held for failed jobs" in text
+    assert "cap $5.00 ($3.20 held for failed jobs" in progress_text(tally, None, budget_usd=5.0)
+    assert "held" not in progress_text(tally, None)
 
 
 def test_the_rows_of_a_failure_are_named_with_their_errors_as_text() -> None:

@@ -11,7 +11,7 @@ from prefect_together.results.progress import Tally
 def tally_of(*states: State, each_usd: float = 1.0) -> Tally:
     tally = Tally(started_at=1000.0)
     for number, state in enumerate(states):
-        tally.begin_with(str(number), state, each_usd, None)
+        tally.add_video(str(number), state, each_usd, None)
     return tally
 
 
@@ -79,7 +79,7 @@ def test_a_video_of_unknown_price_adds_nothing_to_the_projection() -> None:
 
 def test_time_left_goes_by_the_speed_of_this_run() -> None:
     tally = tally_of(*[State.DOWNLOADED] * 5, *[State.PLANNED] * 4)
-    tally.begin()
+    tally.start()
 
     tally.set("5", State.DOWNLOADED)
     tally.set("6", State.FAILED)
@@ -89,7 +89,7 @@ def test_time_left_goes_by_the_speed_of_this_run() -> None:
 
 def test_time_left_is_unknown_until_something_is_finished() -> None:
     tally = tally_of(State.DOWNLOADED, State.PLANNED)
-    tally.begin()
+    tally.start()
 
     assert tally.seconds_left(1010.0) is None
 
@@ -97,6 +97,6 @@ def test_time_left_is_unknown_until_something_is_finished() -> None:
 @pytest.mark.parametrize("states", [(), (State.DOWNLOADED,), (State.REFUSED, State.IN_DOUBT)])
 def test_nothing_is_left_when_all_is_finished(states: tuple[State, ...]) -> None:
     tally = tally_of(*states)
-    tally.begin()
+    tally.start()
 
     assert tally.seconds_left(1010.0) == 0.0

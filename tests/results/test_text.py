@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefect_together.ledger.states import Status
-from prefect_together.results.text import dollars, duration, state_counts
+from prefect_together.results.text import dollars, duration, held, state_counts
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,17 @@ def test_counts_name_the_statuses_that_occur_the_most_finished_first() -> None:
 @pytest.mark.parametrize("counts", [{}, {"downloaded": 0}])
 def test_no_counts_are_nothing_to_do(counts: dict[Status, int]) -> None:
     assert state_counts(counts) == "nothing to do"
+
+
+@pytest.mark.parametrize(
+    ("in_doubt_usd", "failed_usd", "text"),
+    [
+        (0.0, 0.0, ""),
+        (0.0, 3.2, "$3.20 held for failed jobs without a reported cost"),
+        (0.28, 3.2, "$0.28 held for rows in doubt and $3.20 held for failed jobs without a reported cost"),
+    ],
+)
+def test_dollars_that_a_budget_counts_and_nobody_may_charge_are_named(
+    in_doubt_usd: float, failed_usd: float, text: str
+) -> None:
+    assert held(in_doubt_usd, failed_usd) == text

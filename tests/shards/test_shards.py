@@ -16,7 +16,7 @@ from prefect_together.execution.settings import NO_SERVER, Share
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.schema import shared_plans
 from prefect_together.shards.shards import marker
-from prefect_together.shards.shared_plan import gone, join, lay_down, sweep
+from prefect_together.shards.shared_plan import dead_shares, delete_plan, join, save_plan
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.prompt_table import read_table
 from shell import in_shell
@@ -34,7 +34,7 @@ async def laid_down(ledger: Ledger, plan: Plan, attempts: Mapping[str, int] | No
     """Do what the run that has the table does before it starts others."""
     records = await ledger.plan(list(plan.videos.values()))
     known = {key: record.attempts for key, record in records.items()} | dict(attempts or {})
-    await lay_down(ledger, PLAN, plan.videos.values(), known)
+    await save_plan(ledger, PLAN, plan.videos.values(), known)
 
 
 def prepared(desk: Desk, plan: Plan, attempts: Mapping[str, int] | None = None) -> None:
@@ -100,7 +100,7 @@ async def test_a_plan_that_was_swept_away_is_not_there(tmp_path: Path) -> None:
         await laid_down(ledger, plan_of(prompts(CAT)))
         await join(ledger, PLAN, 1)
 
-        await sweep(ledger, PLAN)
+        await delete_plan(ledger, PLAN)
 
         assert await join(ledger, PLAN, 1) is None
 
@@ -111,8 +111,8 @@ async def test_a_shard_that_has_ended_or_goes_on_is_not_gone(tmp_path: Path) -> 
         await laid_down(ledger, plan_of(prompts(CAT)))
         async with open_ledger(url) as other:
             await join(other, PLAN, 1)
-            while_it_works = await gone(ledger, PLAN)
-        after_its_end = await gone(ledger, PLAN)
+            while_it_works = await dead_shares(ledger, PLAN)
+        after_its_end = await dead_shares(ledger, PLAN)
 
     assert while_it_works == after_its_end == frozenset()
 
@@ -151,7 +151,7 @@ def test_a_shard_that_is_started_again_after_its_run_buys_nothing_and_says_what_
 
     async def end() -> None:
         async with open_ledger(str(desk.output_dir / "ledger.db")) as ledger:
-            await sweep(ledger, PLAN)
+            await delete_plan(ledger, PLAN)
 
     asyncio.run(end())
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from prefect_together.request.catalogue import Estimate, catalogue, estimate_usd
 from prefect_together.request.model_spec import Mode, ModelSpec
 from prefect_together.request.request import VideoRequest
-from prefect_together.results.text import dollars, duration, state_counts
+from prefect_together.results.text import dollars, duration, held, state_counts
 
 if TYPE_CHECKING:
     from prefect_together.ledger.view import LedgerView
@@ -93,11 +93,8 @@ def print_status(view: LedgerView) -> None:
     totals, counts = view.totals, counts_by_status(view.records.values())
     _print(f"{view.url}: {len(view.records):,} videos, {state_counts(counts)}")
     money = [f"{dollars(totals.paid_usd)} paid", f"{dollars(totals.committed_usd)} paid or reserved"]
-    if totals.in_doubt_usd:
-        money.append(f"{dollars(totals.in_doubt_usd)} in doubt")
-    if totals.unsettled_failed_usd:
-        money.append(f"{dollars(totals.unsettled_failed_usd)} for failed jobs whose cost is not known")
-    _print(", ".join(money))
+    money.append(held(totals.in_doubt_usd, totals.unsettled_failed_usd))
+    _print(", ".join(part for part in money if part))
     if view.is_sandbox:
         _print(OF_THE_SANDBOX)
     table = _table("model", "videos", "downloaded", "paid", "median time")

@@ -1,4 +1,4 @@
-"""Counts jobs at the provider against `max_in_flight`. No I/O, no Prefect."""
+"""Which video may be sent next: slots at the provider, the budget, and one canary of each model first."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from prefect_together.table.plan import PlannedVideo
 
 
 class Slots:
-    """A semaphore that jobs already at the provider may enter above the limit: they cannot be held back."""
+    """A semaphore that jobs resumed from an earlier run may exceed: they are at the provider already."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.used = limit, 0
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._changed = asyncio.Event()
 
-    def widen(self, by: int) -> None:
+    def raise_limit(self, by: int) -> None:
         """Raise the limit for good."""
         self.limit += by
         for _ in range(by):
@@ -30,13 +30,13 @@ class Slots:
         return self._changed
 
     def announce(self) -> None:
-        """Let those who wait for a change look again."""
+        """Wake those who wait for a change."""
         self._changed.set()
         self._changed = asyncio.Event()
 
     @asynccontextmanager
     async def slot(self, *, already_there: bool = False) -> AsyncGenerator[None]:
-        """Hold a slot; wait for one unless the job is already there."""
+        """Take a slot; wait for one unless the job is at the provider already."""
         if not already_there:
             await self._wait()
         self.used += 1
@@ -154,7 +154,7 @@ class StartOrder:
         """Whether the others of its model wait for this video now."""
         return self._canaries.get(video.request.model) == video.key
 
-    def let_go(self, model: str) -> None:
+    def release_model(self, model: str) -> None:
         """The model's canary has come through, or has not: the others start, and learn of it on their way."""
         self._canaries.pop(model, None)
         self._ready.extend(self._waiting.pop(model, ()))
@@ -166,7 +166,7 @@ class StartOrder:
             self._send_as_canary(waiting.popleft())
             self._changed.set()
         else:
-            self.let_go(model)
+            self.release_model(model)
 
     def _send_as_canary(self, video: PlannedVideo) -> None:
         self._canaries[video.request.model] = video.key

@@ -1,4 +1,4 @@
-"""Runs all videos of a plan side by side, bounded in width, no row losing another. A video's way is in `video_run`."""
+"""Runs all videos of a plan concurrently; one row's failure never affects another. One video's steps are in `video`."""
 
 from __future__ import annotations
 
@@ -23,26 +23,27 @@ from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import STATES, State
 from prefect_together.prefect_internals import EventBacklog, results_not_stored
 from prefect_together.results.progress import Tally
+from prefect_together.results.text import counted
 from prefect_together.table.plan import Plan, PlannedVideo
 
-HELD_PAUSE_SECONDS, LONGEST_HELD_PAUSE_SECONDS = 1.0, 15.0
-"""Between looks at videos that another run works on."""
-LONGEST_SHARED_PAUSE_SECONDS = 4.0
-"""The same, between runs over one plan: who has nothing left to do takes up what others have not begun."""
+CLAIMED_POLL_SECONDS, LONGEST_CLAIMED_POLL_SECONDS = 1.0, 15.0
+"""Between polls of videos that another run has claimed."""
+LONGEST_SHARED_POLL_SECONDS = 4.0
+"""The same between the shards of one plan: one that has nothing left to do takes up what others have not begun."""
 LEAST_CLAIMED_AHEAD = 4
-"""Videos that such a run claims before they can be sent: what it has, no other can take up."""
-COLLECTED_AT_ONCE = 2 * MAX_DOWNLOADS
-"""Videos taken up together of which only the clip is to be fetched: those at work, and as many that follow."""
+"""Videos that a shard claims before they can be sent: no other shard can take those up."""
+MAX_COLLECTED = 2 * MAX_DOWNLOADS
+"""Videos claimed at once of which only the clip is to be downloaded: those at work, and as many that follow."""
 REASON_CHARACTERS = 300
-"""How much of a canary's error the other rows of its model bear."""
+"""How much of a canary's error is repeated in the other rows of its model."""
 
 
 class Batch:
     """One run over a plan. `await batch.run()`; the ledger then says how far each video came.
 
-    `share` says which part of the plan it begins with if others work on it too; it goes on with what they leave.
+    `share` says which part of the plan it begins with if other shards work on it too; it then takes up what they leave.
     `attempts` is how often each video had been sent when the plan was made, if that was before this run.
-    `is_open` is set as soon as the others may begin on what is `wanted`: it is in the ledger, and no canary is out.
+    `is_open` is set as soon as other shards may begin on what is `wanted`: it is in the ledger, and no canary is out.
     """
 
     def __init__(
@@ -62,14 +63,14 @@ class Batch:
         self._plan, self._ledger, self._store = plan, ledger, store
         self._settings, self._tally, self._logger, self._output_dir = settings, tally, logger, output_dir
         self._clock = session.clock
-        self._one = VideoRun(ledger=ledger, session=session, store=store, settings=settings, tally=tally)
+        self._video_run = VideoRun(ledger=ledger, session=session, store=store, settings=settings, tally=tally)
         self._records: dict[str, VideoRecord] = {}
-        self._held: list[PlannedVideo] = []
+        self._claimed_elsewhere: list[PlannedVideo] = []
         self._tried_models: set[str] = set()
         self._unexpected: list[BaseException] = []
         self._share, self._attempts = share, attempts or {}
-        self._room = asyncio.Semaphore(settings.max_in_flight + self._ahead)
-        self._collected, self._backlog = asyncio.Semaphore(COLLECTED_AT_ONCE), EventBacklog()
+        self._claim_slots = asyncio.Semaphore(settings.max_in_flight + self._ahead)
+        self._download_slots, self._backlog = asyncio.Semaphore(MAX_COLLECTED), EventBacklog()
         self.is_open = asyncio.Event()
         self.wanted: list[PlannedVideo] = []
 
@@ -81,13 +82,13 @@ class Batch:
     @property
     def stopped_models(self) -> Collection[str]:
         """Models whose canary was not downloaded."""
-        return self._one.breaker.stopped_models
+        return self._video_run.breaker.stopped_models
 
-    def widen(self, by: int) -> None:
-        """Let so many more videos be at the provider at once: another run's part has become free."""
-        self._one.widen(by)
+    def raise_limit(self, by: int) -> None:
+        """Let so many more videos be at the provider at once: another shard's part of the limit has become free."""
+        self._video_run.raise_limit(by)
         for _ in range(by):
-            self._room.release()
+            self._claim_slots.release()
 
     @property
     def _ahead(self) -> int:
@@ -108,29 +109,31 @@ class Batch:
         videos = self._plan.videos
         self._records = await self._ledger.plan(list(videos.values()), output_dir=self._output_dir)
         for key, record in self._records.items():
-            self._tally.begin_with(key, record.state, videos[key].estimate_usd, record.cost_usd)
+            self._tally.add_video(key, record.state, videos[key].estimate_usd, record.cost_usd)
         self._records |= {
             key: replace(self._records[key], attempts=attempts) for key, attempts in self._attempts.items()
         }
+        totals = await self._ledger.totals()
+        self._tally.held_in_doubt_usd, self._tally.held_failed_usd = totals.in_doubt_usd, totals.unsettled_failed_usd
         if self._share.index == 0:
-            await self._find_lost_files()
-        self._tally.begin()
+            await self._find_missing_files()
+        self._tally.start()
         todo = self._own_part()
         if self._share.index == 0:
             todo += await self._paid_but_absent()
         todo.sort(key=_paid_first(self._records))
         with results_not_stored():
             await self._run_all(todo)
-            await self._run_held()
+            await self._take_over()
         if self._unexpected:
             raise BaseExceptionGroup("rows ended by an error that was not foreseen", self._unexpected)
-        reason = self._one.breaker.reason
+        reason = self._video_run.breaker.reason
         # The runs of the other shards, on machines of their own, may reach it.
         if isinstance(reason, WrongAddress) or (isinstance(reason, ServiceUnreachable) and self._is_alone):
             raise reason
 
     def _own_part(self) -> list[PlannedVideo]:
-        """The videos to begin with: all, or this run's share and one of each model that is to have a canary."""
+        """The videos to begin with: all, or this shard's and one of each model that is to have a canary."""
         wanted = list(self._plan.videos.values())
         if self._share.index == 0:  # the others get this list, and count their shares in it too
             wanted = self.wanted = [video for video in wanted if self._wants(self._records[video.key])]
@@ -142,7 +145,7 @@ class Batch:
             is_canary = self._settings.canary and self._is_sent(video) and video.request.model not in models
             if is_canary:
                 models.add(video.request.model)
-            (own if is_canary or self._share.has(position) else self._held).append(video)
+            (own if is_canary or self._share.has(position) else self._claimed_elsewhere).append(video)
         return own
 
     async def _paid_but_absent(self) -> list[PlannedVideo]:
@@ -150,8 +153,8 @@ class Batch:
         absent = await self._ledger.paid_but_absent(self._plan.videos.keys(), output_dir=self._output_dir)
         if absent:
             self._logger.warning(
-                "%d paid videos belong to rows that have changed or are gone: they are collected into videos/ too",
-                len(absent),
+                "%s of rows that have changed or are no longer in the table: collected into videos/ too",
+                counted(len(absent), "paid video"),
             )
         self._records.update({record.video_key: record for record in absent})
         return [video_of(record) for record in absent]
@@ -160,20 +163,20 @@ class Batch:
         state = self._tally.states[record.video_key]
         return STATES[state].is_under_way or self._settings.sends(state)
 
-    async def _find_lost_files(self) -> None:
-        """A downloaded clip that is gone or has another size is fetched again."""
+    async def _find_missing_files(self) -> None:
+        """A downloaded clip that is missing or has another size is fetched again."""
         downloaded = [record for record in self._records.values() if record.state == State.DOWNLOADED]
         sizes = await self._store.sizes([record.file for record in downloaded])
         lost = [record for record in downloaded if sizes.get(record.file) != record.size_bytes]
         for record in lost:
-            self._logger.warning("%s: %s is gone or changed, fetching it again", record.row_id, record.file)
+            self._logger.warning("%s: %s is missing or changed, fetching it again", record.row_id, record.file)
             self._tally.set(record.video_key, State.COMPLETED)
         if lost:
             missing = (self._ledger.file_missing(record.video_key, output_dir=self._output_dir) for record in lost)
             await asyncio.gather(*missing)
 
     async def _run_all(self, todo: list[PlannedVideo]) -> None:
-        """Run these videos: those at the provider at once, the others as room is made, for sending or for fetching."""
+        """Run these videos: those with a job at once, the others as slots for sending become free."""
         running: set[asyncio.Task[None]] = set()
         order = self._start_order(todo)
         self._open_if_free(order)
@@ -183,7 +186,7 @@ class Batch:
         def is_over(task: asyncio.Task[None], video: PlannedVideo, has_room: bool) -> None:
             running.discard(task)
             if has_room:
-                self._room.release()
+                self._claim_slots.release()
             error = None if task.cancelled() else task.exception()
             self._report_end(video, error)
             if error is not None:
@@ -197,20 +200,20 @@ class Batch:
             while (video := await order.next()) is not None:
                 has_room = not STATES[self._state(video)].has_job
                 if has_room:
-                    await self._room.acquire()
+                    await self._claim_slots.acquire()
                     await self._backlog.until_short()
                 if ledger_is_gone.is_set():
                     break
                 running.add(task := asyncio.create_task(self._run_one(video, order)))
                 task.add_done_callback(partial(is_over, video=video, has_room=has_room))
-                await asyncio.sleep(0)  # the first rows go on while the others start: a thousand starts take seconds
+                await asyncio.sleep(0)  # let the first rows run while the others start: a thousand take seconds
             while running:
                 await asyncio.wait(running)
         finally:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
-        errors = (*self._one.breaker.unsaved, *self._unexpected)
+        errors = (*self._video_run.breaker.unsaved, *self._unexpected)
         gone = [error for error in errors if isinstance(error, LedgerUnavailable)]
         if gone:  # one error with what each row has to say: the id of a paid job may be in it
             raise LedgerUnavailable(gone[0].url, "; ".join(dict.fromkeys(error.reason for error in gone))) from gone[0]
@@ -221,9 +224,9 @@ class Batch:
             return
         state = self._tally.states[video.key]
         if error is None and state == State.DOWNLOADED:
-            self._one.breaker.row_downloaded()
+            self._video_run.breaker.row_downloaded()
         if error is not None and STATES[state].is_paid:
-            self._one.breaker.paid_row_broke_off()
+            self._video_run.breaker.paid_row_broke_off()
 
     def _start_order(self, todo: list[PlannedVideo]) -> StartOrder:
         if not self._settings.canary:
@@ -242,12 +245,12 @@ class Batch:
     async def _run_one(self, video: PlannedVideo, order: StartOrder) -> None:
         may_send = video.key in self._plan.videos
         try:
-            async with self._collected if self._state(video) == State.COMPLETED else nullcontext():
-                is_ours = await self._one.run(video, self._records[video.key], may_send=may_send)
+            async with self._download_slots if self._state(video) == State.COMPLETED else nullcontext():
+                is_ours = await self._video_run.run(video, self._records[video.key], may_send=may_send)
             if not is_ours and may_send:
-                self._held.append(video)
+                self._claimed_elsewhere.append(video)
             if order.is_canary(video):
-                await self._judge(video, order, is_ours=is_ours)
+                await self._check_canary(video, order, is_ours=is_ours)
         finally:
             forget_results()
             if order.is_canary(video):  # an error that was not foreseen: whatever it is, no more of this
@@ -258,12 +261,12 @@ class Batch:
         if order.is_free:
             self.is_open.set()
 
-    async def _judge(self, canary: PlannedVideo, order: StartOrder, *, is_ours: bool) -> None:
+    async def _check_canary(self, canary: PlannedVideo, order: StartOrder, *, is_ours: bool) -> None:
         """Let the other videos of the model go if this one was downloaded; if it was not even tried, try another."""
         state, model = self._tally.states[canary.key], canary.request.model
         if state == State.DOWNLOADED:
             self._tried_models.add(model)
-            order.let_go(model)
+            order.release_model(model)
         elif not is_ours or state == State.REFUSED:
             order.try_another(model)
         else:
@@ -274,50 +277,50 @@ class Batch:
         model = canary.request.model
         error = CanaryFailed(model, canary.row_id, reason[:REASON_CHARACTERS])
         self._logger.warning("%s: canary of %s: %s; nothing more of this model is sent", canary.row_id, model, reason)
-        self._one.breaker.canary_failed(error)
+        self._video_run.breaker.canary_failed(error)
         self._tried_models.add(model)
-        order.let_go(model)
+        order.release_model(model)
 
-    async def _run_held(self) -> None:
-        """Wait for the videos that another living run has, and take over what it leaves."""
+    async def _take_over(self) -> None:
+        """Wait for the videos that another run has claimed, and take over what it leaves."""
         wait_seconds = self._settings.max_wait_minutes * 60
         deadline = self._clock.time() + wait_seconds
-        pause = HELD_PAUSE_SECONDS
+        pause = CLAIMED_POLL_SECONDS
         before: dict[str, VideoRecord] = {}
-        while self._held and self._clock.time() < deadline:
-            held, self._held = self._held, []
+        while self._claimed_elsewhere and self._clock.time() < deadline:
+            waiting, self._claimed_elsewhere = self._claimed_elsewhere, []
             await self._clock.sleep(pause)
-            pause = min(pause * 1.5, LONGEST_HELD_PAUSE_SECONDS if self._is_alone else LONGEST_SHARED_PAUSE_SECONDS)
-            records = await self._ledger.records([video.key for video in held])
-            if not self._is_alone and records != before:  # the others have limits of their own: as long as it goes on
+            pause = min(pause * 1.5, LONGEST_CLAIMED_POLL_SECONDS if self._is_alone else LONGEST_SHARED_POLL_SECONDS)
+            records = await self._ledger.records([video.key for video in waiting])
+            if not self._is_alone and records != before:  # other shards have time limits of their own
                 deadline, before = self._clock.time() + wait_seconds, records
-            living = await self._ledger.other_runs_alive({record.owner for record in records.values() if record.owner})
-            free = self._claimable(held, records, living)
-            self._held = [video for video in held if video.key not in free and not self._is_over(video)]
-            # From the end: the run whose share they are comes from the other side.
-            todo = [video for video in reversed(held) if video.key in free]
+            alive = await self._ledger.other_runs_alive({record.owner for record in records.values() if record.owner})
+            free = self._claimable(waiting, records, alive)
+            self._claimed_elsewhere = [video for video in waiting if video.key not in free and not self._is_over(video)]
+            # From the end: the shard whose part they are comes from the other side.
+            todo = [video for video in reversed(waiting) if video.key in free]
             todo.sort(key=_paid_first(records))
             await self._run_all(todo)
 
     def _claimable(
-        self, held: list[PlannedVideo], records: Mapping[str, VideoRecord], living: Collection[str]
+        self, waiting: list[PlannedVideo], records: Mapping[str, VideoRecord], alive: Collection[str]
     ) -> set[str]:
-        """Videos that are not over and that no living run has."""
+        """Videos that are not finished and that no living run has claimed."""
         free: set[str] = set()
-        for video in held:
+        for video in waiting:
             record = records[video.key]
             self._tally.set(video.key, record.state)
             if self._is_untouched(video, record):
-                if record.owner not in living:
+                if record.owner not in alive:
                     free.add(video.key)
             elif self._is_over(video):
                 self._tally.replace_cost(video.key, record.cost_usd)
-            elif record.owner not in living:
+            elif record.owner not in alive:
                 free.add(video.key)
         return free
 
     def _is_untouched(self, video: PlannedVideo, record: VideoRecord) -> bool:
-        """Whether a video of another's share is still as it was: failed, in doubt or refused, and to be sent again."""
+        """Whether a video of another shard is still as it was: failed, in doubt or refused, and to be sent again."""
         seen = self._records[video.key]
         is_same = (record.state, record.attempts) == (seen.state, seen.attempts)
         return not self._is_alone and is_same and self._wants(seen)

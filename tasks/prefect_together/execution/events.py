@@ -1,4 +1,4 @@
-"""What a run tells Prefect's automations beyond its state: each video's way; in doubt, budget, account for all."""
+"""The Prefect events of a run, for automations: each video's steps; rows in doubt, the budget, the account."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def quiet_about_the_server(
     logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
     what: str = "the run's artifacts could not be written",
 ) -> Generator[None]:
-    """What is shown in the UI must not end a run that goes well: a server that cannot be reached is a warning."""
+    """A Prefect server that cannot be reached must not end a run that goes well: its errors become a warning."""
     try:
         yield
     except (httpx.HTTPError, OSError, PrefectException) as error:

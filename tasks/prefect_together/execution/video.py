@@ -1,4 +1,4 @@
-"""Takes one video from where the ledger has it to its file: the next step, and what each way of failing means."""
+"""Takes one video from its state in the ledger to its file: the next step, and what each error means."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from prefect_together.table.plan import PlannedVideo
 
 @dataclass(slots=True, eq=False)
 class LedgerJournal:
-    """See `submit.Journal`."""
+    """Writes a submit's steps into the ledger; keeps budget, breaker and progress up to date. See `submit.Journal`."""
 
     ledger: Ledger
     key: str
@@ -82,6 +82,7 @@ class LedgerJournal:
 
     async def in_doubt(self, attempt: int, reason: str) -> None:
         await self.ledger.in_doubt(self.key, attempt, reason)
+        self.tally.held_in_doubt_usd += self.estimate_usd or 0.0
         self.tally.set(self.key, State.IN_DOUBT)
 
 
@@ -93,7 +94,7 @@ _STATE_AFTER_REFUSAL: dict[FailureClass | None, State] = {
 UPSTREAM_JOBS = 2
 """Jobs that one video may use up: one, and one more after an upstream failure."""
 GONE_SECONDS = 48 * 3600.0
-"""A job that answers 404 is given up when it is so old. Before that, a wrong key or address is the likelier reason."""
+"""The age at which a job that answers 404 has failed. Before, a wrong key or address is the likelier reason."""
 
 
 class VideoRun:
@@ -111,9 +112,9 @@ class VideoRun:
             self._budget = BudgetQueue(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
         self.breaker = CircuitBreaker(max_in_flight=settings.max_in_flight)
 
-    def widen(self, by: int) -> None:
+    def raise_limit(self, by: int) -> None:
         """Raise `max_in_flight` for good."""
-        self._slots.widen(by)
+        self._slots.raise_limit(by)
 
     async def run(self, video: PlannedVideo, seen: VideoRecord, *, may_send: bool) -> bool:
         """Take the video as far as it goes; False if another living run has it.
@@ -130,20 +131,21 @@ class VideoRun:
         if not claim.is_ours:
             return False
         if record.state == State.IN_DOUBT and seen.state == State.SUBMITTING:
+            self._tally.held_in_doubt_usd += record.estimate_usd or 0.0
             emit_video_event("in_doubt", video)
         is_given_back = False
         try:
-            is_given_back = await self._go_on(video, record, may_send=may_send and not self._settings.collect_only)
+            is_given_back = await self._continue(video, record, may_send=may_send and not self._settings.collect_only)
         except ClaimLost:
             return False
         finally:
             if not is_given_back:
                 with suppress(LedgerUnavailable):  # it must not hide what went wrong; the run's end gives all back
-                    await self._keep_as_it_was(video, seen, record)
+                    await self._restore_unsent(video, seen, record)
                     await self._ledger.release(video.key)
         return True
 
-    async def _keep_as_it_was(self, video: PlannedVideo, seen: VideoRecord, claimed: VideoRecord) -> None:
+    async def _restore_unsent(self, video: PlannedVideo, seen: VideoRecord, claimed: VideoRecord) -> None:
         """A video that was to be sent again and was not taken keeps its doubt or failure: the next run asks again."""
         before = State.IN_DOUBT if seen.state == State.SUBMITTING else seen.state
         if claimed.state != State.PLANNED or before not in (State.IN_DOUBT, State.FAILED):
@@ -152,7 +154,7 @@ class VideoRun:
         if await self._ledger.restore(video.key, state=before, error=error, failure_class=seen.failure_class):
             self._tally.set(video.key, before)
 
-    async def _go_on(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
+    async def _continue(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
         """Whether the video was downloaded, with which its claim ends."""
         job: VideoJob | None = None
         if record.state == State.SUBMITTED or (record.state == State.PLANNED and may_send):
@@ -197,9 +199,9 @@ class VideoRun:
         if isinstance(error, WrongAddress | ServiceUnreachable | UnforeseenErrors):
             await self._ledger.set_failure_class(video.key, error.failure_class)  # planned still: nobody refused it
             return
-        await self._ledger.refused(video.key, error)
-        self._tally.set(video.key, State.REFUSED)
-        emit_video_event("refused", video)
+        state = await self._ledger.refused(video.key, error)
+        self._tally.set(video.key, state)
+        emit_video_event("failed" if state == State.FAILED else "refused", video)
 
     async def _create(self, video: PlannedVideo) -> VideoJob | None:
         journal = LedgerJournal(self._ledger, video.key, video.estimate_usd, self._budget, self.breaker, self._tally)
@@ -285,6 +287,8 @@ class VideoRun:
         await self._ledger.failed(video.key, error, again=again)
         self._tally.set(video.key, State.PLANNED if again else State.FAILED)
         self._tally.add_cost(video.key, error.cost_usd)
+        if error.cost_usd is None:
+            self._tally.held_failed_usd += video.estimate_usd or 0.0
         if not again:
             emit_video_event("failed", video, job_id=error.job_id, cost_usd=error.cost_usd)
 

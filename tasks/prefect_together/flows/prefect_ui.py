@@ -31,7 +31,7 @@ from prefect_together.ledger.records import VideoRecord
 from prefect_together.results.outcome import RunOutcome, advice
 from prefect_together.results.progress import Tally
 from prefect_together.results.results import ModelTotals, RowResult, TakeResult
-from prefect_together.results.text import dollars, duration, markdown_cell, state_counts
+from prefect_together.results.text import dollars, duration, held, markdown_cell, state_counts
 from prefect_together.table.plan import Plan, PlannedVideo
 
 ROWS_NAMED = 20
@@ -64,6 +64,8 @@ def summary_markdown(outcome: RunOutcome, shown: Shown) -> str:
 def _facts(outcome: RunOutcome, shown: Shown) -> list[str]:
     totals = outcome.totals
     cap = "" if shown.budget_usd is None else f", cap {dollars(shown.budget_usd)} over all runs into this ledger"
+    if cap and (held_dollars := held(totals.in_doubt_usd, totals.failed_usd)):
+        cap += f", {held_dollars}"
     took = "" if shown.run_seconds is None else f" in {duration(shown.run_seconds)}"
     estimate = f"estimated {dollars(totals.estimated_usd)} for all {totals.videos:,} videos"
     lines = [f"- **{dollars(totals.spent_usd)}** charged{took}; {estimate}{cap}"]
@@ -182,7 +184,8 @@ def progress_text(tally: Tally, seconds_left: float | None, *, budget_usd: float
     """One line: counts by state, dollars so far, projected and the cap, time left."""
     if not tally.total:
         return "starting"
-    cap = "" if budget_usd is None else f", cap {dollars(budget_usd)}"
+    held_dollars = held(tally.held_in_doubt_usd, tally.held_failed_usd)
+    cap = "" if budget_usd is None else f", cap {dollars(budget_usd)}{held_dollars and f' ({held_dollars})'}"
     parts = [
         state_counts(tally.by_status),
         f"{dollars(tally.spent_usd)} so far, {dollars(tally.projected_usd)} projected{cap}",

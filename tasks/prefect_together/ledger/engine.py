@@ -1,4 +1,4 @@
-"""Runs small synchronous operations on the ledger's database, many of them in one commit. No meaning, no Prefect.
+"""Runs small synchronous operations on the ledger's database, many of them in one commit; knows nothing of videos.
 
 All operations that are waiting at the same moment run in one transaction, so that a thousand rows share a few
 fsyncs. SQLite is used from one thread of its own, PostgreSQL through asyncpg; the operations are the same.
@@ -57,7 +57,7 @@ class _Waiting:
 
 
 class LedgerEngine:
-    """The door to the database: `await engine.run(operation)` returns the operation's result once it is durable."""
+    """Access to the database: `await engine.run(operation)` returns the operation's result once it is durable."""
 
     def __init__(self, runner: _Runner, url: str) -> None:
         self._runner, self.url = runner, url
@@ -77,10 +77,10 @@ class LedgerEngine:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(order, operation, future))
         self._start_writing()
-        return await future  # cancelled with the caller: nobody is told then, and the operation is carried out
+        return await future  # cancelled with the caller; the operation is carried out anyway
 
     def _start_writing(self) -> None:
-        """Begin to write unless it goes on already; begin anew if it was cancelled before it could start."""
+        """Start the writer unless it runs; start another if it was cancelled before it could begin."""
         if self._waiting and (self._writer is None or self._writer.done()):
             self._writer = asyncio.create_task(self._write())
             self._writer.add_done_callback(lambda _writer: self._start_writing())

@@ -1,4 +1,4 @@
-"""A plan as the ledger keeps it, so that a run without the table can collect and report. Text only; no Prefect."""
+"""A plan as the text that the ledger keeps, so that a run without the table can collect and report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who works on a ledger: runs with their heartbeat, and which of them still live. Over an open transaction."""
+"""The runs of a ledger, with their heartbeats, and which of them are alive. Over an open transaction."""
 
 from __future__ import annotations
 

@@ -291,10 +291,21 @@ class Transitions:
         return changed.rowcount > 0
 
     @in_transaction()
-    def refused(self, connection: Connection, key: str, error: TogetherVideoError) -> None:
-        """The video was not sent because of the budget or the account; a later run takes it up."""
-        values = {"state": State.REFUSED, "error": plain(str(error)), "failure_class": error.failure_class}
-        _update(connection, key, State.PLANNED, values)
+    def refused(self, connection: Connection, key: str, error: TogetherVideoError) -> State:
+        """The planned video was not sent because of the budget or the account; a later run takes it up.
+
+        If its job has failed and the budget does not allow a second one, it is failed, with that failure as its
+        reason. Returns the state that it is in.
+        """
+        row = connection.execute(_READ, {"key": key}).mappings().one()
+        if row["state"] != State.PLANNED:
+            return State(row["state"])
+        text = plain(str(error))
+        state, values = State.REFUSED, {"error": text, "failure_class": error.failure_class}
+        if isinstance(error, BudgetReached) and row["failure_class"] in REPEATED_FAILURES:
+            state, values = State.FAILED, {"error": f"{row['error']}; not sent again: {text}"}
+        _update(connection, key, State.PLANNED, {"state": state, **values})
+        return state
 
     @in_transaction()
     def completed(

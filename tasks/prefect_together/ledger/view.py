@@ -1,4 +1,4 @@
-"""Looks into a ledger without being a run in it: nothing is created, claimed or written. No HTTP, no Prefect."""
+"""Reads a ledger without being a run in it: nothing is created, claimed or written."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class RunAtWork:
-    """A run that goes on, on this machine by its process, elsewhere by its heartbeat. Times are unix seconds."""
+    """A run that still works: on this machine by its process, elsewhere by its heartbeat. Times are unix seconds."""
 
     pid: int
     is_here: bool
@@ -72,7 +72,7 @@ class LedgerView:
     durations: Mapping[str, list[float]]
 
     def book(self) -> DurationBook:
-        """The durations that its jobs taught."""
+        """The duration statistics of its jobs."""
         book = DurationBook()
         for model, seconds in self.durations.items():
             book.load(model, seconds)
@@ -133,14 +133,14 @@ async def _read_postgres(url: URL, work: Operation[T]) -> T:
 def _view(connection: Connection) -> dict[str, Any]:
     records = read_records(connection, None)
     models = {record.model for record in records.values()}
-    remembered = connection.execute(select(tables.c.output_dir, tables.c.content, tables.c.is_sandbox)).all()
+    saved = connection.execute(select(tables.c.output_dir, tables.c.content, tables.c.is_sandbox)).all()
     return {
         "totals": totals(connection),
         "records": records,
         "doubts": _doubts(connection, records),
         "runs": _runs_at_work(connection),
-        "tables": {str(row.output_dir): str(row.content) for row in remembered},
-        "is_sandbox": bool(remembered) and all(row.is_sandbox for row in remembered),
+        "tables": {str(row.output_dir): str(row.content) for row in saved},
+        "is_sandbox": bool(saved) and all(row.is_sandbox for row in saved),
         "durations": {model: durations(connection, model) for model in sorted(models)},
     }
 

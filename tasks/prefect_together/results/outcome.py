@@ -10,7 +10,7 @@ from typing import overload
 from prefect_together.errors import FailureClass, TogetherVideoError
 from prefect_together.ledger.states import STATES, State, Status
 from prefect_together.results.results import RowResult, TakeResult, Totals
-from prefect_together.results.text import counted, dollars, state_counts
+from prefect_together.results.text import counted, dollars, held, state_counts
 
 NAMED_ROWS = 3
 
@@ -71,8 +71,9 @@ class RunOutcome:
 
     @property
     def headline(self) -> str:
-        """Like `12 downloaded, 1 failed of 13 rows, $3.36`."""
-        return f"{self.counts}, {dollars(self.totals.spent_usd)}"
+        """Like `12 downloaded, 1 failed of 13 rows, $3.36, $0.28 held for failed jobs without a reported cost`."""
+        held_dollars = held(self.totals.in_doubt_usd, self.totals.failed_usd)
+        return ", ".join(part for part in (self.counts, dollars(self.totals.spent_usd), held_dollars) if part)
 
     @property
     def named(self) -> list[str]:

@@ -38,7 +38,7 @@ class PageSummary:
     """The run around the rows, as far as it is known.
 
     `table` is the prompt table's name, `written_at` an ISO 8601 time with offset. `run_url` links to the run in
-    the Prefect UI (http or https); `is_running` says that the run goes on and the page will be written again;
+    the Prefect UI (http or https); `is_running` says that the run still works and the page will be written again;
     `is_sandbox` that the clips are imitations and nothing was paid.
     """
 

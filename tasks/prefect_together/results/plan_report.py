@@ -1,4 +1,4 @@
-"""What a plan will do, row by row and in sums: files, dollars, time, what is shared or there already. Pure."""
+"""What a plan will do, row by row and in sums: files, dollars, time, what is shared or already known."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from prefect_together.api.poll_schedule import DurationBook
 from prefect_together.errors import Problem
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.ledger.view import ledger_of, read_ledger
-from prefect_together.results.text import dollars, duration, state_counts
+from prefect_together.results.text import counted, duration, price_range, state_counts
 from prefect_together.table.plan import Plan, PlannedRow, PlannedVideo
 
 USUAL, SLOW = 0.5, 0.9
@@ -93,15 +93,13 @@ class PlanReport:
         time = (
             "nothing to wait for" if self.high_seconds == 0 else f"about {low if low == high else f'{low} to {high}'}"
         )
-        return f"{self.rows:,} rows, {self.videos:,} videos{known}: {self.price}, {time}; nothing was sent"
+        rows, videos = counted(self.rows, "row"), counted(self.videos, "video")
+        return f"{rows}, {videos}{known}: {self.price}, {time}; nothing was sent"
 
     @property
     def price(self) -> str:
         """Like `$1.12 to $2.40 and 2 of unknown price`."""
-        price = dollars(self.high_usd)
-        if self.low_usd != self.high_usd:
-            price = f"{dollars(self.low_usd)} to {price}"
-        return f"{price} and {self.unknown_prices} of unknown price" if self.unknown_prices else price
+        return price_range(self.low_usd, self.high_usd, unknown=self.unknown_prices)
 
 
 def plan_report(

@@ -1,4 +1,4 @@
-"""The run in figures while it goes on: videos by state, dollars, time left. No I/O, no Prefect."""
+"""A run in figures while it works: videos by state, dollars, time remaining."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from prefect_together.ledger.states import STATES, State, Status
 class Tally:
     """Counts kept up to date by the run. `started_at` is unix seconds; dollars are those of this table's videos.
     `downloaded_here` counts what this run itself has downloaded, `undownloaded` are keys of paid clips that it could
-    not."""
+    not. `held_...` are dollars of the whole ledger that a budget counts as spent though they may never be charged."""
 
     started_at: float
     states: dict[str, State] = field(default_factory=dict[str, State])
     estimates_usd: dict[str, float] = field(default_factory=dict[str, float])
     costs_usd: dict[str, float] = field(default_factory=dict[str, float])
+    held_in_doubt_usd: float = 0.0
+    held_failed_usd: float = 0.0
     finished_before: int = 0
     polls: int = 0
     downloaded_here: int = 0
     undownloaded: set[str] = field(default_factory=set[str])
 
-    def begin_with(self, key: str, state: State, estimate_usd: float | None, cost_usd: float | None) -> None:
+    def add_video(self, key: str, state: State, estimate_usd: float | None, cost_usd: float | None) -> None:
         """Enter a video of the table. Others (rows that are gone) are collected, but not counted."""
         self.states[key] = state
         if estimate_usd is not None:
             self.estimates_usd[key] = estimate_usd
         self.replace_cost(key, cost_usd)
 
-    def begin(self) -> None:
-        """Remember what was finished before this run: the speed is that of this run."""
+    def start(self) -> None:
+        """Keep what was finished before this run: the speed is that of this run."""
         self.finished_before = self.finished
 
     def set(self, key: str, state: State) -> None:
-        """Note a video's state; videos that are not of this table are not counted."""
+        """Set a video's state; videos that are not of this table are not counted."""
         if key in self.states:
             self.states[key] = state
 

@@ -1,8 +1,8 @@
-"""What became of every row, and results.csv: shapes and text only. No files, no network, no Prefect.
+"""The result of every row, its sums, and the text of results.csv.
 
 A spreadsheet runs a cell that begins with = + - or @ as a formula, and quoting does not stop it. A prompt
 table may hold such cells on purpose, though, and results.csv must give them back as they were, or a row
-would count as changed and be bought again. So `escape_cell` puts one apostrophe in front of what a
+would count as changed and be paid for again. So `escape_cell` puts one apostrophe in front of what a
 spreadsheet could run (it then shows the cell as text), and of what only looks escaped already, which makes
 the rule reversible: `unescape_cell(escape_cell(text)) == text` for every text. The table reader takes the
 apostrophe off again where `is_results_table` says that the table was written here, and nowhere else: other
@@ -134,7 +134,7 @@ def results_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
 
     Lines end in LF; line breaks inside a cell stay as they are, in quotes. UTF-8, with a byte order mark if
     and only if something in it is not ASCII: without one Excel misreads such text, and saving it there
-    would change prompts, which would then be bought again.
+    would change prompts, which would then be paid for again.
     """
     own = [column for column in columns if column not in RESULT_COLUMNS]
     lines = [_line([*map(escape_cell, own), *RESULT_COLUMNS])]

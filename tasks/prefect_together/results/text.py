@@ -1,4 +1,4 @@
-"""How dollars, durations and counts are said, everywhere the same. Pure text."""
+"""How dollars, durations and counts are written, the same everywhere."""
 
 from __future__ import annotations
 
@@ -31,6 +31,22 @@ def state_counts(counts: Mapping[Status, int]) -> str:
     """Like `12 downloaded, 3 failed`: the statuses that occur, the most finished first."""
     found = [f"{counts[status]:,} {STATES[State(status)].word}" for status in STATUSES if counts.get(status)]
     return ", ".join(found) or "nothing to do"
+
+
+def price_range(low_usd: float, high_usd: float, *, unknown: int = 0) -> str:
+    """Like `$1.12 to $2.40 and 2 of unknown price`; one price where both are the same."""
+    low, high = dollars(low_usd), dollars(high_usd)
+    text = high if low == high else f"{low} to {high}"
+    return f"{text} and {unknown:,} of unknown price" if unknown else text
+
+
+def held(in_doubt_usd: float, failed_usd: float) -> str:
+    """Like `$3.20 held for failed jobs without a reported cost`: what a budget counts though it may not be charged.
+
+    Empty if there is nothing.
+    """
+    parts = ((in_doubt_usd, "rows in doubt"), (failed_usd, "failed jobs without a reported cost"))
+    return " and ".join(f"{dollars(usd)} held for {what}" for usd, what in parts if usd)
 
 
 def markdown_cell(text: str) -> str:

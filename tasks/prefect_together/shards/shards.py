@@ -1,7 +1,7 @@
-"""The other runs over a table: started on Prefect's work pool, watched, and ended with the run that has the table.
+"""The other shards of a table: started on Prefect's work pool, polled, and ended with the run that has the table.
 
-Prefect's workers do the distributing. The run that reads the table is one of the shards itself, so that it comes to its
-end without any of the others; what they do is in `shard_run`, who has which video says the ledger.
+Prefect's workers distribute them. The run that reads the table is a shard itself, so that it ends without any of the
+others. What they do is in `shard_run`; the ledger's claims decide which shard has which video.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ from prefect_together.execution.settings import NO_SERVER, Places, RunLogger, Ru
 from prefect_together.execution.workspace import Work
 from prefect_together.ledger.engine import parse_ledger_url
 from prefect_together.ledger.states import STATES
-from prefect_together.shards.shared_plan import gone, lay_down, sweep
+from prefect_together.shards.shared_plan import dead_shares, delete_plan, save_plan
 
 DEPLOYMENT = "generate-videos-shard/generate-videos-shard"
 DEPLOY = "prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all"
 WATCH_SECONDS = 5.0
 STARTED_SECONDS = 60.0
-"""After so long a shard that has not started is worth a word."""
+"""After so long a shard that has not started is a warning."""
 END_SECONDS, STOP_SECONDS = 30.0, 10.0
-"""How long the others have to end when all videos are through, and how long it may take to tell them to stop."""
+"""How long the others have to end when all videos are finished, and how long cancelling them may take."""
 REASON_CHARACTERS = 300
-NOT_NEEDED = "the run that has the table needs it no more"
+NOT_NEEDED = "the run that has the table does not need it any more"
 NOT_STARTED = frozenset({StateType.SCHEDULED, StateType.PENDING})
 
 
 @dataclass(slots=True)
 class Shard:
-    """Another run over the plan, as it was last seen."""
+    """Another shard of the plan, as it was last polled."""
 
     share: Share
     run_id: UUID
@@ -63,7 +63,7 @@ class Shard:
 
 
 async def find_shards(places: Places, settings: RunSettings, logger: RunLogger) -> Shards:
-    """What starts the other runs. Looks whether they can be had, and sends nothing.
+    """What starts the other shards, after a check that they can be started. Sends nothing.
 
     Raises SettingsInvalid, saying what to do; NotConfigured if there is no Prefect server.
     """
@@ -124,14 +124,14 @@ class Shards:
         self._work_pool = work_pool
         self._plan_id = str(uuid4())
         self._others: list[Shard] = []
-        self._has_spoken = False
+        self._has_warned = False
 
     async def run(self, batch: Batch, work: Work, notes: list[str]) -> None:
         """Run the batch; `notes` gets a line for each shard that did not come to its end."""
         watching = asyncio.create_task(self._start_and_watch(batch, work, notes))
         try:
             await batch.run()
-            await self._until_over(batch, work, notes)
+            await self._wait_for_others(batch, work, notes)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
@@ -144,21 +144,21 @@ class Shards:
             await asyncio.shield(starting)
             while True:
                 await SYSTEM_CLOCK.sleep(WATCH_SECONDS)
-                await self._look(batch, work, notes)
-                await self._show(work)
+                await self._poll(batch, work, notes)
+                await self._update_progress(work)
         finally:
             await asyncio.wait([starting])  # none may be started that is not known here
 
     async def _start(self, batch: Batch, work: Work) -> None:
-        """Lay the plan down and start the shards; those that cannot be started leave their part of the limits here."""
+        """Save the plan and start the shards; the part of the limits of those that cannot be started is this run's."""
         of = work.settings.shards
         wanted = [video for video in batch.wanted if video.request.model not in batch.stopped_models]
         shares = [Share(index, of) for index in range(1, of)]
         started = 0
         if len(wanted) > 1:
             try:
-                await _stop_earlier(work.logger)
-                await lay_down(work.ledger, self._plan_id, wanted, batch.attempts)
+                await _cancel_earlier(work.logger)
+                await save_plan(work.ledger, self._plan_id, wanted, batch.attempts)
                 await work.store.write_bytes(marker(self._plan_id), self._plan_id.encode())
                 for share in shares[: len(wanted) - 1]:
                     self._others.append(await self._start_one(share, work))
@@ -166,7 +166,7 @@ class Shards:
             except (httpx.HTTPError, OSError, PrefectException) as error:
                 work.logger.warning("%d of %d shards could not be started: %s", of - 1 - started, of - 1, error)
         for share in shares[started:]:
-            batch.widen(share.part_of(work.settings.max_in_flight))
+            batch.raise_limit(share.part_of(work.settings.max_in_flight))
 
     async def _start_one(self, share: Share, work: Work) -> Shard:
         settings, places = work.settings, work.places
@@ -175,7 +175,7 @@ class Shards:
             "shard": share.index + 1,
             "shards": share.of,
             "output_dir": str(work.store.scratch) if work.store.is_local else places.output_dir,
-            "ledger": _everywhere(places.ledger_url),
+            "ledger": _absolute(places.ledger_url),
             "credentials_block": places.credentials_block,
             "max_in_flight": settings.max_in_flight,
             "budget_usd": settings.budget_usd,
@@ -195,13 +195,13 @@ class Shards:
         work.logger.info("%s: started on %s", shard, self._work_pool or DEPLOYMENT)
         return shard
 
-    async def _look(self, batch: Batch, work: Work, notes: list[str]) -> None:
-        """See how the others are; the part of the limits of one that has ended is this run's from now on."""
+    async def _poll(self, batch: Batch, work: Work, notes: list[str]) -> None:
+        """Poll the others; the part of the limits of one that has ended is this run's from now on."""
         going = [shard for shard in self._others if not shard.is_over]
         if not going:
             return
-        with quiet_about_the_server(work.logger, "the shards could not be asked"):
-            dead = await gone(work.ledger, self._plan_id)
+        with quiet_about_the_server(work.logger, "the shards could not be polled"):
+            dead = await dead_shares(work.ledger, self._plan_id)
             async with get_client() as client:
                 wanted = FlowRunFilter(id=FlowRunFilterId(any_=[shard.run_id for shard in going]))
                 runs = {run.id: run for run in await client.read_flow_runs(flow_run_filter=wanted)}
@@ -210,25 +210,25 @@ class Shards:
                     shard.state = state.type
                     if state.is_final():
                         shard.is_over = True
-                        batch.widen(shard.share.part_of(work.settings.max_in_flight))
-                        _note(shard, state, work.logger, notes)
-            self._speak_of_late_ones(work)
+                        batch.raise_limit(shard.share.part_of(work.settings.max_in_flight))
+                        _report_end(shard, state, work.logger, notes)
+            self._warn_of_unstarted(work)
 
-    def _speak_of_late_ones(self, work: Work) -> None:
+    def _warn_of_unstarted(self, work: Work) -> None:
         late = [shard for shard in self._others if shard.state in NOT_STARTED and not shard.is_over]
-        if not late or self._has_spoken or SYSTEM_CLOCK.time() - work.tally.started_at < STARTED_SECONDS:
+        if not late or self._has_warned or SYSTEM_CLOCK.time() - work.tally.started_at < STARTED_SECONDS:
             return
-        self._has_spoken = True
+        self._has_warned = True
         work.logger.warning(
             "%d of %d shards have not started: is there a worker with room for them? (prefect worker start --pool %s);"
-            " this run goes on without them",
+            " this run continues without them",
             len(late),
             len(self._others),
             self._work_pool,
         )
 
-    async def _show(self, work: Work) -> None:
-        """Keep the tally up to date about what the others do."""
+    async def _update_progress(self, work: Work) -> None:
+        """Keep the progress up to date with what the others do."""
         tally = work.tally
         open_keys = [key for key, state in tally.states.items() if not STATES[state].is_finished]
         for key, record in (await work.ledger.records(open_keys)).items():
@@ -236,29 +236,29 @@ class Shards:
                 tally.set(key, record.state)
                 tally.replace_cost(key, record.cost_usd)
 
-    async def _until_over(self, batch: Batch, work: Work, notes: list[str]) -> None:
-        """All videos are through: what has not started is not needed any more, the others see it soon and end."""
-        await self._tell([shard for shard in self._others if shard.state in NOT_STARTED], work.logger)
+    async def _wait_for_others(self, batch: Batch, work: Work, notes: list[str]) -> None:
+        """All videos are finished: cancel what has not started; the others notice soon and end."""
+        await self._cancel_all([shard for shard in self._others if shard.state in NOT_STARTED], work.logger)
         deadline = SYSTEM_CLOCK.monotonic() + END_SECONDS
         while SYSTEM_CLOCK.monotonic() < deadline:
-            await self._look(batch, work, notes)
+            await self._poll(batch, work, notes)
             if all(shard.is_over for shard in self._others):
                 return
             await SYSTEM_CLOCK.sleep(1.0)
         notes += [f"{shard} did not end in time" for shard in self._others if not shard.is_over]
 
     async def _stop(self, work: Work) -> None:
-        """Cancel what still goes on (Prefect does so too, for a cancelled run), and take the plan away."""
-        await self._tell([shard for shard in self._others if not shard.is_over], work.logger)
+        """Cancel what still runs (Prefect does so too, for a cancelled run), and delete the plan."""
+        await self._cancel_all([shard for shard in self._others if not shard.is_over], work.logger)
         if self._others:
-            await sweep(work.ledger, self._plan_id)
+            await delete_plan(work.ledger, self._plan_id)
             await work.store.remove(marker(self._plan_id))
 
-    async def _tell(self, shards: list[Shard], logger: RunLogger) -> None:
+    async def _cancel_all(self, shards: list[Shard], logger: RunLogger) -> None:
         """Cancel these runs."""
         if not shards:
             return
-        with quiet_about_the_server(logger, "the shards could not be told to stop"):
+        with quiet_about_the_server(logger, "the shards could not be cancelled"):
             async with asyncio.timeout(STOP_SECONDS), get_client() as client:
                 for shard in shards:
                     run = await client.read_flow_run(shard.run_id)
@@ -266,18 +266,18 @@ class Shards:
 
 
 def marker(plan_id: str) -> str:
-    """The file that says, in the output directory, that a shard has found the same directory."""
+    """The file in the output directory by which a shard knows that it has the same directory."""
     return f".plan-{plan_id}"
 
 
-def _everywhere(ledger_url: str | None) -> str | None:
-    """A path of a ledger as any directory's process finds it; a URL as it is."""
+def _absolute(ledger_url: str | None) -> str | None:
+    """A ledger's path as an absolute one; a URL as it is."""
     if ledger_url is None or "://" in ledger_url:
         return ledger_url
     return str(Path(ledger_url).expanduser().absolute())
 
 
-def _note(shard: Shard, state: State[object], logger: RunLogger, notes: list[str]) -> None:
+def _report_end(shard: Shard, state: State[object], logger: RunLogger, notes: list[str]) -> None:
     if state.is_completed():
         logger.info("%s: %s", shard, state.message)
         return
@@ -290,18 +290,18 @@ def _note(shard: Shard, state: State[object], logger: RunLogger, notes: list[str
 
 
 async def _state_of(client: PrefectClient, run: FlowRun | None, *, is_dead: bool) -> State[object]:
-    """The state of another run. One whose process or machine is gone says so itself nowhere: it is set Crashed."""
+    """The state of another shard; one whose process or machine is gone cannot say so, and is set Crashed."""
     if run is None:
         return Cancelled(message="its run was deleted")
     assert run.state is not None
     if run.state.is_final() or not is_dead:
         return run.state
-    state: State[object] = Crashed(message="it gives no sign of life: its worker or its machine is gone")
+    state: State[object] = Crashed(message="no heartbeat: its worker or its machine is gone")
     await client.set_flow_run_state(run.id, state, force=True)
     return state
 
 
-async def _stop_earlier(logger: RunLogger) -> None:
+async def _cancel_earlier(logger: RunLogger) -> None:
     """A run that Prefect has started again, because it failed or died, ends what it had started before."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow_run.run_count <= 1:

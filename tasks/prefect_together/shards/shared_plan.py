@@ -1,7 +1,7 @@
-"""A plan laid down in the ledger, so that runs on other machines can send its videos too. No HTTP, no Prefect.
+"""A plan saved in the ledger, so that shards on other machines can send its videos too.
 
 The run that read the table writes it, the others read it: no path of the table, and no table, goes to another machine.
-A video is still bought by the run that claims it, once, whoever has its request.
+A video is still sent by the run that claims it, once, however many shards have its request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from prefect_together.table.plan import Plan, PlannedVideo
 
 INSERT_ROWS = 500
 KEPT_SECONDS = 8 * 86_400.0
-"""A plan older than the longest run, which was killed, is swept away by the next one."""
+"""A plan older than the longest run (which was killed) is deleted by the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class SharedPlan:
     machine: str
 
 
-async def lay_down(ledger: Ledger, plan_id: str, videos: Iterable[PlannedVideo], attempts: Mapping[str, int]) -> None:
+async def save_plan(ledger: Ledger, plan_id: str, videos: Iterable[PlannedVideo], attempts: Mapping[str, int]) -> None:
     """Write the videos of a plan for the other runs; `attempts` is how often each had been sent when this run began."""
     now = SYSTEM_CLOCK.time()
     rows = [
@@ -87,8 +87,8 @@ async def join(ledger: Ledger, plan_id: str, share: int) -> SharedPlan | None:
     return await ledger.transaction(read)
 
 
-async def gone(ledger: Ledger, plan_id: str) -> frozenset[int]:
-    """The shares whose runs are gone without having ended: their process is dead, or its machine silent."""
+async def dead_shares(ledger: Ledger, plan_id: str) -> frozenset[int]:
+    """The shares whose runs have died without ending: no process, or no heartbeat from its machine."""
     now = SYSTEM_CLOCK.time()
 
     def read(connection: Connection) -> frozenset[int]:
@@ -100,14 +100,14 @@ async def gone(ledger: Ledger, plan_id: str) -> frozenset[int]:
         )
         latest = {row.share: row for row in connection.execute(joined)}  # a run that was retried has joined twice
         silent = {share: row.run_id for share, row in latest.items() if row.ended_at is None}
-        living = ledger_runs.alive_among(connection, silent.values(), now)
-        return frozenset(share for share, run_id in silent.items() if run_id not in living)
+        alive = ledger_runs.alive_among(connection, silent.values(), now)
+        return frozenset(share for share, run_id in silent.items() if run_id not in alive)
 
     return await ledger.transaction(read)
 
 
-async def sweep(ledger: Ledger, plan_id: str) -> None:
-    """Take a plan away: whoever asks for it now is too late."""
+async def delete_plan(ledger: Ledger, plan_id: str) -> None:
+    """Delete a plan; later `join` calls return None."""
     await ledger.transaction(lambda connection: _delete(connection, [plan_id]))
 
 
