@@ -12,7 +12,7 @@ import pytest
 
 from fake_clock import FakeClock
 from prefect_together.api.submit import SubmitPacer
-from prefect_together.sandbox.ratelimit import DynamicLimit
+from prefect_together.sandbox.service import DynamicLimit
 
 ROUND_TRIP_SECONDS = 0.05
 

@@ -74,7 +74,7 @@ async def _client(places: Places, store: OutputStore) -> AsyncGenerator[Abstract
     if not places.sandbox:
         yield await client_of(places.credentials_block)
         return
-    from prefect_together.sandbox.process import SandboxProcess
+    from prefect_together.sandbox import SandboxProcess
 
     state = Path(store.scratch) / SANDBOX_DIRECTORY
     async with SandboxProcess(state_dir=state, speed=places.sandbox_speed) as sandbox:

@@ -14,8 +14,7 @@ from typing import get_args
 
 from prefect_together.sandbox import __doc__ as about
 from prefect_together.sandbox.faults import ANSWERS, CREATE, DOWNLOAD, RETRIEVE
-from prefect_together.sandbox.process import READY
-from prefect_together.sandbox.server import RunningServer, serve
+from prefect_together.sandbox.server import READY, RunningServer, serve
 from prefect_together.sandbox.settings import RENDER, Generation, SandboxSettings, Shape
 
 DEFAULTS = SandboxSettings()

@@ -1,35 +1,42 @@
-"""The HTTP side of the imitation: create, retrieve, models, whoami, and the faults that meet them."""
+"""The HTTP side: create, retrieve, models, whoami, the sandbox's own routes under /sandbox, and the server.
+
+The routes under /sandbox are not part of Together's API and need no key: they exist on 127.0.0.1 only.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from socket import socket
 from typing import Any, cast
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from prefect_together.sandbox.acceptance import refusal_of
 from prefect_together.sandbox.answers import (
+    DROPPED,
     DroppedConnection,
     JsonAnswer,
+    RecordedRequest,
     fault_answer,
     half_json,
+    job_body,
     pause,
     refusal,
 )
-from prefect_together.sandbox.control import control_routes
 from prefect_together.sandbox.downloads import download_routes
-from prefect_together.sandbox.faults import ANSWERS, Endpoint
-from prefect_together.sandbox.jobs import MISSING, ClipPlan, Job
+from prefect_together.sandbox.faults import ANSWERS, Command, Endpoint, carry_out
+from prefect_together.sandbox.jobs import MISSING, ClipPlan, Job, without_long_texts
 from prefect_together.sandbox.models import facts_of, model_list
-from prefect_together.sandbox.recorder import DROPPED, RecordedRequest
 from prefect_together.sandbox.service import VideoService
-from prefect_together.sandbox.shapes import job_body
-from prefect_together.sandbox.store import without_long_texts
 
 MAX_BODY_BYTES = 100_000_000
 WHOAMI = {
@@ -210,3 +217,113 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return cast("dict[str, Any]", body) if isinstance(body, dict) else None
+
+
+def control_routes(service: VideoService) -> list[Route]:
+    control = ControlRoutes(service)
+    return [
+        Route("/sandbox/stats", control.stats, methods=["GET"]),
+        Route("/sandbox/state", control.state, methods=["GET"]),
+        Route("/sandbox/requests", control.requests, methods=["GET", "DELETE"]),
+        Route("/sandbox/script", control.script, methods=["POST"]),
+        Route("/sandbox/faults", control.faults, methods=["POST", "DELETE"]),
+        Route("/sandbox/expire-links", control.expire_links, methods=["POST"]),
+    ]
+
+
+class ControlRoutes:
+    """What `Sandbox` does in Python, over HTTP."""
+
+    def __init__(self, service: VideoService) -> None:
+        self._service = service
+
+    async def stats(self, request: Request) -> Response:
+        return JsonAnswer(self._service.stats())
+
+    async def state(self, request: Request) -> Response:
+        return JsonAnswer({"jobs": self._service.job_list(), "faults": self._service.fault_list()})
+
+    async def requests(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            self._service.recorder.clear()
+        return JsonAnswer([one.as_dict() for one in self._service.recorder.requests])
+
+    async def script(self, request: Request) -> Response:
+        """`{"statuses": [...], "at_seconds"?: [...], "prompt"?, "code"?, "message"?}`."""
+        return await self._carry_out(request, "script")
+
+    async def faults(self, request: Request) -> Response:
+        """`{"name", "endpoint"?, "rate"?, "count"?, "after"?, "prompt"?}`; DELETE ends all faults."""
+        if request.method == "DELETE":
+            self._service.faults.clear()
+            return JsonAnswer({"ok": True})
+        return await self._carry_out(request, "faults")
+
+    async def _carry_out(self, request: Request, order: Command) -> Response:
+        try:
+            carry_out(self._service, order, _object(await request.body()))
+        except (ValueError, TypeError, KeyError) as error:
+            return JsonAnswer({"problem": f"{type(error).__name__}: {error}"}, 400)
+        return JsonAnswer({"ok": True})
+
+    async def expire_links(self, request: Request) -> Response:
+        self._service.expire_links()
+        return JsonAnswer({"ok": True})
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    body = json.loads(raw)
+    if not isinstance(body, dict):
+        raise ValueError("the body must be a JSON object")
+    return cast("dict[str, Any]", body)
+
+
+TURNS_OF_A_CONNECTION = 6
+"""Turns of the loop after which a connection that has just been accepted is known here, or one that is aborted is
+closed: two or three each in asyncio."""
+
+
+class SandboxProtocol(H11Protocol):
+    """HTTP/1.1 whose requests find their transport in `scope["state"]["transport"]`."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        super().connection_made(transport)
+        self.app_state: dict[str, Any] = {**self.app_state, "transport": transport}
+
+
+class SandboxServer(uvicorn.Server):
+    """Serves until `stop`, then drops every connection. Leaves signals to the process."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """To be called on the server's own event loop."""
+        self._stopping.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+    async def main_loop(self) -> None:
+        self._on_started()
+        await self._stopping.wait()
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        # First no more are accepted: asyncio leaks the socket of one that comes in while its server is closed.
+        for listener in sockets or []:
+            asyncio.get_running_loop().remove_reader(listener)
+        for _ in range(TURNS_OF_A_CONNECTION):
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        tasks = list(self.server_state.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

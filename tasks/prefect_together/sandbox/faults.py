@@ -1,12 +1,24 @@
-"""Which request meets which fault, by rate or by script, seeded. How a fault looks on the wire is in `answers`."""
+"""What a sandbox is told to do wrong: faults by rate or count, scripted statuses, and how a test orders them.
+
+How a fault looks on the wire is in `answers`.
+"""
 
 from __future__ import annotations
 
+import http.client
+import json
 import random
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
+
+from prefect_together.sandbox.jobs import Failure, Script
+
+if TYPE_CHECKING:
+    from prefect_together.sandbox.service import VideoService
 
 Endpoint = Literal["create", "retrieve", "download"]
 ENDPOINTS: tuple[Endpoint, ...] = ("create", "retrieve", "download")
@@ -193,3 +205,112 @@ def parse_rule(text: str) -> tuple[str, Endpoint | None, float]:
     if not sign or (colon and endpoint is None):
         raise ValueError(f"{text!r}: give a fault as NAME=RATE or create:NAME=RATE")
     return (rest if colon else name), endpoint, float(rate)
+
+
+Command = Literal["script", "faults"]
+"""Also the last part of the control route's path."""
+
+
+class Scripting(ABC):
+    """The two calls; how an order gets to its sandbox is for those who inherit. Raises ValueError for a wrong one."""
+
+    def script(
+        self,
+        *statuses: str | None,
+        at_seconds: Iterable[float] | None = None,
+        prompt: str | None = None,
+        code: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Lay down what the next job shows at each read; the last status stays.
+
+        With `at_seconds` the statuses count from those seconds after creation on, with `prompt` the script holds for
+        every later job whose prompt contains it. `code` and `message` are the error of a `failed` status. None
+        stands for `"status": null`, `MISSING` for no status.
+        """
+        times = None if at_seconds is None else list(at_seconds)
+        fields = {"statuses": statuses, "at_seconds": times, "prompt": prompt, "code": code, "message": message}
+        self._order("script", fields)
+
+    def fault(
+        self,
+        name: str,
+        *,
+        endpoint: Endpoint | None = None,
+        rate: float | None = None,
+        count: int | None = 1,
+        after: int = 0,
+        prompt: str | None = None,
+    ) -> None:
+        """Put a fault of `faults` in force: for the next request that fits, or the next `count`, None for all.
+
+        With `rate` it meets that share of all requests that fit, without end. `after` requests that fit pass
+        unharmed before it; `prompt` picks requests by a part of their prompt.
+        """
+        often = {"count": count} if rate is None else {"rate": rate}
+        self._order("faults", {"name": name, "endpoint": endpoint, "after": after, "prompt": prompt, **often})
+
+    @abstractmethod
+    def _order(self, order: Command, fields: Mapping[str, Any]) -> None: ...
+
+
+def carry_out(service: VideoService, order: Command, fields: Mapping[str, Any]) -> None:
+    """Do what was ordered, on the service's own loop. Raises ValueError, KeyError or TypeError for a wrong order."""
+    if order == "script":
+        service.script(_script_of(fields), prompt=fields.get("prompt"))
+    else:
+        service.faults.add(**fields)
+
+
+def _script_of(fields: Mapping[str, Any]) -> Script:
+    at, code = fields.get("at_seconds"), fields.get("code")
+    return Script(
+        tuple(fields["statuses"]),
+        at_seconds=None if at is None else tuple(float(seconds) for seconds in at),
+        failure=Failure(str(code), str(fields.get("message") or code)) if code else None,
+    )
+
+
+TIMEOUT_SECONDS = 30.0
+
+
+class SandboxControl(Scripting):
+    """What `Sandbox` offers in its own process, for the sandbox at `base_url`."""
+
+    def __init__(self, base_url: str) -> None:
+        self._address = urlsplit(base_url).netloc
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of requests by endpoint and answer, jobs by status, accepted by prompt, dollars billed."""
+        return cast("dict[str, Any]", self._call("GET", "/sandbox/stats"))
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Every job with its prompt, status, times, reads, downloads and cost."""
+        return cast("dict[str, Any]", self._call("GET", "/sandbox/state"))["jobs"]
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The last requests, oldest first, with headers and bodies."""
+        return cast("list[dict[str, Any]]", self._call("GET", "/sandbox/requests"))
+
+    def clear_faults(self) -> None:
+        self._call("DELETE", "/sandbox/faults")
+
+    def expire_links(self) -> None:
+        self._call("POST", "/sandbox/expire-links")
+
+    def _order(self, order: Command, fields: Mapping[str, Any]) -> None:
+        self._call("POST", f"/sandbox/{order}", fields)
+
+    def _call(self, method: str, path: str, body: object = None) -> object:
+        """Raises ValueError with the sandbox's words when it refuses, OSError when it is not there."""
+        connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_SECONDS)
+        try:
+            content = None if body is None else json.dumps(body)
+            connection.request(method, path, content, {"content-type": "application/json"})
+            response = connection.getresponse()
+            answer: object = json.loads(response.read())
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise ValueError(f"{method} {path}: {answer}")
+        return answer
