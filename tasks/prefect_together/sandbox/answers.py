@@ -12,16 +12,18 @@ import json
 import math
 import socket
 import struct
+import zlib
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from prefect_together.sandbox.jobs import MISSING, Failure, Job
+from prefect_together.sandbox.jobs import MISSING, Failure, Job, has_ended, is_completed
 from prefect_together.sandbox.settings import Shape
 
 _MESSAGES = {
@@ -110,8 +112,16 @@ def refusal(
     return JsonAnswer(body, status, headers)
 
 
-def fault_answer(name: str, *, retry_after_seconds: float) -> Response:
+def fault_answer(name: str, *, retry_after_seconds: float, authorization: str = "") -> Response:
     """The answer that a fault of `faults.ANSWERS` (without `-after`) gives in place of the real one."""
+    if name == "echo":
+        return PlainTextResponse(f"You sent Authorization: {authorization}")
+    if name == "401-echo":
+        return refusal(401, message=f"Invalid API key: {authorization}", code="invalid_api_key")
+    if name == "huge":
+        return Response(_huge(), media_type="application/json", headers={"content-encoding": "gzip"})
+    if name == "503-text":
+        return JsonAnswer({"error": "upstream connect error"}, 503)
     if name in ("drop", "reset"):
         return DroppedConnection(reset=name == "reset")
     if name == "html":
@@ -125,6 +135,13 @@ def fault_answer(name: str, *, retry_after_seconds: float) -> Response:
     if name.endswith("-html") or (status in _PAGES and name != "503"):
         return _page(status)
     return refusal(status)
+
+
+@cache
+def _huge() -> bytes:
+    packer = zlib.compressobj(wbits=31)
+    blank = b" " * 1_000_000
+    return b"".join([packer.compress(b'{"id": "job"'), *(packer.compress(blank) for _ in range(200)), packer.flush()])
 
 
 def half_json(body: dict[str, Any]) -> Response:
@@ -147,13 +164,14 @@ def job_body(
     job: Job, *, shape: Shape, status: str | None, now: float, link: str | None, send_cost: bool
 ) -> dict[str, Any]:
     """The answer to create and retrieve. `link` is the video's URL, None while there is none."""
-    ended = status in ("completed", "failed", "cancelled")
-    ended_at = job.ended_at(now) if ended else None
-    failure = (job.failure or (job.script and job.script.failure) or _UNEXPLAINED) if status == "failed" else None
+    ended_at = job.ended_at(now) if has_ended(status) else None
+    failure = None
+    if has_ended(status) and not is_completed(status):
+        failure = job.failure or (_UNEXPLAINED if status == "failed" else None)
     if status == "cancelled":
         failure = Failure("cancelled", "The job was cancelled.")
     outputs: dict[str, Any] | None = None
-    if status == "completed":
+    if is_completed(status):
         outputs = {"cost": job.cost_usd} if send_cost else {}
         if link is not None:
             outputs["video_url"] = link

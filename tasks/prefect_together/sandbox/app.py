@@ -14,10 +14,11 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from prefect_together.sandbox.acceptance import refusal_of
@@ -33,11 +34,12 @@ from prefect_together.sandbox.answers import (
     refusal,
 )
 from prefect_together.sandbox.downloads import download_routes
-from prefect_together.sandbox.faults import ANSWERS, Command, Endpoint, carry_out
-from prefect_together.sandbox.jobs import MISSING, ClipPlan, Job, without_long_texts
+from prefect_together.sandbox.faults import ANSWERS, ODD_COSTS, ODD_IDS, Command, Endpoint, carry_out
+from prefect_together.sandbox.jobs import MISSING, ClipPlan, Job, is_completed, without_long_texts
 from prefect_together.sandbox.models import facts_of, model_list
 from prefect_together.sandbox.service import VideoService
 
+MARK = (b"x-together-sandbox", b"prefect-together")
 MAX_BODY_BYTES = 100_000_000
 WHOAMI = {
     "type": "project_api_key",
@@ -62,7 +64,23 @@ def sandbox_app(service: VideoService) -> Starlette:
         *download_routes(service),
         *control_routes(service),
     ]
-    return Starlette(routes=routes, exception_handlers={404: _no_such_route, 405: _no_such_route})
+    marks = [Middleware(_Marked)] if service.settings.is_marked else []
+    return Starlette(routes=routes, middleware=marks, exception_handlers={404: _no_such_route, 405: _no_such_route})
+
+
+class _Marked:
+    """Says in each answer's headers that it is the sandbox's: nothing is billed, whatever the cost in the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message["headers"], MARK]}
+            await send(message)
+
+        await self._app(scope, receive, send_marked)
 
 
 class VideoRoutes:
@@ -106,8 +124,9 @@ class VideoRoutes:
 
     async def _create(self, request: Request, body: dict[str, Any] | None, fault: str | None) -> Response:
         seconds = self._service.settings.retry_after_seconds
+        authorization = request.headers.get("authorization", "")
         if fault in ANSWERS:
-            return fault_answer(fault, retry_after_seconds=seconds)
+            return fault_answer(fault, retry_after_seconds=seconds, authorization=authorization)
         facts = facts_of(str((body or {}).get("model")), accept_unknown=self._service.settings.accept_unknown_models)
         if wrong := refusal_of(body, facts):
             return refusal(
@@ -120,13 +139,16 @@ class VideoRoutes:
             return refusal(429, headers={"x-ratelimit-reset": f"{wait:.3f}", "x-ratelimit-remaining": "0"})
         job = await self._service.accept(body, facts, fault)
         if fault is not None and fault.endswith("-after"):
-            return fault_answer(fault.removesuffix("-after"), retry_after_seconds=seconds)
+            name = fault.removesuffix("-after")
+            return fault_answer(name, retry_after_seconds=seconds, authorization=authorization)
         status = job.script.statuses[0] if job.script and job.script.at_seconds else "queued"
         return self._answer(request, job, MISSING if fault == "no-status" else status, fault)
 
     def _retrieve(self, request: Request, job: Job | None, fault: str | None) -> Response:
         if fault in ANSWERS:
-            return fault_answer(fault, retry_after_seconds=self._service.settings.retry_after_seconds)
+            authorization = request.headers.get("authorization", "")
+            seconds = self._service.settings.retry_after_seconds
+            return fault_answer(fault, retry_after_seconds=seconds, authorization=authorization)
         if job is None:
             return refusal(404, message="Video job not found.", kind="not_found", code="not_found", param="id")
         if job.hidden_reads > 0:
@@ -143,11 +165,17 @@ class VideoRoutes:
             shape=settings.shape,
             status=status,
             now=self._service.clock.time(),
-            link=None if fault == "no-url" else self._service.link(job) if status == "completed" else None,
+            link=None if fault == "no-url" else self._service.link(job) if is_completed(status) else None,
             send_cost=settings.send_cost and fault != "no-cost",
         )
         if fault == "no-id":
             del body["id"]
+        if fault is not None and fault in ODD_IDS:
+            body["id"] = ODD_IDS[fault]
+        if fault in ("same-id", "other-id"):
+            body["id"] = next((other for other in self._service.jobs if other != job.id), job.id[::-1])
+        if fault is not None and fault in ODD_COSTS:
+            body["outputs"]["cost"] = ODD_COSTS[fault]
         if fault == "half-json":
             return half_json(body)
         if fault == "late":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import random
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -43,7 +44,11 @@ ANSWERS = {
     "504": "gateway timeout, HTML",
     "524": "a proxy's time-out page",
     "529": "overloaded, JSON",
+    "503-text": "overloaded, JSON whose error is a text",
     "html": "200 with an HTML page",
+    "echo": "200 with a text that repeats the Authorization header",
+    "401-echo": "invalid key, with a message that repeats the Authorization header",
+    "huge": "200 with 200 MB of JSON, packed by gzip",
     "drop": "connection closed without an answer",
     "reset": "connection reset without an answer",
 }
@@ -53,6 +58,10 @@ CREATE = {
     "late": "accepted, and answered later than a client waits",
     "half-json": "accepted, and answered 200 with half a JSON body",
     "no-id": "accepted, and answered without the job's id",
+    "blank-id": "accepted, and answered with a blank id",
+    "long-id": "accepted, and answered with an id of 5,000 characters",
+    "odd-id": "accepted, and answered with control characters and half a character in the id",
+    "same-id": "accepted, and answered with the id of an earlier job",
     "no-status": "accepted, and answered without a status",
     "hidden": "accepted, and 404 on the first reads",
     "job-fails": "the job fails upstream",
@@ -68,7 +77,21 @@ RETRIEVE = {
     "odd-status": "a status nobody knows",
     "no-url": "completed without a video_url",
     "no-cost": "completed without a cost",
+    "other-id": "the state of another job",
+    "cost-huge": "completed at 10,000,000,000,000 dollars",
+    "cost-negative": "completed at less than nothing",
+    "cost-nan": "completed at NaN dollars",
+    "cost-text": "completed, the cost a text",
+    "cost-null": "completed, the cost null",
 }
+ODD_COSTS: Mapping[str, object] = {
+    "cost-huge": 1e13,
+    "cost-negative": -0.28,
+    "cost-nan": math.nan,
+    "cost-text": "free",
+    "cost-null": None,
+}
+ODD_IDS = {"blank-id": "  ", "long-id": "x" * 5000, "odd-id": "job-\x1b[2J\ud800"}
 DOWNLOAD = {
     "410": "link expired",
     "late": "nothing is sent for a long time",
@@ -85,7 +108,7 @@ DOWNLOAD = {
     "endless": "sends gigabytes unannounced",
 }
 
-COMPLETED_ONLY = frozenset({"no-url", "no-cost"})
+COMPLETED_ONLY = frozenset({"no-url", "no-cost", *ODD_COSTS})
 """Faults of a read that shows `completed`: they wait for one."""
 
 STORM: Mapping[Endpoint, tuple[str, ...]] = {

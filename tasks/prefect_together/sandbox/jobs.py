@@ -20,6 +20,10 @@ from pathlib import Path
 MISSING = "(missing)"
 """In a script: the answer has no `status` at all (None stands for `"status": null`)."""
 
+COMPLETED_WORDS = frozenset({"completed", "succeeded", "success", "done"})
+FAILED_WORDS = frozenset({"failed", "cancelled", "canceled", "error", "expired", "rejected"})
+"""Statuses that end a job, in lower case. Together documents completed, failed and cancelled; scripts may use all."""
+
 QUEUED_SHARE = 0.15
 """How much of its generation time a job spends `queued`."""
 
@@ -81,6 +85,16 @@ class ClipPlan:
         return ".webm" if self.webm else ".mp4"
 
 
+def is_completed(status: str | None) -> bool:
+    """Whether a status, in whatever word and case, is one of a job that has a clip."""
+    return status is not None and status.lower() in COMPLETED_WORDS
+
+
+def has_ended(status: str | None) -> bool:
+    """Whether a status is final."""
+    return status is not None and status.lower() in COMPLETED_WORDS | FAILED_WORDS
+
+
 @dataclass
 class Job:
     """One accepted job. Times are unix seconds of the sandbox's clock."""
@@ -117,7 +131,7 @@ class Job:
     @property
     def is_billed(self) -> bool:
         """Whether it is, or will be, charged: failed and cancelled jobs cost nothing here."""
-        return self.script.statuses[-1] == "completed" if self.script else self.ending == "completed"
+        return is_completed(self.script.statuses[-1]) if self.script else self.ending == "completed"
 
     def status(self, now: float, *, next_read: bool = False) -> str | None:
         """What the last read shows at `now`, or what one more read would show."""

@@ -28,6 +28,8 @@ from prefect_together.sandbox.jobs import (
     Job,
     JobStore,
     Script,
+    has_ended,
+    is_completed,
     peak_in_flight,
     plan_clip,
     without_long_texts,
@@ -127,14 +129,14 @@ class VideoService:
 
     def shows_completed(self, job: Job) -> bool:
         """Whether one more read would show `completed`."""
-        return job.status(self.clock.time(), next_read=True) == "completed"
+        return is_completed(job.status(self.clock.time(), next_read=True))
 
     def read(self, job: Job) -> str | None:
         """The status that one more read of the job shows."""
         job.reads += 1
         now = self.clock.time()
         status = job.status(now)
-        if status in ("completed", "failed", "cancelled") and job.seen_final_at is None:
+        if has_ended(status) and job.seen_final_at is None:
             job.seen_final_at = now
         return status
 
