@@ -11,8 +11,9 @@ from prefect.context import FlowRunContext
 from together import AsyncTogether
 
 from prefect_together.api.client import open_client
-from prefect_together.api.poll_schedule import DurationBook
-from prefect_together.api.session import REQUESTS_PER_SECOND, open_session
+from prefect_together.api.poll import REQUESTS_PER_SECOND
+from prefect_together.api.poll_schedule import DurationStatistics
+from prefect_together.api.session import open_session
 from prefect_together.clips.store import OutputStore
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.execution.batch import Batch
@@ -45,14 +46,14 @@ async def open_batch(
     work: Work, *, share: Share = ALONE, attempts: Mapping[str, int] | None = None
 ) -> AsyncGenerator[Batch]:
     """The batch over a plan, with its client; `share` divides the limits too. Everything is closed on leaving."""
-    book = DurationBook()
+    statistics = DurationStatistics()
     models = {video.request.model for video in work.plan.videos.values()}
     for model, durations in (await work.ledger.durations(models)).items():
-        book.load(model, durations)
+        statistics.load(model, durations)
     settings = replace(work.settings, max_in_flight=share.part_of(work.settings.max_in_flight))
     async with (
         _client(work.places, work.store) as client,
-        open_session(client, book=book, requests_per_second=REQUESTS_PER_SECOND / share.of) as session,
+        open_session(client, durations=statistics, requests_per_second=REQUESTS_PER_SECOND / share.of) as session,
     ):
         yield Batch(
             work.plan,
