@@ -74,7 +74,7 @@ async def test_a_job_that_is_not_done_has_no_link() -> None:
     with Sandbox(generation_seconds=100) as sandbox:
         async with open_session(open_client(api_key="key", base_url=sandbox.base_url)) as session:
             job = await session.api.create(REQUEST)
-            with pytest.raises(LinkExpired, match="gives no link"):
+            with pytest.raises(LinkExpired, match="has no link"):
                 await session.fresh_link(job.id)
 
 

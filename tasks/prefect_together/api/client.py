@@ -174,6 +174,8 @@ LONGEST_CALL_SECONDS = 300.0
 
 SANDBOX_HEADER, SANDBOX_NAME = "x-together-sandbox", "prefect-together"
 """What this package's sandbox sends with every answer, and the only sign by which it is recognized."""
+TOGETHER_HOST = "api.together.ai"
+PROBE_SECONDS = 5.0
 
 # ValueError: half a JSON, bytes that are no UTF-8, a number of 5,000 digits; RecursionError: brackets without end.
 _NO_ANSWER = (together.TogetherError, httpx.HTTPError, TimeoutError, ValueError, RecursionError)
@@ -213,8 +215,6 @@ class VideoApi:
         self._texts = ForeignText(client.api_key or "")
         self._unproven_url: str | None = str(client.base_url).rstrip("/")
         self._created: set[str] = set()
-        self.is_sandbox = False
-        """Whether an answer has come from this package's sandbox, where nothing is billed."""
 
     @property
     def has_shown_a_job(self) -> bool:
@@ -230,7 +230,7 @@ class VideoApi:
         kwargs = request.create_kwargs(encode_image=self._encode_image)
         try:
             async with asyncio.timeout(self._longest_call_seconds):
-                answer = await self._body_of(await self._creates.create(**kwargs))
+                answer = await _body_of(await self._creates.create(**kwargs))
         except _NO_ANSWER as error:
             raise classify_submission(error, texts=self._texts, unproven_url=self._unproven_url) from None
         job = parse_job(answer, self._texts)
@@ -250,7 +250,7 @@ class VideoApi:
         """
         try:
             async with asyncio.timeout(self._longest_call_seconds):
-                answer = await self._body_of(await self._retrieves.retrieve(job_id))
+                answer = await _body_of(await self._retrieves.retrieve(job_id))
         except together.APIStatusError as error:
             status = error.status_code
             if status == 404:
@@ -269,14 +269,6 @@ class VideoApi:
             raise PollMissed(f"retrieve answered with another job, {job.id}")
         self._unproven_url = None
         return job
-
-    async def _body_of(self, answer: AsyncAPIResponse[Any]) -> object:
-        """The answer as decoded JSON; as text if it is none (a page, half a JSON)."""
-        self.is_sandbox = self.is_sandbox or answer.headers.get(SANDBOX_HEADER) == SANDBOX_NAME
-        try:
-            return await answer.json()
-        except ValueError:
-            return await answer.text()
 
 
 def key_is_set() -> bool:
@@ -315,6 +307,29 @@ class _LimitedClient(DefaultAioHttpClient):
             request=response.request,
             extensions=response.extensions,
         )
+
+
+async def _body_of(answer: AsyncAPIResponse[Any]) -> object:
+    """The answer as decoded JSON; as text if it is none (a page, half a JSON)."""
+    try:
+        return await answer.json()
+    except ValueError:
+        return await answer.text()
+
+
+async def is_sandbox(client: AsyncTogether) -> bool:
+    """Whether this package's sandbox answers at the client's base URL. Costs one free request, none to Together."""
+    if client.base_url.host == TOGETHER_HOST:
+        return False
+    try:
+        options = client.with_options(max_retries=0, timeout=PROBE_SECONDS)
+        async with asyncio.timeout(PROBE_SECONDS):
+            answer = await options.get("/v3/whoami", cast_to=httpx.Response)
+    except together.APIStatusError as error:
+        answer = error.response
+    except _NO_ANSWER:
+        return False
+    return answer.headers.get(SANDBOX_HEADER) == SANDBOX_NAME
 
 
 @asynccontextmanager
