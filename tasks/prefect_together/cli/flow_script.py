@@ -86,6 +86,8 @@ def shell_run(
 
 def _plan_of(given: Mapping[str, Any], looked: FirstLook | None) -> Plan | int | None:
     """The plan of the table, if there is a table; the exit code if that is all: mistakes, a dry run, no key."""
+    if (problem := _ledger_problem(given)) is not None:
+        return problem
     if "prompts" not in given:
         return _key_problem(given)
     table = TableToPlan(**{field.name: given[field.name] for field in fields(TableToPlan)})
@@ -98,6 +100,20 @@ def _plan_of(given: Mapping[str, Any], looked: FirstLook | None) -> Plan | int |
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{plan_line(plan, given.get('budget_usd'))}; nothing was sent")
     return 0
+
+
+def _ledger_problem(given: Mapping[str, Any]) -> int | None:
+    """Refuses a ledger URL that cannot be one or holds a password, before Prefect stores it as a parameter."""
+    if "://" not in str(given.get("ledger")):
+        return None
+    from prefect_together.ledger.engine import parse_ledger_url  # with SQLAlchemy, which only a URL needs here
+
+    try:
+        parse_ledger_url(given["ledger"])
+    except SettingsInvalid as error:
+        print(error, file=sys.stderr)
+        return INVALID
+    return None
 
 
 def _key_problem(given: Mapping[str, Any]) -> int | None:
