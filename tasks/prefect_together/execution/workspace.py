@@ -10,12 +10,13 @@ from pathlib import Path
 from prefect.context import FlowRunContext
 from together import AsyncTogether
 
-from prefect_together.api.client import open_client
+from prefect_together.api.client import is_sandbox, open_client
 from prefect_together.api.poll import REQUESTS_PER_SECOND
 from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.api.session import open_session
 from prefect_together.clips.store import OutputStore
 from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.errors import NotConfigured
 from prefect_together.execution.batch import Batch
 from prefect_together.execution.settings import ALONE, Places, RunLogger, RunSettings, Share
 from prefect_together.execution.tasks import client_of
@@ -80,6 +81,17 @@ async def _client(places: Places, store: OutputStore) -> AsyncGenerator[Abstract
     state = Path(store.scratch) / SANDBOX_DIRECTORY
     async with SandboxProcess(state_dir=state, speed=places.sandbox_speed) as sandbox:
         yield open_client(api_key="sandbox", base_url=sandbox.base_url)
+
+
+async def bills_nothing(places: Places) -> bool:
+    """Whether the run's service is the sandbox: its own, or one that is named by the base URL."""
+    if places.sandbox:
+        return True
+    try:
+        async with await client_of(places.credentials_block) as client:
+            return await is_sandbox(client)
+    except NotConfigured:
+        return False  # said when the client is opened for the batch
 
 
 def started_at() -> float:
