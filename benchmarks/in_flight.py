@@ -17,7 +17,7 @@ from pace import virtual_clock
 from prefect_together.api.client import VideoApi
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.poll import PollBudget, wait
-from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.clock import Clock
 
 MODEL, MEDIAN_LOG_SECONDS = "m", 4.5
@@ -59,7 +59,7 @@ class Run:
 
 
 async def run(rows: int, in_flight: int, spread: float, seed: int, *, known: int = 0, often: bool = False) -> Run:
-    clock, rng, book = virtual_clock(), random.Random(seed), DurationBook()
+    clock, rng, book = virtual_clock(), random.Random(seed), DurationStatistics()
     durations = [random.Random(1000 * seed + row).lognormvariate(MEDIAN_LOG_SECONDS, spread) for row in range(rows)]
     book.load(MODEL, [float(round(rng.lognormvariate(MEDIAN_LOG_SECONDS, spread))) for _ in range(known)])
     service, budget, slots = Service(clock), PollBudget(clock=clock), asyncio.Semaphore(in_flight)
@@ -80,7 +80,7 @@ async def run(rows: int, in_flight: int, spread: float, seed: int, *, known: int
                 model=MODEL,
                 submitted_at=now,
                 deadline=now + 86_400,
-                book=book,
+                durations=book,
                 poll_budget=budget,
                 clock=clock,
                 rng=rng,

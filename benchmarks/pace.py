@@ -18,7 +18,7 @@ from typing import Protocol, cast
 
 from prefect_together.api.submit import SubmitPacer
 from prefect_together.clock import Clock
-from prefect_together.sandbox.ratelimit import DynamicLimit
+from prefect_together.sandbox.service import DynamicLimit
 
 ROUND_TRIP_SECONDS = 0.1
 """Mean; each way takes 0.5 to 1.5 of its half."""

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prefect_together.api.durations import Bell
-from prefect_together.api.poll import POLL_WORTH_SECONDS
-from prefect_together.api.poll_schedule import DurationBook, PollPlan
+from prefect_together.api.durations import Lognormal
+from prefect_together.api.poll import POLL_COST_SECONDS
+from prefect_together.api.poll_schedule import DurationStatistics, PollPlan
 
-WORTH = POLL_WORTH_SECONDS
+WORTH = POLL_COST_SECONDS
 RUNS, JOBS, LEARNED = 24, 200, 20
 """Cold starts, jobs of each, and the number of jobs after which a run counts as learned."""
 WORTHS = (0.08, 0.2, 0.4, 1.0, 4.0, 10.0, 25.0)
@@ -91,7 +91,7 @@ def ours(
     """
     polls, late_seconds = np.zeros((jobs, runs)), np.zeros((jobs, runs))
     for run in range(runs):
-        rng, book = random.Random(run), DurationBook()
+        rng, book = random.Random(run), DurationStatistics()
         for number in range(jobs):
             duration = draw(rng, number)
             polls[number, run], late_seconds[number, run] = wait_for(duration, book.plan("m"), worth_seconds, rng)
@@ -105,7 +105,7 @@ def ours(
 def wait_for(duration: float, plan: PollPlan, worth_seconds: float, rng: random.Random) -> tuple[int, float]:
     elapsed, looks = 0.0, 0
     while elapsed < duration:
-        elapsed += plan.next_look(elapsed, poll_worth_seconds=worth_seconds, rng=rng)
+        elapsed += plan.next_poll(elapsed, poll_cost_seconds=worth_seconds, rng=rng)
         looks += 1
     return looks, elapsed - duration
 
@@ -114,7 +114,8 @@ def knowing_both_kinds(name: str = "jumps 60 / 180 s") -> Waits:
     """The best for the jumps if both kinds of jobs and how often they change are known, but not when."""
     kinds, polls, late_seconds = (math.log(60), math.log(180)), list[int](), list[float]()
     plans = [
-        DurationBook(prior=(Bell(p / 100, kinds[0], 0.2), Bell(1 - p / 100, kinds[1], 0.2))) for p in range(1, 100)
+        DurationStatistics(prior=(Lognormal(p / 100, kinds[0], 0.2), Lognormal(1 - p / 100, kinds[1], 0.2)))
+        for p in range(1, 100)
     ]
     for run in range(RUNS):
         rng, first = random.Random(run), 0.5

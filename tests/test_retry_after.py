@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_clock import START_UNIX_SECONDS
-from prefect_together.retry_after import MAX_ASKED_SECONDS, asked_wait_seconds
+from prefect_together.retry_after import MAX_RETRY_AFTER_SECONDS, retry_after_seconds
 
 NOW = START_UNIX_SECONDS
 
@@ -37,13 +37,13 @@ NOW = START_UNIX_SECONDS
     ],
 )
 def test_the_wait_that_an_answer_asks_for(headers: dict[str, str], seconds: float | None) -> None:
-    assert asked_wait_seconds(headers, now_unix_seconds=NOW) == (None if seconds is None else pytest.approx(seconds))
+    assert retry_after_seconds(headers, now_unix_seconds=NOW) == (None if seconds is None else pytest.approx(seconds))
 
 
 def test_a_date_is_compared_with_the_service_s_own_clock() -> None:
     headers = {"Date": "Tue, 10 Nov 2026 10:00:00 GMT", "Retry-After": "Tue, 10 Nov 2026 10:00:25 GMT"}
 
-    assert asked_wait_seconds(headers, now_unix_seconds=0.0) == 25.0
+    assert retry_after_seconds(headers, now_unix_seconds=0.0) == 25.0
 
 
 NUMBERS = st.one_of(st.integers(0, 99), st.integers()).map(str)
@@ -53,6 +53,6 @@ HEADERS = st.text(max_size=40) | NUMBERS | DATES
 
 @given(HEADERS, HEADERS)
 def test_no_header_asks_for_a_wait_that_is_none(header: str, date: str) -> None:
-    seconds = asked_wait_seconds({"Date": date, "Retry-After": header, "x-ratelimit-reset": header})
+    seconds = retry_after_seconds({"Date": date, "Retry-After": header, "x-ratelimit-reset": header})
 
-    assert seconds is None or 0.0 <= seconds <= MAX_ASKED_SECONDS
+    assert seconds is None or 0.0 <= seconds <= MAX_RETRY_AFTER_SECONDS

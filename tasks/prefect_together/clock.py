@@ -1,4 +1,4 @@
-"""Time and sleep as one thing that can be handed in, so that tests need neither wait nor patch. No I/O, no Prefect."""
+"""Time and sleep as one injected object, so that tests need neither wait nor patch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What waits and stamps. `time` is unix seconds, `monotonic` seconds from an unnamed start."""
+    """`time` is unix seconds, `monotonic` seconds from an arbitrary start, `sleep` waits."""
 
     def time(self) -> float: ...
     def monotonic(self) -> float: ...

@@ -25,6 +25,7 @@ TogetherVideoError
 ├── NoPoster                no picture can be had of a clip, which may play anyway
 └── DownloadFailed          the clip is not on disk; the job is paid and can be collected again
     ├── LinkExpired         403, 404, 410 on the video's URL: ask the job for a fresh one
+    ├── NoLink              the job is completed, and the service gives no link
     ├── ClipInvalid         what was served is not the video that was paid for
     ├── ClipTooLarge        more bytes than the limit
     └── OutputUnwritable    the output directory is full, read-only or gone
@@ -48,6 +49,7 @@ class FailureClass(StrEnum):
     CANCELLED = "cancelled"
     NOT_FOUND = "not_found"
     DOWNLOAD = "download"
+    NO_LINK = "no_link"
     BUDGET = "budget"
     PRICE_UNKNOWN = "price_unknown"
     CANARY = "canary"
@@ -340,18 +342,25 @@ class JobFailed(TogetherVideoError):
 
 
 class JobTimedOut(TogetherVideoError):
-    """The deadline passed before the job was done. The job continues; a later run collects it."""
+    """The deadline passed before the job was done. The job continues; a later run collects it.
+
+    `last_problem` says why the last poll was missed, if it was.
+    """
 
     failure_class = FailureClass.TIMED_OUT
 
-    def __init__(self, job_id: str, last_status: str | None, waited_seconds: float) -> None:
-        super().__init__(job_id, last_status, waited_seconds)
+    def __init__(
+        self, job_id: str, last_status: str | None, waited_seconds: float, last_problem: str | None = None
+    ) -> None:
+        super().__init__(job_id, last_status, waited_seconds, last_problem)
         self.job_id, self.last_status, self.waited_seconds = job_id, last_status, waited_seconds
+        self.last_problem = last_problem
 
     def __str__(self) -> str:
+        problem = f" ({self.last_problem})" if self.last_problem else ""
         return (
             f"job {self.job_id} still {self.last_status or 'without a status'} after"
-            f" {self.waited_seconds:.0f} s; a later run can collect it"
+            f" {self.waited_seconds:.0f} s{problem}; a later run can collect it"
         )
 
 
@@ -394,6 +403,21 @@ class DownloadFailed(TogetherVideoError):
 
 class LinkExpired(DownloadFailed):
     """403, 404 or 410 on the video's URL."""
+
+
+class NoLink(DownloadFailed):
+    """The job is completed, and the service gives no link to its clip. `cost_usd` is what it charged, if reported."""
+
+    failure_class = FailureClass.NO_LINK
+
+    def __init__(self, job_id: str, cost_usd: float | None) -> None:
+        super().__init__(job_id)
+        self.args = (job_id, cost_usd)
+        self.job_id, self.cost_usd = job_id, cost_usd
+
+    def __str__(self) -> str:
+        paid = "completed, cost not reported" if self.cost_usd is None else f"paid ${self.cost_usd:.2f}"
+        return f"{paid}, no link: ask Together with job id {self.job_id}; later runs check again"
 
 
 class ClipInvalid(DownloadFailed):

@@ -22,7 +22,7 @@ from prefect.flows import Flow
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from prefect_together.api.client import row_at_work
+from prefect_together.api.client import current_row
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import TogetherVideoError
 
@@ -95,7 +95,7 @@ class ForeseenErrors(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and isinstance(record.exc_info[1], TogetherVideoError):
-            row, error = row_at_work.get(), str(record.exc_info[1])
+            row, error = current_row.get(), str(record.exc_info[1])
             record.msg, record.args = "%s", (f"{row}: {error}" if row else error,)
             record.exc_info = record.exc_text = None
         return True

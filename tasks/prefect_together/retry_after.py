@@ -1,4 +1,4 @@
-"""How long an answer asks to wait before the next request, by its headers. No I/O but the clock, no Prefect."""
+"""How long an answer asks to wait before the next request, by its headers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from email.utils import parsedate_to_datetime
 
 from prefect_together.clock import SYSTEM_CLOCK
 
-MAX_ASKED_SECONDS = 300.0
+MAX_RETRY_AFTER_SECONDS = 300.0
 """The longest wait that a header can ask for."""
 
 
-def asked_wait_seconds(headers: Mapping[str, str], *, now_unix_seconds: float | None = None) -> float | None:
+def retry_after_seconds(headers: Mapping[str, str], *, now_unix_seconds: float | None = None) -> float | None:
     """Seconds that an answer asks to wait, 0 to 300; None if it does not say.
 
     `x-ratelimit-reset` (seconds, or a unix time in seconds or milliseconds; Together's docs, November 2026) and
@@ -26,7 +26,7 @@ def asked_wait_seconds(headers: Mapping[str, str], *, now_unix_seconds: float | 
         now = SYSTEM_CLOCK.time() if now_unix_seconds is None else now_unix_seconds
     delays = [_delay(fields[name], now) for name in ("x-ratelimit-reset", "retry-after") if name in fields]
     known = [delay for delay in delays if delay is not None]
-    return min(max(0.0, *known), MAX_ASKED_SECONDS) if known else None
+    return min(max(0.0, *known), MAX_RETRY_AFTER_SECONDS) if known else None
 
 
 def _delay(value: str, now_unix_seconds: float) -> float | None:

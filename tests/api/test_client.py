@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 
 import pytest
@@ -16,6 +17,7 @@ from raw_server import (
     JOB,
     PAGE,
     Act,
+    Exchange,
     answers,
     closes_after_request,
     closes_on_connect,
@@ -95,10 +97,14 @@ async def test_a_local_image_is_read_when_it_is_sent() -> None:
 
 
 async def test_many_creates_share_the_pool(transport: Transport) -> None:
-    async with (
-        raw_server(answers(200, JOB)) as server,
-        open_api(transport, server.url, max_connections=3) as api,
-    ):
+    numbers = itertools.count()
+
+    async def accepts(exchange: Exchange) -> None:
+        while True:
+            await exchange.read_request()
+            await exchange.send(http_answer(200, json.dumps({"id": f"job-{next(numbers)}"})))
+
+    async with raw_server(accepts) as server, open_api(transport, server.url, max_connections=3) as api:
         await asyncio.gather(*(api.create(REQUEST) for _ in range(30)))
 
     assert server.posts == 30

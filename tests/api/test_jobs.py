@@ -43,12 +43,27 @@ def test_all_three_shapes_say_the_same(body: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("outputs", [None, {}, {"cost": 0.28}, {"video_url": None}, {"video_url": ""}])
-def test_completed_without_a_link_is_not_done(outputs: object) -> None:
+def test_a_completed_job_may_have_no_link(outputs: object) -> None:
     job = parse_job(SPEC | {"outputs": outputs})
 
     assert job is not None
-    assert not job.is_completed
-    assert not job.is_failed
+    assert (job.is_completed, job.video_url) == (True, None)
+
+
+@pytest.mark.parametrize("status", ["succeeded", "COMPLETED", "Done"])
+def test_other_words_for_completed_are_understood(status: str) -> None:
+    job = parse_job(SPEC | {"status": status})
+
+    assert job is not None
+    assert (job.is_completed, job.is_failed, job.status) == (True, False, status)
+
+
+@pytest.mark.parametrize("status", ["canceled", "error", "expired", "rejected", "FAILED"])
+def test_other_words_for_failed_are_understood(status: str) -> None:
+    job = parse_job({"id": "job-1", "status": status})
+
+    assert job is not None
+    assert (job.is_completed, job.is_failed) == (False, True)
 
 
 @pytest.mark.parametrize("status", [None, "", "queued", "in_progress", "reticulating", 7])
@@ -84,12 +99,35 @@ def test_the_error_text_is_found_wherever_it_stands(fields: dict[str, object], m
     assert job.error_message == message
 
 
-@pytest.mark.parametrize("cost", [None, "much", float("nan"), True])
-def test_a_cost_that_is_no_number_is_unknown(cost: object) -> None:
+@pytest.mark.parametrize("cost", [None, "much", "0.28", float("nan"), float("inf"), True, -0.28, 1e13, 10**30, [1]])
+def test_a_cost_that_cannot_be_one_is_not_reported_and_says_so(cost: object) -> None:
     job = parse_job(SPEC | {"outputs": {"cost": cost, "video_url": "https://x"}})
 
     assert job is not None
     assert job.cost_usd is None
+    assert job.cost_problem
+
+
+def test_a_missing_cost_is_no_problem() -> None:
+    job = parse_job(SPEC | {"outputs": {"video_url": "https://x"}})
+
+    assert job is not None
+    assert (job.cost_usd, job.cost_problem) == (None, None)
+
+
+@pytest.mark.parametrize("job_id", [" ", "\t", "a b", "x" * 201, "\ud800", "job\x1b[2J", "job\u202e1", "\n", 7])
+def test_what_cannot_be_an_id_makes_no_job(job_id: object) -> None:
+    assert parse_job(SPEC | {"id": job_id}) is None
+
+
+def test_a_job_s_texts_are_one_line_without_control_characters() -> None:
+    message = "no\nFAKE LOG LINE \x1b]8;;http://evil\x07 \u202eevil\x9b"
+
+    job = parse_job({"id": "job-1", "status": "failed\x1b[2J", "error": {"message": message, "code": "a\nb"}})
+
+    assert job is not None
+    assert job.error_message == "no FAKE LOG LINE \\x1b]8;;http://evil\\x07 \\u202eevil\\x9b"
+    assert (job.error_code, job.status) == ("a b", "failed\\x1b[2J")
 
 
 @pytest.mark.parametrize(
@@ -106,6 +144,10 @@ def test_a_cost_that_is_no_number_is_unknown(cost: object) -> None:
         ("failed", None, "internal error", "upstream"),
         ("failed", None, None, "upstream"),
         ("cancelled", None, None, "cancelled"),
+        ("Canceled", None, None, "cancelled"),
+        ("rejected", None, None, "bad_parameter"),
+        ("rejected", None, "flagged by our safety system", "moderation"),
+        ("expired", None, None, "upstream"),
     ],
 )
 def test_failures_have_classes(status: str, code: str | None, message: str | None, failure_class: str) -> None:

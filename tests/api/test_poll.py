@@ -13,8 +13,8 @@ from together import AsyncTogether
 from fake_clock import FakeClock
 from prefect_together.api.client import PollMissed, VideoApi
 from prefect_together.api.jobs import VideoJob
-from prefect_together.api.poll import BLOCKED_POLLS, NOT_VISIBLE_SECONDS, PollBudget, wait
-from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.poll import BLOCKED_POLLS, NO_LINK_SECONDS, NOT_VISIBLE_SECONDS, PollBudget, wait
+from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import AccountBlocked, FailureClass, JobFailed, JobNotFound, JobTimedOut
 from prefect_together.request.images import encode_image
@@ -35,10 +35,10 @@ async def test_a_completed_job_comes_back_with_what_waiting_for_it_took() -> Non
 
     assert (job.video_url, job.cost_usd, job.polls) == ("https://x/1", 0.28, 3)
     assert job.observed_seconds == pytest.approx(watch.asked_after[-1])
-    assert watch.budget.jobs_waiting == 0
+    assert watch.budget.round_seconds == 0.0
 
 
-@pytest.mark.parametrize("status", ["queued", "in_progress", None, "reticulating", "COMPLETED", "error", "expired"])
+@pytest.mark.parametrize("status", ["queued", "in_progress", None, "reticulating", "processing"])
 async def test_a_status_that_is_not_final_is_waited_for(status: str | None) -> None:
     watch = Watch(at(status), at(status), at(status), DONE)
 
@@ -54,6 +54,61 @@ async def test_completed_without_a_link_is_waited_for() -> None:
 
     assert (job.polls, job.video_url) == (3, "https://x/1")
     assert watch.changes.seen == [(None, "completed")]
+
+
+async def test_a_job_that_stays_without_a_link_comes_back_without_one_after_some_minutes() -> None:
+    watch = Watch(at("queued"), replace(DONE, video_url=None))
+
+    job = await watch.wait(for_seconds=36_000.0)
+
+    first_completed, last = watch.asked_after[1], watch.asked_after[-1]
+    assert (job.is_completed, job.video_url, job.cost_usd) == (True, None, 0.28)
+    assert last - first_completed >= NO_LINK_SECONDS
+    assert last < 2 * NO_LINK_SECONDS + 120
+
+
+async def test_a_job_without_a_link_at_the_deadline_comes_back_with_its_cost() -> None:
+    watch = Watch(replace(DONE, video_url=None))
+
+    job = await watch.wait(for_seconds=-3600.0, submitted_ago=86400.0)
+
+    assert (job.video_url, job.cost_usd) == (None, 0.28)
+
+
+@pytest.mark.parametrize("status", ["succeeded", "COMPLETED", "Success", "done"])
+async def test_a_link_is_taken_under_any_word_for_completed(status: str) -> None:
+    watch = Watch(at("queued"), replace(DONE, status=status))
+
+    job = await watch.wait()
+
+    assert job.video_url == DONE.video_url
+
+
+@pytest.mark.parametrize(
+    ("status", "failure_class"),
+    [("canceled", "cancelled"), ("expired", "upstream"), ("error", "upstream"), ("REJECTED", "bad_parameter")],
+)
+async def test_any_word_for_failed_ends_the_wait_and_is_named(status: str, failure_class: str) -> None:
+    watch = Watch(at("queued"), at(status))
+
+    with pytest.raises(JobFailed, match=status) as caught:
+        await watch.wait()
+
+    assert caught.value.failure_class == failure_class
+
+
+async def test_an_unknown_word_is_shown_as_unknown_when_the_deadline_passes() -> None:
+    watch = Watch(at("reticulating"))
+
+    with pytest.raises(JobTimedOut, match="still unknown status 'reticulating'"):
+        await watch.wait(for_seconds=10.0)
+
+
+async def test_a_wait_that_ends_with_missed_polls_says_what_they_met() -> None:
+    watch = Watch(PollMissed("retrieve answered with another job, job-2"))
+
+    with pytest.raises(JobTimedOut, match="another job, job-2"):
+        await watch.wait(for_seconds=10.0)
 
 
 @pytest.mark.parametrize(
@@ -152,26 +207,26 @@ async def test_a_refused_poll_waits_as_long_as_it_is_told() -> None:
 async def test_a_refused_poll_slows_all_jobs_down() -> None:
     watch = Watch(PollMissed("HTTP 429 on retrieve", 1.0, is_rate_limit=True), DONE)
     with watch.budget.waiting():
-        before = watch.budget.fair_seconds
+        before = watch.budget.round_seconds
 
         await watch.wait()
 
-        assert watch.budget.fair_seconds > before
+        assert watch.budget.round_seconds > before
 
 
 async def test_a_lone_503_slows_nobody_down() -> None:
     watch = Watch(PollMissed("HTTP 503 on retrieve", None, is_rate_limit=True), DONE)
     with watch.budget.waiting():
-        before = watch.budget.fair_seconds
+        before = watch.budget.round_seconds
 
         await watch.wait()
 
-        assert watch.budget.fair_seconds == before
+        assert watch.budget.round_seconds == before
 
 
 async def test_a_wall_clock_that_is_set_back_makes_no_look_late() -> None:
     watch = Watch(at("queued"), at("in_progress"), DONE)
-    watch.book.load("m", [90.0] * 40)
+    watch.statistics.load("m", [90.0] * 40)
     watch.clock.set_back(3600.0, at_seconds=1.0)
 
     await watch.wait()
@@ -231,17 +286,18 @@ async def test_the_deadline_is_kept_to_the_second() -> None:
     assert (caught.value.last_status, caught.value.waited_seconds) == ("in_progress", pytest.approx(100.0))
 
 
-async def test_a_stopped_wait_leaves_no_place_in_the_budget() -> None:
+async def test_a_stopped_wait_frees_its_part_of_the_budget() -> None:
     watch = Watch(at("queued"))
     watch.clock = FakeClock(auto=False)
     waiting = asyncio.create_task(watch.wait())
     await asyncio.sleep(0.01)
-    during = watch.budget.jobs_waiting
+    during = watch.budget.round_seconds
 
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 
-    assert (during, watch.budget.jobs_waiting) == (1, 0)
+    assert during > 0.0
+    assert watch.budget.round_seconds == 0.0
 
 
 # Over a real socket
@@ -269,8 +325,8 @@ async def test_no_fault_of_a_poll_loses_a_job(sandbox: Sandbox, fault: str) -> N
             model="m",
             submitted_at=now,
             deadline=now + 30.0,
-            book=DurationBook(prior=DRAFT, max_seconds=0.05, min_seconds=0.01),
-            poll_budget=PollBudget(poll_worth_seconds=0.01),
+            durations=DurationStatistics(prior=DRAFT, max_seconds=0.05, min_seconds=0.01),
+            poll_budget=PollBudget(poll_cost_seconds=0.01),
         )
 
     assert done.is_completed

@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 
 from fake_clock import FakeClock
-from prefect_together.api.poll import POLL_WORTH_SECONDS, PollBudget
-from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.poll import POLL_COST_SECONDS, PollBudget
+from prefect_together.api.poll_schedule import DurationStatistics
 
 MODEL = "lab/model"
 
@@ -20,7 +20,7 @@ async def run_jobs(
     budget: PollBudget, clock: FakeClock, *, jobs: int, in_flight: int, median_seconds: float
 ) -> tuple[list[float], list[float]]:
     """Wait for so many jobs; return the times of all polls and each job's lateness, in seconds."""
-    rng, book = random.Random(1), DurationBook()
+    rng, book = random.Random(1), DurationStatistics()
     book.load(MODEL, [rng.lognormvariate(math.log(median_seconds), 0.35) for _ in range(96)])
     polled_at: list[float] = []
     late_seconds: list[float] = []
@@ -31,7 +31,7 @@ async def run_jobs(
             duration, accepted_at = rng.lognormvariate(math.log(median_seconds), 0.35), clock.monotonic()
             with budget.waiting() as place:
                 while (elapsed := clock.monotonic() - accepted_at) < duration:
-                    await clock.sleep(place.next_look(book.plan(MODEL), elapsed, rng=rng))
+                    await clock.sleep(place.next_poll(book.plan(MODEL), elapsed, rng=rng))
                     await budget.acquire()
                     polled_at.append(clock.monotonic())
             late_seconds.append(elapsed - duration)
@@ -77,19 +77,19 @@ async def test_short_jobs_above_the_budget_end_as_soon_as_one_poll_each_allows()
 async def test_a_look_is_worth_more_when_many_wait_and_less_when_they_have_gone() -> None:
     clock = FakeClock()
     budget = PollBudget(requests_per_second=10.0, clock=clock)
-    plan = DurationBook().plan(MODEL)
+    plan = DurationStatistics().plan(MODEL)
 
-    alone = budget.poll_worth_seconds
+    alone = budget.poll_cost_seconds
     places = [budget.waiting() for _ in range(500)]
     for place in places:
-        place.__enter__().next_look(plan, 60.0)
-    crowded = budget.poll_worth_seconds
+        place.__enter__().next_poll(plan, 60.0)
+    crowded = budget.poll_cost_seconds
     for place in places:
         place.__exit__(None, None, None)
 
-    assert alone == POLL_WORTH_SECONDS
+    assert alone == POLL_COST_SECONDS
     assert crowded > 20 * alone
-    assert (budget.poll_worth_seconds, budget.jobs_waiting) == (alone, 0)
+    assert (budget.poll_cost_seconds, budget.round_seconds) == (alone, 0.0)
 
 
 async def test_ten_thousand_waiters_go_through_the_gate_in_order_at_its_rate() -> None:
@@ -145,13 +145,13 @@ async def test_a_refused_poll_pauses_all_and_halves_the_rate_for_a_while() -> No
 async def test_an_overdue_look_is_made_at_once_and_does_not_count_as_the_job_s_pace() -> None:
     clock = FakeClock()
     budget = PollBudget(requests_per_second=100.0, clock=clock)
-    plan = DurationBook().plan(MODEL)
+    plan = DurationStatistics().plan(MODEL)
 
     with budget.waiting() as place:
-        pause = place.next_look(plan, 3600.0, looked_seconds=0.0)
+        pause = place.next_poll(plan, 3600.0, polled_seconds=0.0)
 
         assert pause == 0.0
-        assert budget.poll_worth_seconds == POLL_WORTH_SECONDS
+        assert budget.poll_cost_seconds == POLL_COST_SECONDS
 
 
 async def test_the_fake_clock_wakes_thousands_in_the_order_of_their_times() -> None:

@@ -15,7 +15,7 @@ async def test_the_stamps_of_the_service_are_learned_before_the_looks() -> None:
 
     job = await watch.wait()
 
-    assert watch.book.told == [(90.0, None)]
+    assert watch.statistics.observed == [(90.0, None)]
     assert job.generation_seconds == 90.0
 
 
@@ -25,7 +25,7 @@ async def test_without_stamps_the_looks_around_the_end_are_learned() -> None:
     job = await watch.wait()
 
     _, second, _, last = watch.asked_after
-    [(seconds, earliest)] = watch.book.told
+    [(seconds, earliest)] = watch.statistics.observed
     assert (seconds, earliest) == (pytest.approx(last), pytest.approx(second))
     assert job.generation_seconds == pytest.approx(last)
 
@@ -35,7 +35,7 @@ async def test_of_a_job_of_less_than_a_second_the_looks_are_learned() -> None:
 
     await watch.wait()
 
-    [(seconds, earliest)] = watch.book.told
+    [(seconds, earliest)] = watch.statistics.observed
     assert (seconds, earliest) == (pytest.approx(watch.asked_after[1]), pytest.approx(watch.asked_after[0]))
 
 
@@ -44,7 +44,7 @@ async def test_nothing_is_learned_from_a_job_that_ended_while_nobody_watched() -
 
     await watch.wait(submitted_ago=86400.0)
 
-    assert watch.book.told == []
+    assert watch.statistics.observed == []
 
 
 async def test_nothing_is_learned_from_a_failure() -> None:
@@ -53,12 +53,12 @@ async def test_nothing_is_learned_from_a_failure() -> None:
     with pytest.raises(JobFailed):
         await watch.wait()
 
-    assert watch.book.told == []
+    assert watch.statistics.observed == []
 
 
 async def test_the_model_that_is_known_is_looked_at_when_it_should_be_done() -> None:
     watch = Watch(at("in_progress"))
-    watch.book.load("m", [90.0] * 40)
+    watch.statistics.load("m", [90.0] * 40)
 
     with pytest.raises(JobTimedOut):
         await watch.wait(for_seconds=200.0)

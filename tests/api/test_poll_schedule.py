@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prefect_together.api.poll_schedule import MAX_SECONDS, MIN_SECONDS, DurationBook, PollPlan, best_looks
+from prefect_together.api.poll_schedule import MAX_SECONDS, MIN_SECONDS, DurationStatistics, PollPlan, best_polls
 
 MODEL = "lab/model"
 WORTH = 0.25
@@ -78,14 +78,14 @@ class Waits:
 def wait_for(duration: float, plan: PollPlan, worth_seconds: float, rng: random.Random) -> tuple[int, float]:
     elapsed, polls = 0.0, 0
     while elapsed < duration:
-        elapsed += plan.next_look(elapsed, poll_worth_seconds=worth_seconds, rng=rng)
+        elapsed += plan.next_poll(elapsed, poll_cost_seconds=worth_seconds, rng=rng)
         polls += 1
     return polls, elapsed - duration
 
 
 def learned_waits(shape: Shape, *, jobs: int, worth_seconds: float = WORTH, seed: int = 1) -> Waits:
     """One job after another, each teaching its whole seconds to the book."""
-    rng, book = random.Random(seed), DurationBook()
+    rng, book = random.Random(seed), DurationStatistics()
     waits: list[tuple[int, float]] = []
     for number in range(jobs):
         duration = shape(rng, number)
@@ -160,7 +160,7 @@ def test_within_10_percent_of_the_optimum_from_job_21_to_61(shape: Shape, optima
 
 def cost_after(jobs: int, shape: Shape, seed: int) -> float:
     """Mean cost of a wait by the plan that some jobs have left."""
-    rng, book = random.Random(seed), DurationBook()
+    rng, book = random.Random(seed), DurationStatistics()
     for number in range(jobs):
         book.observe(MODEL, round(shape(rng, number)) or 0.5)
     waits = [wait_for(shape(rng, number), book.plan(MODEL), WORTH, rng) for number in range(200)]
@@ -180,7 +180,7 @@ def test_no_other_looks_are_better_than_the_best(steps: list[tuple[float, float]
         seconds.append(seconds[-1] + step)
         going.append(going[-1] * part)
 
-    schedule = best_looks(seconds, going, WORTH)
+    schedule = best_polls(seconds, going, WORTH)
 
     best = list(takewhile(lambda place: place < last, chain_of(schedule)))
     others = chain.from_iterable(combinations(range(1, last), size) for size in range(last))
@@ -197,9 +197,9 @@ def chain_of(schedule: Sequence[int]) -> Iterator[int]:
 
 
 def test_a_job_of_an_unknown_model_is_looked_at_after_a_few_seconds() -> None:
-    plan = DurationBook().plan(MODEL)
+    plan = DurationStatistics().plan(MODEL)
 
-    first = plan.next_look(0.0, poll_worth_seconds=WORTH)
+    first = plan.next_poll(0.0, poll_cost_seconds=WORTH)
     polls, late_seconds = wait_for(3.0, plan, WORTH, random.Random(1))
 
     assert 2.0 < first < 6.0
@@ -208,7 +208,7 @@ def test_a_job_of_an_unknown_model_is_looked_at_after_a_few_seconds() -> None:
 
 
 def test_jobs_of_3_seconds_are_seen_within_a_second_after_two_of_them() -> None:
-    book = DurationBook()
+    book = DurationStatistics()
     book.load(MODEL, [3.0, 3.0])
 
     _, late_seconds = wait_for(2.9, book.plan(MODEL), WORTH, random.Random(1))
@@ -217,11 +217,11 @@ def test_jobs_of_3_seconds_are_seen_within_a_second_after_two_of_them() -> None:
 
 
 def test_a_job_that_takes_longer_than_all_before_is_looked_at_now_and_then() -> None:
-    book, rng = DurationBook(), random.Random(1)
+    book, rng = DurationStatistics(), random.Random(1)
     book.load(MODEL, [rng.lognormvariate(math.log(90), 0.2) for _ in range(100)])
 
     pauses = [
-        book.plan(MODEL).next_look(elapsed, poll_worth_seconds=WORTH, rng=rng)
+        book.plan(MODEL).next_poll(elapsed, poll_cost_seconds=WORTH, rng=rng)
         for elapsed in (300, 900, 3600, 86400, 30 * 86400)
     ]
 
@@ -229,61 +229,61 @@ def test_a_job_that_takes_longer_than_all_before_is_looked_at_now_and_then() -> 
 
 
 def test_looks_are_rarer_when_a_look_is_worth_more() -> None:
-    plan = DurationBook().plan(MODEL)
+    plan = DurationStatistics().plan(MODEL)
 
-    pauses = [plan.next_look(30.0, poll_worth_seconds=worth, rng=random.Random(1)) for worth in (0.1, 1, 10, 100)]
+    pauses = [plan.next_poll(30.0, poll_cost_seconds=worth, rng=random.Random(1)) for worth in (0.1, 1, 10, 100)]
 
     assert pauses == sorted(pauses)
     assert pauses[0] < pauses[-1] / 5
 
 
 def test_a_job_not_looked_at_for_long_is_overdue() -> None:
-    plan = DurationBook().plan(MODEL)
+    plan = DurationStatistics().plan(MODEL)
 
-    assert plan.next_look(600.0, looked_seconds=0.0, poll_worth_seconds=WORTH) == 0.0
-    assert plan.next_look(600.0, looked_seconds=599.0, poll_worth_seconds=WORTH) > 0.0
+    assert plan.next_poll(600.0, polled_seconds=0.0, poll_cost_seconds=WORTH) == 0.0
+    assert plan.next_poll(600.0, polled_seconds=599.0, poll_cost_seconds=WORTH) > 0.0
 
 
 def test_a_job_looked_at_for_the_first_time_counts_from_its_acceptance() -> None:
-    plan, dice = DurationBook().plan(MODEL), random.Random(1)
-    whole = plan.next_look(0.0, poll_worth_seconds=WORTH, rng=dice)
+    plan, dice = DurationStatistics().plan(MODEL), random.Random(1)
+    whole = plan.next_poll(0.0, poll_cost_seconds=WORTH, rng=dice)
 
-    rest = plan.next_look(1.0, looked_seconds=0.0, poll_worth_seconds=WORTH, rng=random.Random(1))
+    rest = plan.next_poll(1.0, polled_seconds=0.0, poll_cost_seconds=WORTH, rng=random.Random(1))
 
     assert rest == pytest.approx(whole - 1.0)
 
 
 def test_jobs_sent_together_are_not_looked_at_together() -> None:
-    plan, rng = DurationBook().plan(MODEL), random.Random(1)
+    plan, rng = DurationStatistics().plan(MODEL), random.Random(1)
 
-    looks = {round(plan.next_look(0.0, poll_worth_seconds=WORTH, rng=rng), 3) for _ in range(100)}
+    looks = {round(plan.next_poll(0.0, poll_cost_seconds=WORTH, rng=rng), 3) for _ in range(100)}
 
     assert len(looks) > 90
     assert max(looks) - min(looks) > 0.15 * max(looks)
 
 
 def test_a_model_that_has_become_slower_is_followed_within_two_dozen_jobs() -> None:
-    book, rng = DurationBook(), random.Random(1)
+    book, rng = DurationStatistics(), random.Random(1)
     book.load(MODEL, [rng.lognormvariate(math.log(60), 0.2) for _ in range(200)])
 
     for _ in range(24):
         book.observe(MODEL, rng.lognormvariate(math.log(180), 0.2))
 
-    assert book.median_seconds(MODEL) == pytest.approx(180, rel=0.1)
+    assert book.quantile(MODEL, 0.5) == pytest.approx(180, rel=0.1)
 
 
 def test_one_model_teaches_nothing_about_another() -> None:
-    book = DurationBook()
+    book = DurationStatistics()
 
     book.load("lab/quick", [3.0] * 20)
 
-    assert book.plan(MODEL) == DurationBook().plan(MODEL)
+    assert book.plan(MODEL) == DurationStatistics().plan(MODEL)
     assert (book.count("lab/quick"), book.count(MODEL)) == (20, 0)
 
 
 @pytest.mark.parametrize("seconds", [0.0, -5.0, math.nan, math.inf])
 def test_a_duration_that_cannot_be_is_passed_over(seconds: float) -> None:
-    book = DurationBook()
+    book = DurationStatistics()
 
     book.observe(MODEL, seconds)
 
@@ -291,16 +291,16 @@ def test_a_duration_that_cannot_be_is_passed_over(seconds: float) -> None:
 
 
 def test_a_duration_known_only_from_two_looks_is_learned() -> None:
-    book = DurationBook()
+    book = DurationStatistics()
 
     for _ in range(20):
         book.observe(MODEL, 32.0, earliest_seconds=28.0)
 
-    assert book.median_seconds(MODEL) == pytest.approx(30, rel=0.05)
+    assert book.quantile(MODEL, 0.5) == pytest.approx(30, rel=0.05)
 
 
 def test_the_plan_stays_the_same_until_something_is_learned() -> None:
-    book = DurationBook()
+    book = DurationStatistics()
     book.observe(MODEL, 90.0)
     plan = book.plan(MODEL)
 
@@ -310,7 +310,7 @@ def test_the_plan_stays_the_same_until_something_is_learned() -> None:
 
 
 def test_the_median_is_that_of_the_jobs_still_going() -> None:
-    book, rng = DurationBook(), random.Random(1)
+    book, rng = DurationStatistics(), random.Random(1)
     book.load(MODEL, [rng.lognormvariate(math.log(90), 0.3) for _ in range(100)])
 
     medians = [book.quantile(MODEL, 0.5, elapsed_seconds=elapsed) for elapsed in (0, 60, 90, 120, 1e7)]
@@ -327,15 +327,15 @@ def test_the_median_is_that_of_the_jobs_still_going() -> None:
     elapsed_seconds=st.floats(0, 1e7),
     worth_seconds=st.floats(1e-3, 1e4),
 )
-def test_whatever_was_learned_the_next_look_is_within_the_bounds(
+def test_whatever_was_learned_the_next_poll_is_within_the_bounds(
     durations: list[float], elapsed_seconds: float, worth_seconds: float
 ) -> None:
-    book = DurationBook()
+    book = DurationStatistics()
     book.load(MODEL, durations)
 
     plan = book.plan(MODEL)
-    pause = plan.next_look(elapsed_seconds, poll_worth_seconds=worth_seconds)
+    pause = plan.next_poll(elapsed_seconds, poll_cost_seconds=worth_seconds)
 
     assert MIN_SECONDS <= pause <= 1.1 * MAX_SECONDS
-    assert list(plan.going) == sorted(plan.going, reverse=True)
+    assert list(plan.surviving) == sorted(plan.surviving, reverse=True)
     assert elapsed_seconds <= plan.quantile(0.5, elapsed_seconds=elapsed_seconds) < math.inf

@@ -11,7 +11,7 @@ from fake_clock import FakeClock
 from prefect_together.api.client import PollMissed, open_client
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.poll import PollBudget
-from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.api.session import LINK_PAUSES_SECONDS, VideoSession, open_session
 from prefect_together.api.submit import SubmitPacer
 from prefect_together.errors import AccountBlocked, JobNotFound, LinkExpired
@@ -30,7 +30,7 @@ class Asked:
         self.clock = clock = FakeClock()
         self.api, self.polls = ScriptedApi(*answers, clock=clock), PollBudget(clock=clock)
         self._session = VideoSession(
-            self.api, cast(Any, None), SubmitPacer(clock), self.polls, DurationBook(), clock=clock
+            self.api, cast(Any, None), SubmitPacer(clock), self.polls, DurationStatistics(), clock=clock
         )
 
     async def fresh_link(self) -> str:
@@ -74,7 +74,7 @@ async def test_a_job_that_is_not_done_has_no_link() -> None:
     with Sandbox(generation_seconds=100) as sandbox:
         async with open_session(open_client(api_key="key", base_url=sandbox.base_url)) as session:
             job = await session.api.create(REQUEST)
-            with pytest.raises(LinkExpired, match="gives no link"):
+            with pytest.raises(LinkExpired, match="has no link"):
                 await session.fresh_link(job.id)
 
 

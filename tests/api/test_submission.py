@@ -13,6 +13,7 @@ import pytest
 import together
 
 from prefect_together.api.client import classify_submission, error_fields
+from prefect_together.api.foreign_text import ForeignText
 from prefect_together.errors import (
     AccountBlocked,
     BadParameter,
@@ -82,7 +83,8 @@ async def test_a_connection_that_was_closed_while_idle_costs_no_second_post(tran
         await api.create(REQUEST)
         await server.closed_idle.wait()
         await asyncio.sleep(0.05)  # until the client's side has seen it too
-        await api.create(REQUEST)
+        with pytest.raises(SubmissionInDoubt, match="another video's job"):  # the server answers with the same id
+            await api.create(REQUEST)
 
     assert (server.posts, server.connections) == (2, 2)
 
@@ -204,6 +206,6 @@ def test_every_error_status_has_its_class(status: int) -> None:
 def test_a_key_that_the_service_repeats_is_taken_out_of_its_message() -> None:
     body = {"error": {"message": "Invalid API key: tgp-very-secret", "code": "invalid_api_key"}}
 
-    code, message, _ = error_fields(body, "", secret="tgp-very-secret")
+    code, message, _ = error_fields(body, "", texts=ForeignText("tgp-very-secret"))
 
     assert (code, message) == ("invalid_api_key", "Invalid API key: [key]")

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from prefect_together.api.client import row_at_work
+from prefect_together.api.client import current_row
 from prefect_together.cli.live_display import ShellLines, progress
 from prefect_together.errors import SubmissionInDoubt
 from prefect_together.prefect_internals import RAISED, FinishedTaskLines, ForeseenErrors, shorten_task_lines
@@ -77,7 +77,7 @@ def test_an_error_of_ours_is_one_line_with_its_row_first() -> None:
     line = record("prefect.task_runs", logging.ERROR, "Task run failed with exception: SubmissionInDoubt()")
     error = SubmissionInDoubt("no answer", 0.28)
     line.exc_info = (type(error), error, None)
-    row_at_work.set("cat-on-drum")
+    current_row.set("cat-on-drum")
 
     ForeseenErrors().filter(line)
 

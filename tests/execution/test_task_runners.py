@@ -13,7 +13,7 @@ import pytest
 
 from prefect_server import PrefectServer
 from prefect_together.execution.tasks import create_video, download_video, wait_for_video
-from prefect_together.sandbox.process import SandboxProcess
+from prefect_together.sandbox import SandboxProcess
 
 SUBMITS = """
 import sys

@@ -45,10 +45,20 @@ def left(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
         desk.api.fault("job-moderated", prompt="moderated")
         desk.api.fault("drop-after", endpoint="create", prompt="dropped")
         desk.api.fault("500", endpoint="create", prompt="broken")
+        desk.api.fault("echo-after", endpoint="create", prompt="echoed")
+        desk.api.script("failed", code="upstream", message=f"sent with Bearer {KEY}", prompt="talkative")
         desk.api.fault("429", endpoint="create", count=1, prompt="limited")
         desk.api.fault("cut", endpoint="download", count=1)
         desk.api.fault("500", endpoint="retrieve", count=1)
-        table = prompts("A cat", "A moderated cat", "A dropped cat", "A broken cat", "A limited cat")
+        table = prompts(
+            "A cat",
+            "A moderated cat",
+            "A dropped cat",
+            "A broken cat",
+            "A limited cat",
+            "An echoed cat",
+            "A talkative cat",
+        )
         done = subprocess.run(
             [sys.executable, str(FLOWS / "generate_videos.py"), table, "--model", MODEL, "--output-dir", "out"],
             env={
@@ -77,10 +87,11 @@ def test_the_run_used_the_key_and_had_rows_of_every_end(left: Left) -> None:
     keys = {one.headers["authorization"] for one in left.desk.api.requests if one.endpoint in ("create", "retrieve")}
 
     assert keys == {f"Bearer {KEY}"}
-    assert "2 downloaded, 1 failed, 2 in doubt of 5 rows" in left.said
+    assert "2 downloaded, 2 failed, 3 in doubt of 7 rows" in left.said
 
 
 def test_nothing_that_was_said_holds_the_key(left: Left) -> None:
+    assert "sent with Bearer [key]" in left.said
     assert "Request options" in left.said  # the SDK did log its requests
     assert KEY not in left.said
 

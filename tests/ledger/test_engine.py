@@ -11,8 +11,15 @@ import pytest
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import OperationalError
 
-from prefect_together.errors import BudgetReached
-from prefect_together.ledger.engine import COMMIT_TRIES, LedgerEngine, LedgerUnavailable, Operation, open_engine
+from prefect_together.errors import BudgetReached, SettingsInvalid
+from prefect_together.ledger.engine import (
+    COMMIT_TRIES,
+    LedgerEngine,
+    LedgerUnavailable,
+    Operation,
+    open_engine,
+    parse_ledger_url,
+)
 from prefect_together.ledger.schema import tables
 
 T = TypeVar("T")
@@ -216,3 +223,13 @@ async def test_callers_hear_in_the_order_in_which_they_asked_and_locks_are_taken
 
     assert heard == list("gdbfaec")
     assert carried_out == sorted(carried_out)
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:hunter2@db/videos", "postgresql://db/videos?password=hunter2", "sqlite://me:hunter2@/x.db"]
+)
+def test_a_ledger_url_with_a_password_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(SettingsInvalid, match="PGPASSWORD") as caught:
+        parse_ledger_url(url)
+
+    assert "hunter2" not in str(caught.value)

@@ -161,7 +161,7 @@ def test_a_wing_says_what_it_is_for_and_is_small_enough_to_read(wing: str) -> No
     files = [path for path in (PACKAGE / wing).glob("*.py") if path.name != "__init__.py"]
 
     assert ast.get_docstring(ast.parse((PACKAGE / wing / "__init__.py").read_text()))
-    assert wing == "sandbox" or 3 <= len(files) <= 9
+    assert 3 <= len(files) <= (15 if wing == "sandbox" else 9)
     assert {path.name for path in files if len(path.read_text().splitlines()) > LARGEST_MODULE_LINES} == set()
 
 

@@ -14,7 +14,7 @@ from catalogue_examples import every_model_and_mode, example_request
 from prefect_together.api.client import open_client
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.poll import wait
-from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.api.session import VideoSession, open_session
 from prefect_together.clips.inspection import inspect_clip
 from prefect_together.request.request import VideoRequest
@@ -76,7 +76,7 @@ async def test_what_is_sent_is_what_was_set_and_seconds_are_text(api: Sandbox, s
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 async def test_every_clip_has_the_size_length_and_rate_that_were_asked_for(tmp_path: Path) -> None:
-    book = DurationBook(max_seconds=0.25)
+    book = DurationStatistics(max_seconds=0.25)
     with Sandbox(clip="shared") as rendering:
         async with open_session(open_client(api_key="key", base_url=rendering.base_url)) as session:
             for number, (model, mode) in enumerate(EVERYTHING):
@@ -90,7 +90,7 @@ async def test_every_clip_has_the_size_length_and_rate_that_were_asked_for(tmp_p
                     model=model,
                     submitted_at=time.time() - 60,
                     deadline=time.time() + 60,
-                    book=book,
+                    durations=book,
                     poll_budget=session.poll_budget,
                 )
                 clip = await session.download(job, target)

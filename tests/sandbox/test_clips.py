@@ -22,9 +22,8 @@ from prefect_together.clips.inspection import inspect_clip
 from prefect_together.sandbox import Sandbox
 from prefect_together.sandbox.drawing import SCENE_SHARE, draw_clip, readable, strip_top, wrap
 from prefect_together.sandbox.encoding import encode_clip
-from prefect_together.sandbox.jobs import ClipPlan
+from prefect_together.sandbox.jobs import ClipPlan, plan_clip
 from prefect_together.sandbox.models import facts_of
-from prefect_together.sandbox.plans import plan_clip
 from prefect_together.sandbox.scenes import kind_of, scene_of
 from prefect_together.sandbox.studio import Studio
 

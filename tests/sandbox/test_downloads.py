@@ -9,7 +9,7 @@ import pytest
 
 from fake_clock import FakeClock
 from prefect_together.sandbox import Sandbox
-from prefect_together.sandbox.files import ServedFile, parse_range
+from prefect_together.sandbox.downloads import ServedFile, parse_range
 from sandbox_calls import HTTP, TINY, clip_url, fetch, look, post, raw_exchange
 
 

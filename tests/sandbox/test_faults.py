@@ -16,7 +16,7 @@ import pytest
 from batch_run import wait_until
 from prefect_together.sandbox import Sandbox, SandboxSettings
 from prefect_together.sandbox.faults import ENDPOINTS, STORM, Endpoint, Faults, names, parse_rule
-from prefect_together.sandbox.ratelimit import DynamicLimit
+from prefect_together.sandbox.service import DynamicLimit
 from sandbox_calls import KEY, MODEL, look, post, raw_create
 
 

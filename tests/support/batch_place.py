@@ -19,7 +19,7 @@ from prefect_server import PrefectServer
 from prefect_together.api.client import VideoApi
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.poll import PollBudget
-from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.api.session import VideoSession
 from prefect_together.api.submit import SubmitPacer
 from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip
@@ -176,7 +176,7 @@ class Place:
         self, videos: list[PlannedVideo], service: VideoApi, settings: RunSettings, output_dir: str, store: LocalStore
     ) -> Ended:
         clock = self.clock
-        soon = DurationBook(min_seconds=0.01, max_seconds=0.05) if clock is SYSTEM_CLOCK else DurationBook()
+        soon = DurationStatistics(min_seconds=0.01, max_seconds=0.05) if clock is SYSTEM_CLOCK else DurationStatistics()
         session = self.session(service, cast(Any, None), SubmitPacer(clock), PollBudget(clock=clock), soon, clock)
         tally, error = Tally(clock.time()), None
         await store.prepare()

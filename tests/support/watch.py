@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 
 from fake_clock import START_UNIX_SECONDS, FakeClock
 from prefect_together.api.client import PollMissed
-from prefect_together.api.durations import Bell
+from prefect_together.api.durations import Lognormal
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.poll import PollBudget, wait
-from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.errors import AccountBlocked, JobNotFound
 from scripted_api import Answer, ScriptedApi
 
-DRAFT = (Bell(1.0, -3.0, 0.5),)
+DRAFT = (Lognormal(1.0, -3.0, 0.5),)
 
 
 DONE = VideoJob("job-1", "completed", video_url="https://x/1", cost_usd=0.28)
@@ -32,15 +32,15 @@ def at(status: str | None) -> VideoJob:
     return VideoJob("job-1", status)
 
 
-class RememberingBook(DurationBook):
-    """Keeps what it was told."""
+class RecordingStatistics(DurationStatistics):
+    """Keeps what it has observed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[tuple[float, float | None]] = []
+        self.observed: list[tuple[float, float | None]] = []
 
     def observe(self, model: str, seconds: float, *, earliest_seconds: float | None = None) -> None:
-        self.told.append((seconds, earliest_seconds))
+        self.observed.append((seconds, earliest_seconds))
         super().observe(model, seconds, earliest_seconds=earliest_seconds)
 
 
@@ -58,7 +58,7 @@ class Watch:
     def __init__(self, *answers: Answer) -> None:
         self.clock = FakeClock()
         self.api = ScriptedApi(*answers, clock=self.clock)
-        self.book, self.changes = RememberingBook(), Changes()
+        self.statistics, self.changes = RecordingStatistics(), Changes()
         self.budget = PollBudget(clock=self.clock)
 
     async def wait(self, *, for_seconds: float = 3600.0, submitted_ago: float = 0.0) -> VideoJob:
@@ -69,7 +69,7 @@ class Watch:
             model="m",
             submitted_at=now - submitted_ago,
             deadline=now + for_seconds,
-            book=self.book,
+            durations=self.statistics,
             poll_budget=self.budget,
             on_change=self.changes,
             clock=self.clock,
@@ -77,5 +77,5 @@ class Watch:
 
     @property
     def asked_after(self) -> list[float]:
-        """Seconds from the start to each look."""
+        """Seconds from the start to each poll."""
         return [asked - START_UNIX_SECONDS for asked in self.api.asked_at]

@@ -97,7 +97,7 @@ def test_a_seed_that_the_takes_count_up_out_of_range_is_a_mistake(model: str, hi
     assert "lower the seed or the count" in problem.message
 
 
-@pytest.mark.parametrize("price", ["-1", "$1", "1,000", "nan", "inf"])
+@pytest.mark.parametrize("price", ["-1", "$1", "1,000", "nan", "inf", "10001", "999999999999999"])
 def test_a_price_that_is_none_is_a_mistake(price: str) -> None:
     assert [column for _, column, _ in problems_of(f'prompt,price_usd\nA cat,"{price}"\n')] == ["price_usd"]
 

@@ -1,7 +1,8 @@
-"""Two calls of the video API over one client, with their answers sorted. No Prefect, no waiting, no retries.
+"""The two calls of the video API over one client, and what each answer means. Waits for nothing, retries nothing.
 
 The SDK's own retries are off on both: a repeated create can be billed twice, and a failed poll is only a missed poll.
-Redirects are off too: one that is followed sends the create call again, or hides that it had arrived.
+Redirects are off too: one that is followed sends the create call again, or hides that it had arrived. Errors are raised
+`from None`: the SDK's own hold what the service said, unredacted, and tracebacks are stored.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Span, SpanKind
 from together import AsyncAPIResponse, AsyncTogether, DefaultAioHttpClient
 
+from prefect_together.api.foreign_text import ForeignText
 from prefect_together.api.jobs import VideoJob, parse_job
 from prefect_together.errors import (
     AccountBlocked,
@@ -34,11 +36,11 @@ from prefect_together.errors import (
 )
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import VideoRequest
-from prefect_together.retry_after import asked_wait_seconds
+from prefect_together.retry_after import retry_after_seconds
 
 BAD_PARAMETER_STATUSES = frozenset({400, 404, 413, 422})
 ACCOUNT_STATUSES = frozenset({401, 402, 403})
-NO_SUCH_PLACE = frozenset({404, 405})
+NO_SUCH_ENDPOINT = frozenset({404, 405})
 """What servers of another kind answer: no such path, or nothing that can be posted to (RFC 9110, 15.5.6)."""
 
 # The aiohttp transport reports a connection that the server closed *after* it got the request as httpx.ConnectTimeout
@@ -56,33 +58,36 @@ _NEVER_SENT_BY_HTTPX = (
 
 
 def classify_submission(
-    error: Exception, *, secret: str = "", unproven_url: str | None = None
+    error: Exception, *, texts: ForeignText | None = None, unproven_url: str | None = None
 ) -> SubmissionRefused | NeverSent | SubmissionInDoubt:
     """Say what an exception from the SDK's `videos.create` means for the job.
 
     Works for the SDK on httpx and on aiohttp. Whatever is not known to be safe is `SubmissionInDoubt`. `unproven_url`
     is the base URL as long as nothing shows that the service is there: then 404 and 405 can mean that it is not.
     """
+    texts = texts or ForeignText()
     if isinstance(error, together.APIStatusError):
-        return _classify_status(error, secret, unproven_url)
+        return _classify_status(error, texts, unproven_url)
     if isinstance(error, together.APIConnectionError):
         cause = error.__cause__
-        told = _beneath(cause or error)
+        origin = _origin(cause or error)
         if cause is not None and was_never_sent(cause) and not _was_redirected(cause, error.request):
-            return NeverSent(f"{type(told).__name__}: {told}".rstrip(": "))
-        return SubmissionInDoubt(f"no answer: {type(told).__name__} {told}".strip()[:300])
+            return NeverSent(texts.clean(f"{type(origin).__name__}: {origin}".rstrip(": ")))
+        return SubmissionInDoubt(texts.clean(f"no answer: {type(origin).__name__} {origin}"))
     if isinstance(error, TimeoutError):
         return SubmissionInDoubt("no whole answer in the time that a call may take")
-    return SubmissionInDoubt(f"answer not understood: {type(error).__name__} {error}".strip()[:300])
+    return SubmissionInDoubt(texts.clean(f"answer not understood: {type(error).__name__} {error}"))
 
 
 def was_never_sent(cause: BaseException) -> bool:
     """True if no connection to the service was made, so that no byte of the request left."""
-    told = _beneath(cause)
-    return isinstance(told, _NEVER_SENT_BY_AIOHTTP if isinstance(told, aiohttp.ClientError) else _NEVER_SENT_BY_HTTPX)
+    origin = _origin(cause)
+    if isinstance(origin, aiohttp.ClientError):
+        return isinstance(origin, _NEVER_SENT_BY_AIOHTTP)
+    return isinstance(origin, _NEVER_SENT_BY_HTTPX)
 
 
-def _beneath(cause: BaseException) -> BaseException:
+def _origin(cause: BaseException) -> BaseException:
     """The aiohttp exception that httpx-aiohttp has given another name, or the cause itself."""
     return cause.__cause__ if isinstance(cause.__cause__, aiohttp.ClientError) else cause
 
@@ -96,24 +101,34 @@ def _was_redirected(cause: BaseException, request: httpx.Request) -> bool:
 
 
 def _classify_status(
-    error: together.APIStatusError, secret: str, unproven_url: str | None
+    error: together.APIStatusError, texts: ForeignText, unproven_url: str | None
 ) -> SubmissionRefused | SubmissionInDoubt:
     status = error.status_code
-    code, message, param = error_fields(error.body, error.message, secret=secret)
+    code, message, param = error_fields(error.body, error.message, texts)
     if status in ACCOUNT_STATUSES:
         return AccountBlocked(status, code, message, param)
-    if status in NO_SUCH_PLACE and unproven_url is not None and not _is_about_request(error.body, code, message, param):
+    if (
+        status in NO_SUCH_ENDPOINT
+        and unproven_url is not None
+        and not _is_about_request(error.body, code, message, param)
+    ):
         return WrongAddress(status, message if isinstance(error.body, Mapping) else "", unproven_url)
     if status in BAD_PARAMETER_STATUSES:
         return BadParameter(status, code, message, param)
     if status == 429 or (status == 503 and _is_refusal(error.body)):
-        return RateLimited(status, code, message, asked_wait_seconds(error.response.headers))
+        return RateLimited(status, code, message, retry_after_seconds(error.response.headers))
     return SubmissionInDoubt(f"HTTP {status} {message}".strip()[:300])
 
 
 def _is_refusal(body: object) -> bool:
-    """True for the service's own `{"error": ...}`; a gateway before it may answer 503 in JSON of another shape."""
-    return isinstance(body, Mapping) and bool(cast("Mapping[str, Any]", body).get("error"))
+    """True for the service's own `{"error": {"message", ...}}`; a gateway before it may answer 503 in other JSON."""
+    if not isinstance(body, Mapping):
+        return False
+    error = cast("Mapping[str, Any]", body).get("error")
+    if not isinstance(error, Mapping):
+        return False
+    fields = cast("Mapping[str, Any]", error)
+    return any(isinstance(fields.get(name), str) and fields[name] for name in ("message", "type", "code"))
 
 
 def _is_about_request(body: object, code: str | None, message: str, param: str | None) -> bool:
@@ -121,31 +136,30 @@ def _is_about_request(body: object, code: str | None, message: str, param: str |
     return isinstance(body, Mapping) and (param is not None or "model" in f"{code} {message}".lower())
 
 
-def error_fields(body: object, fallback: str, *, secret: str = "") -> tuple[str | None, str, str | None]:
-    """Code, message and field of an error body `{"error": {"message", "type", "param", "code"}}`.
-
-    A service that repeats the key in its message must not bring it into logs: `secret` is taken out.
-    """
-
-    def said(value: object, limit: int = 300) -> str:
-        text = " ".join(str(value).split())
-        return (text.replace(secret, "[key]") if secret else text)[:limit]
-
+def error_fields(body: object, fallback: str, texts: ForeignText | None = None) -> tuple[str | None, str, str | None]:
+    """Code, message and field of an error body `{"error": {"message", "type", "param", "code"}}`, as clean texts."""
+    texts = texts or ForeignText()
     if not isinstance(body, Mapping):
-        return None, said(fallback), None
+        return None, texts.clean(fallback), None
     outer = cast("Mapping[str, Any]", body)
     inner = outer.get("error", outer)
     if not isinstance(inner, Mapping):
-        return None, said(cast("object", inner)), None
+        return None, texts.clean(cast("object", inner)), None
     fields = cast("Mapping[str, Any]", inner)
     code = fields.get("code") or fields.get("type")
     message, param = fields.get("message"), fields.get("param")
-    return said(code) if code else None, said(message or fallback, 1000), said(param) if param else None
+    return (
+        texts.clean(code) if code else None,
+        texts.clean(message or fallback, 1000),
+        texts.clean(param) if param else None,
+    )
 
 
 MAX_CONNECTIONS = 100
 CREATE_TIMEOUT_SECONDS = 120.0
 """Long, because an answer that comes too late is a job that may be billed and cannot be found."""
+MAX_ANSWER_BYTES = 10_000_000
+"""Of one answer, decompressed; a job's is some 2 kB."""
 RETRIEVE_TIMEOUT_SECONDS = 30.0
 CONNECT_TIMEOUT_SECONDS = 10.0
 
@@ -158,12 +172,17 @@ RETRIEVE_TIMEOUT = httpx.Timeout(RETRIEVE_TIMEOUT_SECONDS, connect=CONNECT_TIMEO
 LONGEST_CALL_SECONDS = 300.0
 """A whole call: the time-outs above start anew with every byte of an answer that trickles in."""
 
+SANDBOX_HEADER, SANDBOX_NAME = "x-together-sandbox", "prefect-together"
+"""What this package's sandbox sends with every answer, and the only sign by which it is recognized."""
+TOGETHER_HOST = "api.together.ai"
+PROBE_SECONDS = 5.0
+
 # ValueError: half a JSON, bytes that are no UTF-8, a number of 5,000 digits; RecursionError: brackets without end.
 _NO_ANSWER = (together.TogetherError, httpx.HTTPError, TimeoutError, ValueError, RecursionError)
 
 
 class PollMissed(TogetherVideoError):
-    """A retrieve call without a usable answer. The job is not touched by it: look again later.
+    """A retrieve call without a usable answer. It says nothing of the job: poll again later.
 
     `is_rate_limit`: the service asked for fewer calls (429, 503).
     """
@@ -190,11 +209,12 @@ class VideoApi:
     ) -> None:
         """`client` should be one of `open_client`: it follows no redirects."""
         # Raw: the SDK's model of the answer would be made only to be taken apart again.
-        self._creating = client.with_options(max_retries=0, timeout=create_timeout).videos.with_raw_response
-        self._looking = client.with_options(max_retries=0, timeout=retrieve_timeout).videos.with_raw_response
+        self._creates = client.with_options(max_retries=0, timeout=create_timeout).videos.with_raw_response
+        self._retrieves = client.with_options(max_retries=0, timeout=retrieve_timeout).videos.with_raw_response
         self._encode_image, self._longest_call_seconds = encode_image, longest_call_seconds
-        self._key = client.api_key or ""
+        self._texts = ForeignText(client.api_key or "")
         self._unproven_url: str | None = str(client.base_url).rstrip("/")
+        self._created: set[str] = set()
 
     @property
     def has_shown_a_job(self) -> bool:
@@ -210,36 +230,43 @@ class VideoApi:
         kwargs = request.create_kwargs(encode_image=self._encode_image)
         try:
             async with asyncio.timeout(self._longest_call_seconds):
-                answer = await _body_of(await self._creating.create(**kwargs))
+                answer = await _body_of(await self._creates.create(**kwargs))
         except _NO_ANSWER as error:
-            raise classify_submission(error, secret=self._key, unproven_url=self._unproven_url) from error
-        job = parse_job(answer)
+            raise classify_submission(error, texts=self._texts, unproven_url=self._unproven_url) from None
+        job = parse_job(answer, self._texts)
         if job is None:
-            raise SubmissionInDoubt(f"answered without a job id: {_shortened(answer)}")
+            raise SubmissionInDoubt(f"answered without a usable job id: {self._texts.clean(answer, 120)}")
+        if job.id in self._created:
+            raise SubmissionInDoubt(f"answered with the id of another video's job, {job.id}")
+        self._created.add(job.id)
         self._unproven_url = None
         return job
 
     async def retrieve(self, job_id: str) -> VideoJob:
         """Ask once for the state of a job.
 
-        Raises JobNotFound (404), AccountBlocked (401, 402, 403), or PollMissed for everything else that is no answer.
+        Raises JobNotFound (404), AccountBlocked (401, 402, 403), or PollMissed for everything else that is no answer:
+        the state of another job too.
         """
         try:
             async with asyncio.timeout(self._longest_call_seconds):
-                answer = await _body_of(await self._looking.retrieve(job_id))
+                answer = await _body_of(await self._retrieves.retrieve(job_id))
         except together.APIStatusError as error:
             status = error.status_code
             if status == 404:
-                raise JobNotFound(job_id) from error
+                raise JobNotFound(job_id) from None
             if status in ACCOUNT_STATUSES:
-                raise AccountBlocked(status, *error_fields(error.body, error.message, secret=self._key)) from error
-            pause = asked_wait_seconds(error.response.headers)
-            raise PollMissed(f"HTTP {status} on retrieve", pause, status in (429, 503)) from error
+                raise AccountBlocked(status, *error_fields(error.body, error.message, self._texts)) from None
+            pause = retry_after_seconds(error.response.headers)
+            raise PollMissed(f"HTTP {status} on retrieve", pause, status in (429, 503)) from None
         except _NO_ANSWER as error:
-            raise PollMissed(f"{type(error).__name__} on retrieve: {error.__cause__ or error}") from error
-        job = parse_job(answer)
+            reason = self._texts.clean(f"{type(error).__name__} on retrieve: {error.__cause__ or error}")
+            raise PollMissed(reason) from None
+        job = parse_job(answer, self._texts)
         if job is None:
-            raise PollMissed(f"retrieve answered without a job: {_shortened(answer)}")
+            raise PollMissed(f"retrieve answered without a job: {self._texts.clean(answer, 120)}")
+        if job.id != job_id:
+            raise PollMissed(f"retrieve answered with another job, {job.id}")
         self._unproven_url = None
         return job
 
@@ -253,6 +280,58 @@ def key_is_set() -> bool:
     return True
 
 
+class _AnswerTooLarge(httpx.ReadError):
+    """An answer above `MAX_ANSWER_BYTES`: as good as none."""
+
+
+class _LimitedClient(DefaultAioHttpClient):
+    """The SDK's aiohttp client, which reads no more than `MAX_ANSWER_BYTES` of an answer, counted decompressed."""
+
+    async def send(self, request: httpx.Request, *, stream: bool = False, **options: Any) -> httpx.Response:
+        response = await super().send(request, stream=True, **options)
+        content = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > MAX_ANSWER_BYTES:
+                    message = f"the answer (HTTP {response.status_code}) is longer than {MAX_ANSWER_BYTES} bytes"
+                    raise _AnswerTooLarge(message, request=request)
+        finally:
+            await response.aclose()
+        decoded = ("content-encoding", "content-length", "transfer-encoding")
+        headers = [(name, value) for name, value in response.headers.multi_items() if name not in decoded]
+        return httpx.Response(
+            response.status_code,
+            headers=headers,
+            content=bytes(content),
+            request=response.request,
+            extensions=response.extensions,
+        )
+
+
+async def _body_of(answer: AsyncAPIResponse[Any]) -> object:
+    """The answer as decoded JSON; as text if it is none (a page, half a JSON)."""
+    try:
+        return await answer.json()
+    except ValueError:
+        return await answer.text()
+
+
+async def is_sandbox(client: AsyncTogether) -> bool:
+    """Whether this package's sandbox answers at the client's base URL. Costs one free request, none to Together."""
+    if client.base_url.host == TOGETHER_HOST:
+        return False
+    try:
+        options = client.with_options(max_retries=0, timeout=PROBE_SECONDS)
+        async with asyncio.timeout(PROBE_SECONDS):
+            answer = await options.get("/v3/whoami", cast_to=httpx.Response)
+    except together.APIStatusError as error:
+        answer = error.response
+    except _NO_ANSWER:
+        return False
+    return answer.headers.get(SANDBOX_HEADER) == SANDBOX_NAME
+
+
 @asynccontextmanager
 async def open_client(
     *, api_key: str | None = None, base_url: str | None = None, max_connections: int = MAX_CONNECTIONS
@@ -264,7 +343,7 @@ async def open_client(
     a user or password in it (the transport would send nothing).
     """
     limits = httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
-    transport = DefaultAioHttpClient(limits=limits, follow_redirects=False)
+    transport = _LimitedClient(limits=limits, follow_redirects=False)
     try:
         client = AsyncTogether(api_key=api_key, base_url=base_url, http_client=transport, max_retries=0)
     except together.TogetherError as error:
@@ -280,20 +359,8 @@ async def open_client(
         yield client
 
 
-async def _body_of(answer: AsyncAPIResponse[Any]) -> object:
-    """The answer as decoded JSON; as text if it is none (a page, half a JSON)."""
-    try:
-        return await answer.json()
-    except ValueError:
-        return await answer.text()
-
-
-def _shortened(answer: object) -> str:
-    return " ".join(str(answer).split())[:120]
-
-
-row_at_work: ContextVar[str | None] = ContextVar("row_at_work", default=None)
-"""The row that the calls of this context are for; the tasks set it."""
+current_row: ContextVar[str | None] = ContextVar("current_row", default=None)
+"""The row that the calls of this context are for, for logs and spans; the tasks set it."""
 
 
 def is_traced() -> bool:
@@ -302,20 +369,20 @@ def is_traced() -> bool:
 
 
 @contextmanager
-def call_span(name: str, **known: str | float | None) -> Generator[Span]:
-    """The span of one call, with what is known of it; an error that leaves the context is recorded in it."""
+def call_span(name: str, **attributes: str | float | None) -> Generator[Span]:
+    """A span around one call, with these attributes; an error that leaves the context is recorded in it."""
     if not is_traced():
         yield trace.INVALID_SPAN
         return
     tracer = trace.get_tracer("prefect_together")
     with tracer.start_as_current_span(name, kind=SpanKind.CLIENT) as span:
-        add_to_span(span, row=row_at_work.get(), **known)
+        add_to_span(span, row=current_row.get(), **attributes)
         yield span
 
 
-def add_to_span(span: Span, **known: str | float | None) -> None:
+def add_to_span(span: Span, **attributes: str | float | None) -> None:
     """Set `together_video.NAME` for each that is not None."""
-    span.set_attributes({f"together_video.{name}": value for name, value in known.items() if value is not None})
+    span.set_attributes({f"together_video.{name}": value for name, value in attributes.items() if value is not None})
 
 
 class TracedApi(VideoApi):

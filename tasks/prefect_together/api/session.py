@@ -1,4 +1,4 @@
-"""What many rows share: one client, one pace, one poll budget, learned durations, one download pool. No Prefect."""
+"""What many rows share: a client, a submit rate, a poll budget, duration statistics, a download pool."""
 
 from __future__ import annotations
 
@@ -11,23 +11,20 @@ from pathlib import Path
 from together import AsyncTogether
 
 from prefect_together.api.client import PollMissed, TracedApi, VideoApi, add_to_span, call_span, is_traced
-from prefect_together.api.jobs import VideoJob
-from prefect_together.api.poll import PollBudget
-from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.jobs import VideoJob, shown_status
+from prefect_together.api.poll import REQUESTS_PER_SECOND, PollBudget, job_failed
+from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.api.submit import SubmitPacer
 from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip, download_clip
 from prefect_together.clips.http import DownloadSession, open_download_session
 from prefect_together.clock import SYSTEM_CLOCK, Clock
-from prefect_together.errors import AccountBlocked, JobNotFound, LinkExpired
+from prefect_together.errors import AccountBlocked, JobNotFound, LinkExpired, NoLink
 from prefect_together.request.images import encode_image
 
 MAX_DOWNLOADS = 16
 """Downloads at once."""
-REQUESTS_PER_SECOND = 100.0
-"""Polls of one process over all its jobs, fewer after a refusal; the service publishes no limit (November 2026)."""
-
 LINK_PAUSES_SECONDS = (1.0, 4.0, 15.0)
-"""The least waits before a fresh link is asked for again when there was no answer."""
+"""The least pauses before a fresh link is asked for again when there was no answer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -38,14 +35,14 @@ class VideoSession:
     downloads: DownloadSession
     pacer: SubmitPacer
     poll_budget: PollBudget
-    book: DurationBook
+    durations: DurationStatistics
     clock: Clock = SYSTEM_CLOCK
     download_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_DOWNLOADS))
 
     async def fresh_link(self, job_id: str) -> str:
-        """Ask the job for its link again, within the poll budget. Raises LinkExpired if there is none to be had now.
+        """Ask the job for its link again, within the poll budget; a missed poll is repeated a few times.
 
-        A missed question is put again a few times, after as long as the service says.
+        Raises NoLink if the job is completed and still has none, LinkExpired if there is none to be had now.
         """
         pauses = iter(LINK_PAUSES_SECONDS)
         while True:
@@ -63,14 +60,18 @@ class VideoSession:
                 raise LinkExpired(f"no fresh link for job {job_id}: {error}") from error
             else:
                 break
+        if job.is_failed:
+            raise LinkExpired(str(job_failed(job)))
+        if not job.is_completed:
+            raise LinkExpired(f"job {job_id} is {shown_status(job.status)} and has no link")
         if not job.video_url:
-            raise LinkExpired(f"job {job_id} is {job.status} and gives no link")
+            raise NoLink(job_id, job.cost_usd)
         return job.video_url
 
     async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
         """Fetch and check the clip of a completed job; see `download_clip`. Asks for a fresh link if there is none.
 
-        At most `download_slots` at once; a download that Prefect will try again later holds no place meanwhile.
+        At most `download_slots` at once; a download that Prefect will retry later holds no slot meanwhile.
         """
         span_of_call = call_span("download_video", job_id=job.id, model=job.model, cost_usd=job.cost_usd)
         async with self.download_slots:
@@ -92,7 +93,7 @@ class VideoSession:
 async def open_session(
     client: AbstractAsyncContextManager[AsyncTogether],
     *,
-    book: DurationBook | None = None,
+    durations: DurationStatistics | None = None,
     requests_per_second: float = REQUESTS_PER_SECOND,
     clock: Clock = SYSTEM_CLOCK,
 ) -> AsyncGenerator[VideoSession]:
@@ -107,6 +108,6 @@ async def open_session(
             downloads=downloads,
             pacer=SubmitPacer(clock),
             poll_budget=PollBudget(requests_per_second=requests_per_second, clock=clock),
-            book=book or DurationBook(),
+            durations=durations or DurationStatistics(),
             clock=clock,
         )

@@ -1,4 +1,4 @@
-"""Sends one video until it is accepted, refused or in doubt, never twice on doubt. No Prefect, no polls."""
+"""Submits a video until it is accepted, refused or in doubt, at the rate that the service takes. Resends no doubt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from prefect_together.api.client import VideoApi
 from prefect_together.api.jobs import VideoJob
-from prefect_together.api.poll_schedule import Dice
+from prefect_together.api.poll_schedule import RandomSource
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import (
     ImageChanged,
@@ -25,74 +25,71 @@ from prefect_together.errors import (
 from prefect_together.request.catalogue import estimate_usd
 from prefect_together.request.request import VideoRequest
 
-FIRST_UNDER_WAY, MOST_UNDER_WAY, LEAST_UNDER_WAY = 8, 100, 4
+FIRST_IN_FLIGHT, MOST_IN_FLIGHT, LEAST_IN_FLIGHT = 8, 100, 4
 """Create calls without an answer: at first, at most, and what refusals leave (one may hang for minutes)."""
 GROWTH = 0.5
 """By how much an accepted call raises that bound while it is reached: by half with each round of answers."""
-LEAST_PER_SECOND, LEAST_TAKEN = 0.85, 0.25
-"""The pace that refusals leave, times the part of the last calls that was taken (or a quarter): below it, it is for the
-service's word on how long to wait to hold calls back. 60 a minute was Together's limit in late 2025."""
+LEAST_PER_SECOND, LEAST_ACCEPTED = 0.85, 0.25
+"""The rate that refusals leave, times the part of the last calls that was accepted (or a quarter): below it, the
+service's own word on how long to wait holds calls back. 60 a minute was Together's limit in late 2025."""
 CUT = 0.5
-"""What is left of the pace right after a refusal."""
+"""What remains of the rate right after a refusal."""
 RETURN_CALLS, PROBE_CALLS, LEAST_PROBE_CALLS = 2.0, 50.0, 3.0
-"""Calls in which the pace comes back to its aim, and in which it then grows by half: when the aim is well known, and at
-the least."""
+"""Calls in which the rate returns to its target, and in which it then grows by half: when the target is well known, and
+at the least."""
 MEASURED_CALLS = 16
-"""Accepted calls over which the pace that the service takes is measured, and after which an aim is well known."""
+"""Accepted calls over which the accepted rate is measured, and after which a target is well known."""
 LAST_CALLS = 4
-"""The least of them that say what it took last, while the pace still grows fast."""
+"""The least of them that say what was accepted last, while the rate still grows fast."""
 LATE_SECONDS = 0.05
-"""How much of a late wake-up is made good by a shorter next wait."""
+"""How much of a late wake-up is made up for by a shorter next wait."""
 PAUSE_SECONDS, MAX_PAUSE_SECONDS = 1.0, 60.0
 """The wait after a refusal that names none; it doubles with each further one in a row."""
-MOST_APART_SECONDS = 1.0
-"""How much later than asked for calls go on at most: a tenth of the wait, by each process's own measure."""
+MAX_JITTER_SECONDS = 1.0
+"""How much later than asked for calls continue at most: a random part of a tenth of the wait."""
 NOISE_CALLS = 3
 """A refusal that names no wait is noise if there was none among so many answers before it; before any cut, if two
-thirds of all were taken."""
+thirds of all were accepted."""
 
 
 class SubmitPacer:
-    """One for all submits of a process. Around each create call:
+    """Rate limiter for all create calls of a process: additive growth, and a cut when the service refuses. Around each:
 
     `await pacer.admit()`, then send it, then exactly one of `pacer.accepted()`, `pacer.refused(retry_after_seconds)`
     and `pacer.released()`, whatever happens to the call.
     """
 
-    def __init__(self, clock: Clock = SYSTEM_CLOCK, *, max_per_second: float = math.inf, rng: Dice = random) -> None:
-        """`max_per_second`: a pace that is never passed, whatever the service takes."""
+    def __init__(self, clock: Clock = SYSTEM_CLOCK, *, rng: RandomSource = random) -> None:
         self._clock, self._rng = clock, rng
-        self._max_per_second = max_per_second
         self._turns = asyncio.Lock()  # first come, first served
         self._answered = asyncio.Event()
-        self._under_way: deque[int] = deque()  # calls, as the number of cuts before them; the oldest first
-        self._window: float = FIRST_UNDER_WAY
+        self._in_flight: deque[int] = deque()  # calls, as the number of cuts before them; the oldest first
+        self._window: float = FIRST_IN_FLIGHT
         self._next_at = self._paused_until = -math.inf
-        self._aim: float | None = None  # the pace in creates a second to come back to; None: no refusal yet
+        self._target: float | None = None  # the creates a second to return to; None: no refusal yet
         self._cuts = self._refusals_in_row = self._accepted = 0
         self._admitted = 0  # since the last cut
         self._cut_at: float | None = None  # at first: the first call
         self._accepted_at: deque[float] = deque(maxlen=MEASURED_CALLS)  # since the last cut
-        self._known_calls = 0  # taken calls that the aim is drawn from
-        self._taken = deque([True] * 20, maxlen=20)  # of the last calls; those refused together are one
-        self._wordless = deque([False] * NOISE_CALLS, maxlen=NOISE_CALLS)  # of the last answers: refused, no wait named
+        self._known_calls = 0  # accepted calls that the target is derived from
+        self._were_accepted = deque([True] * 20, maxlen=20)  # of the last calls; those refused together are one
+        self._gave_no_wait = deque([False] * NOISE_CALLS, maxlen=NOISE_CALLS)  # of the last answers
 
     @property
     def per_second(self) -> float:
         """Creates a second that are let through now; infinite while the service has refused none."""
-        if self._aim is None:
-            return self._max_per_second
+        if self._target is None:
+            return math.inf
         beyond = self._admitted - RETURN_CALLS
         probe = max(PROBE_CALLS * self._known_calls / MEASURED_CALLS, LEAST_PROBE_CALLS)
-        turn = beyond / (RETURN_CALLS if beyond < 0.0 else probe)  # -1 after a refusal, 0 back at the aim
-        pace = self._aim * (1.0 + (1.0 - CUT) * turn**3)
-        return min(max(pace, self._least_pace()), self._max_per_second)
+        phase = beyond / (RETURN_CALLS if beyond < 0.0 else probe)  # -1 after a refusal, 0 back at the target
+        return max(self._target * (1.0 + (1.0 - CUT) * phase**3), self._least_rate())
 
     async def admit(self) -> None:
         """Wait until one create call may be sent. A cancelled waiter leaves its turn to the next."""
         async with self._turns:
             while True:
-                while len(self._under_way) >= int(self._window):
+                while len(self._in_flight) >= int(self._window):
                     self._answered.clear()
                     await self._answered.wait()
                 pause = max(self._next_at, self._paused_until) - self._clock.monotonic()
@@ -102,68 +99,70 @@ class SubmitPacer:
             now = self._clock.monotonic()
             self._cut_at = now if self._cut_at is None else self._cut_at
             self._next_at = max(self._next_at, now - LATE_SECONDS) + 1.0 / self.per_second
-            self._under_way.append(self._cuts)
+            self._in_flight.append(self._cuts)
             self._admitted += 1
 
     def accepted(self) -> None:
-        """The service took the call."""
-        if len(self._under_way) >= int(self._window):  # it was the bound that held calls back
-            self._window = min(self._window + GROWTH, MOST_UNDER_WAY)
+        """The service accepted the call."""
+        if len(self._in_flight) >= int(self._window):  # the bound held calls back
+            self._window = min(self._window + GROWTH, MOST_IN_FLIGHT)
         self._answer()
-        self._taken.append(True)
-        self._wordless.append(False)
+        self._were_accepted.append(True)
+        self._gave_no_wait.append(False)
         self._refusals_in_row = 0
         self._accepted += 1
         self._accepted_at.append(self._clock.monotonic())
 
     def refused(self, retry_after_seconds: float | None = None) -> None:
-        """The service answered 429 or 503: all wait for as long as it says, and the pace is cut, once a round.
+        """The service answered 429 or 503: all wait for as long as it says, and the rate is cut, once a round.
 
-        A refusal that names no wait is taken for noise while few calls are refused: it halves the calls under way only.
+        A refusal that names no wait counts as noise while few calls are refused: it only halves the calls in flight.
         """
         is_new = self._answer() == self._cuts
         self._refusals_in_row += is_new
         is_noise = retry_after_seconds is None and self._is_seldom_refused()
         if is_new or retry_after_seconds is None:
-            self._taken.append(False)
-        self._wordless.append(retry_after_seconds is None)
+            self._were_accepted.append(False)
+        self._gave_no_wait.append(retry_after_seconds is None)
         if is_noise:
             if is_new:
-                self._window = max(self._window / 2.0, LEAST_UNDER_WAY)
+                self._window = max(self._window / 2.0, LEAST_IN_FLIGHT)
                 self._cuts += 1
             return
         pause = retry_after_seconds
         if pause is None:
             pause = min(PAUSE_SECONDS * 2.0 ** max(self._refusals_in_row - 1, 0), MAX_PAUSE_SECONDS)
-        apart = min(0.1 * pause, MOST_APART_SECONDS) * self._rng.random()  # others may wait for the same moment
+        jitter = (
+            min(0.1 * pause, MAX_JITTER_SECONDS) * self._rng.random()
+        )  # other processes may wait for the same moment
         now = self._clock.monotonic()
-        self._paused_until = max(self._paused_until, now + pause + apart)
+        self._paused_until = max(self._paused_until, now + pause + jitter)
         if is_new:
             self._cut(now)
 
     def released(self) -> None:
-        """The call ended without an answer that speaks of the pace: not sent, in doubt, refused for good."""
+        """The call ended without an answer about the rate: not sent, in doubt, refused for good."""
         self._answer()
 
     def _cut(self, now: float) -> None:
-        """Start the curve anew at the end of the pause, with an aim that the service's answers support."""
-        if self._aim is None:  # a burst: measured with the pause that it cost
-            aim = self._accepted / max(self._paused_until - (self._cut_at or 0.0), 1e-3)
+        """Restart the curve at the end of the pause, with a target that the service's answers support."""
+        if self._target is None:  # a burst: measured with the pause that it caused
+            target = self._accepted / max(self._paused_until - (self._cut_at or 0.0), 1e-3)
             self._known_calls = min(self._accepted, MEASURED_CALLS)
         else:
             calls = len(self._accepted_at)
             part = max(calls / max(calls + self._known_calls, 1), 0.5)
-            aim = self._aim ** (1.0 - part) * min(self.per_second, self._taken_per_second(now)) ** part
+            target = self._target ** (1.0 - part) * min(self.per_second, self._accepted_per_second(now)) ** part
             self._known_calls = min(self._known_calls + calls, MEASURED_CALLS)
-        self._aim = max(aim, self._least_pace())
+        self._target = max(target, self._least_rate())
         self._cut_at = now
         self._cuts += 1
         self._admitted = 0
         self._accepted_at.clear()
-        self._window = max((len(self._under_way) + 1) // 2 if self._refusals_in_row == 1 else 0, LEAST_UNDER_WAY)
+        self._window = max((len(self._in_flight) + 1) // 2 if self._refusals_in_row == 1 else 0, LEAST_IN_FLIGHT)
 
-    def _taken_per_second(self, now: float) -> float:
-        """The pace that the service took since the last cut."""
+    def _accepted_per_second(self, now: float) -> float:
+        """The rate that the service accepted since the last cut."""
         times = list(self._accepted_at)
         is_growing = self._known_calls < MEASURED_CALLS
         if len(times) < (LAST_CALLS if is_growing else MEASURED_CALLS):
@@ -174,23 +173,23 @@ class SubmitPacer:
 
     def _is_seldom_refused(self) -> bool:
         """Whether the next refusal that names no wait can be noise, by the answers before it."""
-        if self._aim is None:
-            return self._accepted > 0 and self._taken.count(False) < len(self._taken) / 3
-        return not any(self._wordless)
+        if self._target is None:
+            return self._accepted > 0 and self._were_accepted.count(False) < len(self._were_accepted) / 3
+        return not any(self._gave_no_wait)
 
-    def _least_pace(self) -> float:
-        return LEAST_PER_SECOND * max(sum(self._taken) / len(self._taken), LEAST_TAKEN)
+    def _least_rate(self) -> float:
+        return LEAST_PER_SECOND * max(sum(self._were_accepted) / len(self._were_accepted), LEAST_ACCEPTED)
 
     def _answer(self) -> int:
-        """The oldest call under way has its answer; returns how many cuts there had been when it was sent."""
+        """The oldest call in flight has its answer; returns how many cuts there had been when it was sent."""
         self._answered.set()
-        return self._under_way.popleft() if self._under_way else self._cuts
+        return self._in_flight.popleft() if self._in_flight else self._cuts
 
 
 NEVER_SENT_TRIES = 6
 NEVER_SENT_PAUSE_SECONDS = 2.0
 LAST_ANSWER_SECONDS = 0.8
-"""How long a cancelled submit still waits for the answer to a request that is on its way."""
+"""How long a cancelled submit still waits for the answer to a request that is in flight."""
 
 
 class Journal(Protocol):
@@ -241,7 +240,7 @@ async def submit(
 
     Sent again by itself: what was refused for rate (until `give_up_at`, unix seconds) and what provably never left
     this machine (six times). Each attempt is in the journal before it is sent. Raises BadParameter, WrongAddress,
-    AccountBlocked, SubmissionInDoubt; RateLimited and NeverSent when the tries are over; and what the journal raises.
+    AccountBlocked, SubmissionInDoubt; RateLimited and NeverSent when it gives up; and what the journal raises.
     """
     never_sent, refusal = 0, None
     while True:
@@ -256,7 +255,7 @@ async def submit(
             pacer.refused(error.retry_after_seconds)
             if clock.time() >= give_up_at:
                 raise
-        except ImageChanged:  # a NeverSent that no second try mends
+        except ImageChanged:  # a NeverSent that no second try fixes
             pacer.released()
             raise
         except NeverSent:
@@ -265,7 +264,7 @@ async def submit(
             if never_sent >= NEVER_SENT_TRIES or clock.time() >= give_up_at:
                 raise
             await clock.sleep(NEVER_SENT_PAUSE_SECONDS * 2 ** (never_sent - 1))
-        except BaseException:  # a cancellation too: whatever it was, the place among the creates is free again
+        except BaseException:  # a cancellation too: whatever it was, the slot is free again
             pacer.released()
             raise
         else:
@@ -274,7 +273,7 @@ async def submit(
 
 
 async def _attempt(api: VideoApi, request: VideoRequest, journal: Journal) -> VideoJob:
-    """One create call with its entries in the journal. A cancellation does not tear the call from its entry."""
+    """One create call with its entries in the journal. A cancellation does not separate the call from its entry."""
     attempt = await _intend(journal)
     call = asyncio.create_task(api.create(request))
     try:
@@ -289,7 +288,7 @@ async def _attempt(api: VideoApi, request: VideoRequest, journal: Journal) -> Vi
         await journal.in_doubt(attempt, error.reason)
         estimate = estimate_usd(request)
         raise SubmissionInDoubt(error.reason, estimate.high_usd if estimate else None) from error
-    except Exception as error:  # whatever went wrong, the request may have left
+    except Exception as error:  # whatever went wrong, the request may have been sent
         reason = f"{type(error).__name__}: {error}"
         await journal.in_doubt(attempt, reason)
         raise SubmissionInDoubt(reason) from error
@@ -310,7 +309,7 @@ async def _intend(journal: Journal) -> int:
 
 
 async def _end_cancelled(call: asyncio.Task[VideoJob], journal: Journal, attempt: int) -> None:
-    """The run is stopped while a create call is under way: give the answer a moment, then write what is known."""
+    """The run is stopped while a create call is in flight: give the answer a moment, then write what is known."""
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.wait([call], timeout=LAST_ANSWER_SECONDS)
     if not call.done() or call.cancelled():

@@ -92,7 +92,8 @@ def print_status(view: LedgerView) -> None:
 
     totals, counts = view.totals, counts_by_status(view.records.values())
     _print(f"{view.url}: {len(view.records):,} videos, {state_counts(counts)}")
-    money = [f"{dollars(totals.paid_usd)} paid", f"{dollars(totals.committed_usd)} paid or reserved"]
+    paid = "at the sandbox's prices, nothing is billed" if view.is_sandbox else "paid"
+    money = [f"{dollars(totals.paid_usd)} {paid}", f"{dollars(totals.committed_usd)} paid or reserved"]
     money.append(held(totals.in_doubt_usd, totals.unsettled_failed_usd))
     _print(", ".join(part for part in money if part))
     if view.is_sandbox:

@@ -71,6 +71,7 @@ def run_flow(name: str, bound: BoundArguments) -> int:
     bound.apply_defaults()
     given = dict(bound.arguments)
     try:
+        _check_ledger(given)
         plan = _plan_of(given) if "prompts" in given else None
         if plan is not None:
             if given.get("dry_run"):
@@ -115,6 +116,14 @@ def _check_key(given: Mapping[str, Any]) -> None:
 
     if not key_is_set():
         raise NotConfigured(NO_KEY)
+
+
+def _check_ledger(given: Mapping[str, Any]) -> None:
+    """Raises SettingsInvalid for a ledger URL that cannot be one or has a password: Prefect would store it."""
+    if "://" in str(given.get("ledger")):
+        from prefect_together.ledger.engine import parse_ledger_url  # with SQLAlchemy, which only a URL needs here
+
+        parse_ledger_url(given["ledger"])
 
 
 def _check_shards(given: Mapping[str, Any]) -> None:

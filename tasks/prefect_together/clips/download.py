@@ -22,7 +22,7 @@ from prefect_together.clips.http import (
 from prefect_together.clips.part_file import PartFile
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import ClipInvalid, ClipTooLarge, DownloadFailed, LinkExpired
-from prefect_together.retry_after import asked_wait_seconds
+from prefect_together.retry_after import retry_after_seconds
 
 if TYPE_CHECKING:
     from prefect_together.clips.inspection import MediaFacts
@@ -180,7 +180,7 @@ class _Download:
             except Interrupted as error:
                 self._note_request(before_bytes)
                 self._note_failure(error.reason)
-                await self._pause(asked_wait_seconds(error.headers, now_unix_seconds=self._clock.time()) or 0.0)
+                await self._pause(retry_after_seconds(error.headers, now_unix_seconds=self._clock.time()) or 0.0)
             else:
                 return
 

@@ -22,14 +22,14 @@ from prefect.tasks import Task
 from prefect.utilities.annotations import opaque, quote
 from together import AsyncTogether
 
-from prefect_together.api.client import open_client, row_at_work
-from prefect_together.api.jobs import VideoJob
+from prefect_together.api.client import current_row, open_client
+from prefect_together.api.jobs import VideoJob, shown_status
 from prefect_together.api.poll import wait
 from prefect_together.api.session import VideoSession, open_session
 from prefect_together.api.submit import Journal, NoJournal, submit
 from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip
 from prefect_together.credentials import TogetherCredentials
-from prefect_together.errors import ClipTooLarge, DownloadFailed, OutputUnwritable
+from prefect_together.errors import ClipTooLarge, DownloadFailed, NoLink, OutputUnwritable
 from prefect_together.request.request import VideoRequest
 
 RATE_LIMIT_MINUTES = 30.0
@@ -167,6 +167,8 @@ async def wait_for_video(
 ) -> VideoJob:
     """Wait until a job is completed and has a link; return it with the link and what it cost.
 
+    A job that is completed for minutes and has no link is returned without one: `download_video` asks for it again.
+
     Args:
         job: The job, or its id alone: a job can be taken up by anyone who knows its id.
         row: How the row is called in task names and logs.
@@ -188,7 +190,7 @@ async def wait_for_video(
 
     def on_change(before: str | None, status: str | None) -> None:
         if status != "completed":  # has a line of its own below: each costs 0.7 ms on its way to the server
-            logger.info("%s: job %s: %s -> %s", row, job_id, before or "created", status)
+            logger.info("%s: job %s: %s -> %s", row, job_id, before or "created", shown_status(status))
 
     async with _session(session, credentials_block) as parts:
         now = parts.clock.time()
@@ -198,12 +200,14 @@ async def wait_for_video(
             model=model or (None if isinstance(job, str) else job.model) or "",
             submitted_at=now if submitted_at is None else submitted_at,
             deadline=now + max_wait_minutes * 60 if deadline is None else deadline,
-            book=parts.book,
+            durations=parts.durations,
             poll_budget=parts.poll_budget,
             on_change=on_change,
             clock=parts.clock,
         )
-    cost = "cost not told" if done.cost_usd is None else f"${done.cost_usd:.4g}"
+    cost = "cost not reported" if done.cost_usd is None else f"${done.cost_usd:.4g}"
+    if done.cost_problem is not None:
+        logger.warning("%s: job %s: cost not reported: outputs.cost is %s", row, done.id, done.cost_problem)
     logger.info("%s: job %s completed after %.0f s, %s", row, done.id, done.generation_seconds or 0.0, cost)
     return done
 
@@ -211,7 +215,7 @@ async def wait_for_video(
 def _download_can_be_repeated(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """A failed download is free to repeat, unless the reason would be the same again."""
     error = state.data if isinstance(state.data, BaseException) else getattr(state.data, "result", None)
-    return isinstance(error, DownloadFailed) and not isinstance(error, ClipTooLarge | OutputUnwritable)
+    return isinstance(error, DownloadFailed) and not isinstance(error, ClipTooLarge | NoLink | OutputUnwritable)
 
 
 @task(
@@ -246,7 +250,7 @@ async def download_video(
         max_bytes: The largest clip to accept.
 
     Raises:
-        DownloadFailed: LinkExpired, ClipInvalid, ClipTooLarge or OutputUnwritable; nothing is left under the name.
+        DownloadFailed: LinkExpired, NoLink, ClipInvalid, ClipTooLarge, OutputUnwritable; the target is left unchanged.
     """
     known = VideoJob(id=job) if isinstance(job, str) else job
     logger = _logger_for(row)
@@ -262,9 +266,9 @@ def _logger_for(row: str) -> logging.Logger | logging.LoggerAdapter[logging.Logg
     """The run's logger, with `row` named in errors from here on; outside of a run (`create_video.fn`) an ordinary one.
 
     A function of its own, since cloudpickle copies a task's function with all that it names, and cannot copy the
-    context variable `row_at_work`; other functions it takes by their names.
+    context variable `current_row`; other functions it takes by their names.
     """
-    row_at_work.set(row)
+    current_row.set(row)
     try:
         return get_run_logger()
     except MissingContextError:

@@ -10,11 +10,13 @@ from pathlib import Path
 from prefect.context import FlowRunContext
 from together import AsyncTogether
 
-from prefect_together.api.client import open_client
-from prefect_together.api.poll_schedule import DurationBook
-from prefect_together.api.session import REQUESTS_PER_SECOND, open_session
+from prefect_together.api.client import is_sandbox, open_client
+from prefect_together.api.poll import REQUESTS_PER_SECOND
+from prefect_together.api.poll_schedule import DurationStatistics
+from prefect_together.api.session import open_session
 from prefect_together.clips.store import OutputStore
 from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.errors import NotConfigured
 from prefect_together.execution.batch import Batch
 from prefect_together.execution.settings import ALONE, Places, RunLogger, RunSettings, Share
 from prefect_together.execution.tasks import client_of
@@ -45,14 +47,14 @@ async def open_batch(
     work: Work, *, share: Share = ALONE, attempts: Mapping[str, int] | None = None
 ) -> AsyncGenerator[Batch]:
     """The batch over a plan, with its client; `share` divides the limits too. Everything is closed on leaving."""
-    book = DurationBook()
+    statistics = DurationStatistics()
     models = {video.request.model for video in work.plan.videos.values()}
     for model, durations in (await work.ledger.durations(models)).items():
-        book.load(model, durations)
+        statistics.load(model, durations)
     settings = replace(work.settings, max_in_flight=share.part_of(work.settings.max_in_flight))
     async with (
         _client(work.places, work.store) as client,
-        open_session(client, book=book, requests_per_second=REQUESTS_PER_SECOND / share.of) as session,
+        open_session(client, durations=statistics, requests_per_second=REQUESTS_PER_SECOND / share.of) as session,
     ):
         yield Batch(
             work.plan,
@@ -74,11 +76,22 @@ async def _client(places: Places, store: OutputStore) -> AsyncGenerator[Abstract
     if not places.sandbox:
         yield await client_of(places.credentials_block)
         return
-    from prefect_together.sandbox.process import SandboxProcess
+    from prefect_together.sandbox import SandboxProcess
 
     state = Path(store.scratch) / SANDBOX_DIRECTORY
     async with SandboxProcess(state_dir=state, speed=places.sandbox_speed) as sandbox:
         yield open_client(api_key="sandbox", base_url=sandbox.base_url)
+
+
+async def bills_nothing(places: Places) -> bool:
+    """Whether the run's service is the sandbox: its own, or one that is named by the base URL."""
+    if places.sandbox:
+        return True
+    try:
+        async with await client_of(places.credentials_block) as client:
+            return await is_sandbox(client)
+    except NotConfigured:
+        return False  # said when the client is opened for the batch
 
 
 def started_at() -> float:

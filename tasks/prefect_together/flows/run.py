@@ -20,7 +20,7 @@ from prefect_together.errors import NotApproved, Problem, SettingsInvalid, Toget
 from prefect_together.execution.events import emit_run_events, quiet_about_the_server
 from prefect_together.execution.settings import Places, RunLogger, RunSettings, Share
 from prefect_together.execution.signals import Stopped, until_stopped
-from prefect_together.execution.workspace import MESSAGE_CHARACTERS, Work, open_batch, started_at
+from prefect_together.execution.workspace import MESSAGE_CHARACTERS, Work, bills_nothing, open_batch, started_at
 from prefect_together.flows.prefect_ui import (
     Shown,
     ask_if_above,
@@ -41,6 +41,7 @@ from prefect_together.table.plan import Plan
 if TYPE_CHECKING:
     from prefect_together.shards.shards import Shards
 
+SANDBOX_NOTE = "sandbox: nothing is billed"
 FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS = 1.0, 10.0
 PUBLISH_SECONDS, STOPPED_PUBLISH_SECONDS = 60.0, 15.0
 
@@ -105,7 +106,8 @@ async def _generate(
             plan, await ledger.records(list(plan.videos)), settings=settings, logger=logger
         ):
             tally.started_at = SYSTEM_CLOCK.time()  # what the person took is nobody's waiting time
-        await ledger.save_table(places.output_name, to_text(plan), is_sandbox=places.sandbox)
+        is_sandbox = await bills_nothing(places)
+        await ledger.save_table(places.output_name, to_text(plan), is_sandbox=is_sandbox)
         work = Work(plan, places, settings, store, ledger, tally, logger)
         notes: list[str] = []
         try:
@@ -124,8 +126,11 @@ async def _generate(
                 written_at=datetime.now().astimezone().isoformat(timespec="seconds"),
                 run_seconds=SYSTEM_CLOCK.time() - tally.started_at,
                 budget_usd=settings.budget_usd,
-                is_sandbox=places.sandbox,
-                warnings=(*(str(warning) for warning in plan.warnings), *notes),
+                is_sandbox=is_sandbox,
+                warnings=(
+                    *(str(warning) for warning in plan.warnings),
+                    *(note for note in notes if note != SANDBOX_NOTE),
+                ),
             )
             outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes)))
             left.append((outcome, summary))
@@ -162,6 +167,8 @@ async def _write(
     rows = row_results(plan, records, store)
     await write_outputs(store, plan, rows, summary)
     page = store.uri(PAGE_FILE)
+    if summary.is_sandbox:
+        notes = (SANDBOX_NOTE, *notes)
     return RunOutcome(Rows(rows), totals(rows), page.removesuffix(PAGE_FILE).rstrip("/"), page, notes=notes)
 
 

@@ -237,13 +237,19 @@ async def open_engine(url: str) -> AsyncGenerator[LedgerEngine]:
 
 
 def parse_ledger_url(url: str) -> URL:
-    """A path means SQLite; drivers are ours to choose. Raises SettingsInvalid."""
+    """A path means SQLite; drivers are ours to choose. Raises SettingsInvalid, for a URL with a password too."""
     if "://" not in url:
         return URL.create("sqlite", database=url)
     try:
         parsed = make_url(url)
     except ArgumentError as error:
         raise SettingsInvalid([Problem(f"not a database URL: {error}", column="ledger")]) from error
+    if parsed.password is not None or "password" in parsed.query:
+        message = (
+            "there is a password in this URL, and Prefect stores parameters in clear text: leave it out, and set"
+            " PGPASSWORD, or a ~/.pgpass, where this run and the workers are"
+        )
+        raise SettingsInvalid([Problem(message, column="ledger")])
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         return parsed.set(drivername="sqlite")

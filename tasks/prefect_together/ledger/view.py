@@ -13,7 +13,7 @@ from sqlalchemy import Connection, create_engine, or_, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
-from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import redacted
 from prefect_together.clock import SYSTEM_CLOCK
@@ -71,9 +71,9 @@ class LedgerView:
     is_sandbox: bool
     durations: Mapping[str, list[float]]
 
-    def book(self) -> DurationBook:
+    def book(self) -> DurationStatistics:
         """The duration statistics of its jobs."""
-        book = DurationBook()
+        book = DurationStatistics()
         for model, seconds in self.durations.items():
             book.load(model, seconds)
         return book

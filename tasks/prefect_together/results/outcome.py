@@ -168,6 +168,10 @@ _KINDS: dict[FailureClass | Status, _Kind] = {
         "paid, but not downloaded",
         f"To fetch them, {AGAIN}. Nothing is paid for again.",
     ),
+    FailureClass.NO_LINK: _Kind(
+        "paid, but the service gives no link",
+        f"Ask Together, with the job ids. To check once more, {AGAIN}. Nothing is paid for again.",
+    ),
     "failed": _Kind("failed", f"The error says why. To send these rows again, {RETRY}."),
     FailureClass.BUDGET: _Kind(
         "not sent: the budget is reached",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.errors import Problem
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.ledger.view import ledger_of, read_ledger
@@ -107,11 +107,11 @@ def plan_report(
     *,
     known: Mapping[str, Known] | None = None,
     taken_files: Iterable[str] = (),
-    book: DurationBook | None = None,
+    book: DurationStatistics | None = None,
     max_in_flight: int = 20,
 ) -> PlanReport:
     """Report on a plan. `known` and `taken_files` are what a ledger has of its videos and of all, `book` its times."""
-    known, book = known or {}, book or DurationBook()
+    known, book = known or {}, book or DurationStatistics()
     files = _files(plan, known, taken_files)
     to_send = [video for key, video in plan.videos.items() if key not in known or known[key].is_sent]
     to_wait = [video for key, video in plan.videos.items() if key not in known or known[key].is_awaited]
@@ -195,7 +195,7 @@ def _problems(warnings: Iterable[Problem]) -> tuple[dict[int, tuple[str, ...]], 
     return of_rows, tuple(of_table)
 
 
-def _seconds(videos: list[PlannedVideo], book: DurationBook, part: float, max_in_flight: int) -> float:
+def _seconds(videos: list[PlannedVideo], book: DurationStatistics, part: float, max_in_flight: int) -> float:
     """How long the jobs take, `max_in_flight` at a time in the table's order, if each is at this quantile."""
     of_model = {model: book.quantile(model, part) for model in {video.request.model for video in videos}}
     ends: list[float] = []

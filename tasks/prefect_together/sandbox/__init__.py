@@ -8,12 +8,14 @@ Not imitated: any model (a clip is a still with a moving mark); what pictures, v
 a clip, but for a first keyframe sent inline, which becomes the background; the checks of addresses (they are not
 fetched); moderation; organizations, balances and the true limits of rate and size; TLS, HTTP/2 and the content
 delivery network; every other endpoint of Together. Prices are this package's estimates, failed jobs cost nothing.
+
+May use `request` (the catalogue, what a request is), `errors`, `clock` and `retry_after`. Naming a sandbox imports no
+web server; of the other wings only those that start one import it, when it is asked for.
 """
 
+from prefect_together.sandbox.faults import SandboxControl
 from prefect_together.sandbox.jobs import MISSING
-from prefect_together.sandbox.process import SandboxFailed, SandboxProcess
-from prefect_together.sandbox.remote import SandboxControl
-from prefect_together.sandbox.server import Sandbox
+from prefect_together.sandbox.server import Sandbox, SandboxFailed, SandboxProcess
 from prefect_together.sandbox.settings import SandboxSettings
 
 __all__ = ["MISSING", "Sandbox", "SandboxControl", "SandboxFailed", "SandboxProcess", "SandboxSettings"]

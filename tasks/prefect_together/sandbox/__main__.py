@@ -14,8 +14,7 @@ from typing import get_args
 
 from prefect_together.sandbox import __doc__ as about
 from prefect_together.sandbox.faults import ANSWERS, CREATE, DOWNLOAD, RETRIEVE
-from prefect_together.sandbox.process import READY
-from prefect_together.sandbox.server import RunningServer, serve
+from prefect_together.sandbox.server import READY, RunningServer, serve
 from prefect_together.sandbox.settings import RENDER, Generation, SandboxSettings, Shape
 
 DEFAULTS = SandboxSettings()
@@ -73,6 +72,7 @@ def _settings(given: argparse.Namespace) -> SandboxSettings:
         answer_unknown_ids=given.answer_unknown_ids,
         accept_unknown_models=given.accept_unknown_models,
         send_cost=not given.no_cost,
+        is_marked=not given.unmarked,
         cost_factor=given.cost_factor,
         file_host=given.file_host,
         link_seconds=given.link_seconds,
@@ -121,6 +121,7 @@ def command_parser() -> argparse.ArgumentParser:
     add("--answer-unknown-ids", action="store_true", help="a completed job for any id")
     add("--accept-unknown-models", action="store_true")
     add("--no-cost", action="store_true", help="leave outputs.cost out")
+    add("--unmarked", action="store_true", help="leave out the header by which clients recognize the sandbox")
     add("--cost-factor", type=float, default=1.0, help="what is charged, as a multiple of the estimate")
     add("--file-host", default=DEFAULTS.file_host, help="host name in clip links; localhost makes another origin")
     add("--link-seconds", type=float, default=DEFAULTS.link_seconds, help="how long a link to a clip holds")

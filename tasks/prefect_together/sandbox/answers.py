@@ -1,18 +1,30 @@
-"""What a fault looks like on the wire: error bodies, error pages, closed and reset connections."""
+"""What goes over the wire: jobs in the three documented response shapes, error bodies and pages, broken
+connections; and the record of what was asked and answered.
+
+Source of the shapes: together-api.md, 2 (November 2026).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import math
 import socket
 import struct
+import zlib
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from prefect_together.sandbox.shapes import error_body
+from prefect_together.sandbox.jobs import MISSING, Failure, Job, has_ended, is_completed
+from prefect_together.sandbox.settings import Shape
 
 _MESSAGES = {
     400: ("Invalid request.", "invalid_request_error", "invalid_parameter"),
@@ -100,8 +112,16 @@ def refusal(
     return JsonAnswer(body, status, headers)
 
 
-def fault_answer(name: str, *, retry_after_seconds: float) -> Response:
+def fault_answer(name: str, *, retry_after_seconds: float, authorization: str = "") -> Response:
     """The answer that a fault of `faults.ANSWERS` (without `-after`) gives in place of the real one."""
+    if name == "echo":
+        return PlainTextResponse(f"You sent Authorization: {authorization}")
+    if name == "401-echo":
+        return refusal(401, message=f"Invalid API key: {authorization}", code="invalid_api_key")
+    if name == "huge":
+        return Response(_huge(), media_type="application/json", headers={"content-encoding": "gzip"})
+    if name == "503-text":
+        return JsonAnswer({"error": "upstream connect error"}, 503)
     if name in ("drop", "reset"):
         return DroppedConnection(reset=name == "reset")
     if name == "html":
@@ -117,6 +137,13 @@ def fault_answer(name: str, *, retry_after_seconds: float) -> Response:
     return refusal(status)
 
 
+@cache
+def _huge() -> bytes:
+    packer = zlib.compressobj(wbits=31)
+    blank = b" " * 1_000_000
+    return b"".join([packer.compress(b'{"id": "job"'), *(packer.compress(blank) for _ in range(200)), packer.flush()])
+
+
 def half_json(body: dict[str, Any]) -> Response:
     """200 with the first half of a JSON body, and a Content-Length to match: only a parser can tell."""
     whole = JsonAnswer(body).body
@@ -127,3 +154,148 @@ def _page(status: int) -> Response:
     title, text = _PAGES[status]
     html = f"<!DOCTYPE html><html><head><title>{title}</title></head><body><h1>{title}</h1><p>{text}</p></body></html>"
     return HTMLResponse(html, status)
+
+
+_UNEXPLAINED = Failure("internal_error", "The upstream provider failed to generate this video.")
+_SPEC_STATUSES = {"queued": "in_progress", "cancelled": "failed"}
+
+
+def job_body(
+    job: Job, *, shape: Shape, status: str | None, now: float, link: str | None, send_cost: bool
+) -> dict[str, Any]:
+    """The answer to create and retrieve. `link` is the video's URL, None while there is none."""
+    ended_at = job.ended_at(now) if has_ended(status) else None
+    failure = None
+    if has_ended(status) and not is_completed(status):
+        failure = job.failure or (_UNEXPLAINED if status == "failed" else None)
+    if status == "cancelled":
+        failure = Failure("cancelled", "The job was cancelled.")
+    outputs: dict[str, Any] | None = None
+    if is_completed(status):
+        outputs = {"cost": job.cost_usd} if send_cost else {}
+        if link is not None:
+            outputs["video_url"] = link
+    make = {"spec": _spec, "iso": _iso, "legacy": _legacy}[shape]
+    body = make(job, status, ended_at, failure, outputs)
+    if status == MISSING:
+        del body["status"]
+    return body
+
+
+def billed_usd(cost_usd: float, shape: Shape) -> float:
+    """What a job costs in this shape: the OpenAPI document has `cost` as an integer, so whole dollars there."""
+    return float(math.ceil(cost_usd)) if shape == "spec" else round(cost_usd, 6)
+
+
+def error_body(message: str, *, kind: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    """`{"error": {"message", "type", "param", "code"}}`, the shape of every refusal."""
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def _spec(
+    job: Job, status: str | None, ended_at: float | None, failure: Failure | None, outputs: dict[str, Any] | None
+) -> dict[str, Any]:
+    body = _common(job, _SPEC_STATUSES.get(status or "", status)) | {"created_at": job.created_at}
+    if ended_at is not None:
+        body["completed_at"] = ended_at
+    if failure is not None:
+        body["error"] = {"code": failure.code, "message": failure.message}
+    if outputs is not None:
+        cost = outputs.get("cost")
+        body["outputs"] = outputs | ({"cost": math.ceil(cost)} if cost is not None else {})
+    return body
+
+
+def _iso(
+    job: Job, status: str | None, ended_at: float | None, failure: Failure | None, outputs: dict[str, Any] | None
+) -> dict[str, Any]:
+    return _common(job, status) | {
+        "created_at": _iso_time(job.created_at),
+        "completed_at": _iso_time(ended_at),
+        "error": None if failure is None else {"code": failure.code, "message": failure.message},
+        "outputs": outputs,
+    }
+
+
+def _legacy(
+    job: Job, status: str | None, ended_at: float | None, failure: Failure | None, outputs: dict[str, Any] | None
+) -> dict[str, Any]:
+    errors = None if failure is None else [{"code": failure.code, "message": failure.message}]
+    started = status not in ("queued", None, MISSING)
+    return {
+        "id": job.id,
+        "object": "video",
+        "model": job.model,
+        "status": status,
+        "info": {"user_id": "sandbox-user", "errors": errors},
+        "inputs": {name: value for name, value in job.request.items() if name not in ("model", "media")},
+        "outputs": outputs,
+        "created_at": _iso_time(job.created_at),
+        "claimed_at": _iso_time(job.created_at) if started else None,
+        "done_at": _iso_time(ended_at),
+    }
+
+
+def _common(job: Job, status: str | None) -> dict[str, Any]:
+    return {
+        "id": job.id,
+        "object": "video",
+        "model": job.model,
+        "status": status,
+        "size": f"{job.plan.width}x{job.plan.height}",
+        "seconds": f"{job.plan.seconds:g}",
+    }
+
+
+def _iso_time(unix_seconds: float | None) -> str | None:
+    if unix_seconds is None:
+        return None
+    return datetime.fromtimestamp(unix_seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+DROPPED = "dropped"
+
+
+@dataclass(frozen=True)
+class RecordedRequest:
+    """One request as it came in, headers in lower case. `answer` is the HTTP status, or "dropped".
+
+    `endpoint` is create, retrieve, link (the short link), download, models, whoami or other.
+    """
+
+    endpoint: str
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Any
+    answer: str
+    fault: str | None
+    at: float
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Recorder:
+    """Counts by endpoint and answer, and the last `keep` requests."""
+
+    def __init__(self, keep: int) -> None:
+        self.answers: Counter[tuple[str, str]] = Counter()
+        self.requests: deque[RecordedRequest] = deque(maxlen=keep)
+
+    def add(self, request: RecordedRequest) -> None:
+        self.answers[request.endpoint, request.answer] += 1
+        self.requests.append(request)
+
+    def calls(self, endpoint: str) -> int:
+        return sum(count for (place, _), count in self.answers.items() if place == endpoint)
+
+    def by_endpoint(self) -> dict[str, dict[str, int]]:
+        counts: dict[str, dict[str, int]] = {}
+        for (endpoint, answer), count in sorted(self.answers.items()):
+            counts.setdefault(endpoint, {})[answer] = count
+        return counts
+
+    def clear(self) -> None:
+        self.answers.clear()
+        self.requests.clear()

@@ -1,12 +1,25 @@
-"""Which request meets which fault, by rate or by script, seeded. How a fault looks on the wire is in `answers`."""
+"""What a sandbox is told to do wrong: faults by rate or count, scripted statuses, and how a test orders them.
+
+How a fault looks on the wire is in `answers`.
+"""
 
 from __future__ import annotations
 
+import http.client
+import json
+import math
 import random
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+from urllib.parse import urlsplit
+
+from prefect_together.sandbox.jobs import Failure, Script
+
+if TYPE_CHECKING:
+    from prefect_together.sandbox.service import VideoService
 
 Endpoint = Literal["create", "retrieve", "download"]
 ENDPOINTS: tuple[Endpoint, ...] = ("create", "retrieve", "download")
@@ -31,7 +44,11 @@ ANSWERS = {
     "504": "gateway timeout, HTML",
     "524": "a proxy's time-out page",
     "529": "overloaded, JSON",
+    "503-text": "overloaded, JSON whose error is a text",
     "html": "200 with an HTML page",
+    "echo": "200 with a text that repeats the Authorization header",
+    "401-echo": "invalid key, with a message that repeats the Authorization header",
+    "huge": "200 with 200 MB of JSON, packed by gzip",
     "drop": "connection closed without an answer",
     "reset": "connection reset without an answer",
 }
@@ -41,6 +58,10 @@ CREATE = {
     "late": "accepted, and answered later than a client waits",
     "half-json": "accepted, and answered 200 with half a JSON body",
     "no-id": "accepted, and answered without the job's id",
+    "blank-id": "accepted, and answered with a blank id",
+    "long-id": "accepted, and answered with an id of 5,000 characters",
+    "odd-id": "accepted, and answered with control characters and half a character in the id",
+    "same-id": "accepted, and answered with the id of an earlier job",
     "no-status": "accepted, and answered without a status",
     "hidden": "accepted, and 404 on the first reads",
     "job-fails": "the job fails upstream",
@@ -56,7 +77,21 @@ RETRIEVE = {
     "odd-status": "a status nobody knows",
     "no-url": "completed without a video_url",
     "no-cost": "completed without a cost",
+    "other-id": "the state of another job",
+    "cost-huge": "completed at 10,000,000,000,000 dollars",
+    "cost-negative": "completed at less than nothing",
+    "cost-nan": "completed at NaN dollars",
+    "cost-text": "completed, the cost a text",
+    "cost-null": "completed, the cost null",
 }
+ODD_COSTS: Mapping[str, object] = {
+    "cost-huge": 1e13,
+    "cost-negative": -0.28,
+    "cost-nan": math.nan,
+    "cost-text": "free",
+    "cost-null": None,
+}
+ODD_IDS = {"blank-id": "  ", "long-id": "x" * 5000, "odd-id": "job-\x1b[2J\ud800"}
 DOWNLOAD = {
     "410": "link expired",
     "late": "nothing is sent for a long time",
@@ -73,7 +108,7 @@ DOWNLOAD = {
     "endless": "sends gigabytes unannounced",
 }
 
-COMPLETED_ONLY = frozenset({"no-url", "no-cost"})
+COMPLETED_ONLY = frozenset({"no-url", "no-cost", *ODD_COSTS})
 """Faults of a read that shows `completed`: they wait for one."""
 
 STORM: Mapping[Endpoint, tuple[str, ...]] = {
@@ -193,3 +228,112 @@ def parse_rule(text: str) -> tuple[str, Endpoint | None, float]:
     if not sign or (colon and endpoint is None):
         raise ValueError(f"{text!r}: give a fault as NAME=RATE or create:NAME=RATE")
     return (rest if colon else name), endpoint, float(rate)
+
+
+Command = Literal["script", "faults"]
+"""Also the last part of the control route's path."""
+
+
+class Scripting(ABC):
+    """The two calls; how an order gets to its sandbox is for those who inherit. Raises ValueError for a wrong one."""
+
+    def script(
+        self,
+        *statuses: str | None,
+        at_seconds: Iterable[float] | None = None,
+        prompt: str | None = None,
+        code: str | None = None,
+        message: str | None = None,
+    ) -> None:
+        """Lay down what the next job shows at each read; the last status stays.
+
+        With `at_seconds` the statuses count from those seconds after creation on, with `prompt` the script holds for
+        every later job whose prompt contains it. `code` and `message` are the error of a `failed` status. None
+        stands for `"status": null`, `MISSING` for no status.
+        """
+        times = None if at_seconds is None else list(at_seconds)
+        fields = {"statuses": statuses, "at_seconds": times, "prompt": prompt, "code": code, "message": message}
+        self._order("script", fields)
+
+    def fault(
+        self,
+        name: str,
+        *,
+        endpoint: Endpoint | None = None,
+        rate: float | None = None,
+        count: int | None = 1,
+        after: int = 0,
+        prompt: str | None = None,
+    ) -> None:
+        """Put a fault of `faults` in force: for the next request that fits, or the next `count`, None for all.
+
+        With `rate` it meets that share of all requests that fit, without end. `after` requests that fit pass
+        unharmed before it; `prompt` picks requests by a part of their prompt.
+        """
+        often = {"count": count} if rate is None else {"rate": rate}
+        self._order("faults", {"name": name, "endpoint": endpoint, "after": after, "prompt": prompt, **often})
+
+    @abstractmethod
+    def _order(self, order: Command, fields: Mapping[str, Any]) -> None: ...
+
+
+def carry_out(service: VideoService, order: Command, fields: Mapping[str, Any]) -> None:
+    """Do what was ordered, on the service's own loop. Raises ValueError, KeyError or TypeError for a wrong order."""
+    if order == "script":
+        service.script(_script_of(fields), prompt=fields.get("prompt"))
+    else:
+        service.faults.add(**fields)
+
+
+def _script_of(fields: Mapping[str, Any]) -> Script:
+    at, code = fields.get("at_seconds"), fields.get("code")
+    return Script(
+        tuple(fields["statuses"]),
+        at_seconds=None if at is None else tuple(float(seconds) for seconds in at),
+        failure=Failure(str(code), str(fields.get("message") or code)) if code else None,
+    )
+
+
+TIMEOUT_SECONDS = 30.0
+
+
+class SandboxControl(Scripting):
+    """What `Sandbox` offers in its own process, for the sandbox at `base_url`."""
+
+    def __init__(self, base_url: str) -> None:
+        self._address = urlsplit(base_url).netloc
+
+    def stats(self) -> dict[str, Any]:
+        """Counts of requests by endpoint and answer, jobs by status, accepted by prompt, dollars billed."""
+        return cast("dict[str, Any]", self._call("GET", "/sandbox/stats"))
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Every job with its prompt, status, times, reads, downloads and cost."""
+        return cast("dict[str, Any]", self._call("GET", "/sandbox/state"))["jobs"]
+
+    def requests(self) -> list[dict[str, Any]]:
+        """The last requests, oldest first, with headers and bodies."""
+        return cast("list[dict[str, Any]]", self._call("GET", "/sandbox/requests"))
+
+    def clear_faults(self) -> None:
+        self._call("DELETE", "/sandbox/faults")
+
+    def expire_links(self) -> None:
+        self._call("POST", "/sandbox/expire-links")
+
+    def _order(self, order: Command, fields: Mapping[str, Any]) -> None:
+        self._call("POST", f"/sandbox/{order}", fields)
+
+    def _call(self, method: str, path: str, body: object = None) -> object:
+        """Raises ValueError with the sandbox's words when it refuses, OSError when it is not there."""
+        connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_SECONDS)
+        try:
+            content = None if body is None else json.dumps(body)
+            connection.request(method, path, content, {"content-type": "application/json"})
+            response = connection.getresponse()
+            answer: object = json.loads(response.read())
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise ValueError(f"{method} {path}: {answer}")
+        return answer

@@ -1,13 +1,28 @@
-"""A job's life as a function of time and of its script. No HTTP, no clock of its own, no clips."""
+"""A job's life as a function of time and of its script, the clip that comes of it, and the file that keeps jobs.
+
+Holds no clock and no HTTP.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+if TYPE_CHECKING:
+    from prefect_together.sandbox.models import ModelFacts
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
 
 MISSING = "(missing)"
 """In a script: the answer has no `status` at all (None stands for `"status": null`)."""
+
+COMPLETED_WORDS = frozenset({"completed", "succeeded", "success", "done"})
+FAILED_WORDS = frozenset({"failed", "cancelled", "canceled", "error", "expired", "rejected"})
+"""Statuses that end a job, in lower case. Together documents completed, failed and cancelled; scripts may use all."""
 
 QUEUED_SHARE = 0.15
 """How much of its generation time a job spends `queued`."""
@@ -70,6 +85,16 @@ class ClipPlan:
         return ".webm" if self.webm else ".mp4"
 
 
+def is_completed(status: str | None) -> bool:
+    """Whether a status, in whatever word and case, is one of a job that has a clip."""
+    return status is not None and status.lower() in COMPLETED_WORDS
+
+
+def has_ended(status: str | None) -> bool:
+    """Whether a status is final."""
+    return status is not None and status.lower() in COMPLETED_WORDS | FAILED_WORDS
+
+
 @dataclass
 class Job:
     """One accepted job. Times are unix seconds of the sandbox's clock."""
@@ -106,7 +131,7 @@ class Job:
     @property
     def is_billed(self) -> bool:
         """Whether it is, or will be, charged: failed and cancelled jobs cost nothing here."""
-        return self.script.statuses[-1] == "completed" if self.script else self.ending == "completed"
+        return is_completed(self.script.statuses[-1]) if self.script else self.ending == "completed"
 
     def status(self, now: float, *, next_read: bool = False) -> str | None:
         """What the last read shows at `now`, or what one more read would show."""
@@ -140,3 +165,181 @@ def peak_in_flight(spans: Sequence[tuple[float, float]]) -> int:
         now += step
         peak = max(peak, now)
     return peak
+
+
+DEFAULT_SIZE = (1366, 768)
+MAX_SIDE = 8192
+MAX_SECONDS = 120.0
+MAX_FPS = 120
+
+_NAMED_LINES = {"hd": 720, "fhd": 1080, "2k": 1440, "4k": 2160}
+
+
+def plan_clip(request: Mapping[str, Any], facts: ModelFacts) -> ClipPlan:
+    """What the clip of `request` will be. Nonsense (0 pixels, "seconds" seconds) falls back to the model's defaults."""
+    width, height = _size(request, facts)
+    fps = _positive(request.get("fps"), MAX_FPS)
+    seconds = _positive(request.get("seconds"), MAX_SECONDS)
+    return ClipPlan(
+        width=_even(width),
+        height=_even(height),
+        seconds=seconds or facts.seconds,
+        fps=max(1, round(fps or facts.fps)),
+        webm=request.get("output_format") == "WEBM",
+        audio=_sound(request, facts),
+    )
+
+
+def resolution_size(
+    resolution: str, ratio: str | None, own_sizes: Mapping[str, tuple[str, ...]]
+) -> tuple[int, int] | None:
+    """Pixels of `720p` and `16:9`: the model's own size nearest to that ratio, else the usual one.
+
+    None for a resolution that nobody knows.
+    """
+    wanted = _ratio(ratio)
+    for name, sizes in own_sizes.items():
+        if name.lower() == resolution.lower():
+            pixels = [(int(width), int(height)) for width, _, height in (size.partition("x") for size in sizes)]
+            return min(pixels, key=lambda size: abs(math.log(size[0] / size[1] / wanted)))
+    lines, unit = resolution[:-1], resolution[-1:].lower()
+    short = int(lines) if unit == "p" and lines.isdecimal() else _NAMED_LINES.get(resolution.lower(), 0)
+    if not 16 <= short <= MAX_SIDE // 2:
+        return None
+    return (_even(short * wanted), short) if wanted >= 1 else (short, _even(short / wanted))
+
+
+def _ratio(text: str | None) -> float:
+    """Width over height; 16:9 for none and for what is no ratio ("auto")."""
+    across, _, down = (text or "").partition(":")
+    if across.isdecimal() and down.isdecimal() and 0 < int(across) <= 100 and 0 < int(down) <= 100:
+        return int(across) / int(down)
+    return 16 / 9
+
+
+def _size(request: Mapping[str, Any], facts: ModelFacts) -> tuple[float, float]:
+    width, height = (_positive(request.get(side), MAX_SIDE) for side in ("width", "height"))
+    if width and height:
+        return width, height
+    resolution, ratio = request.get("resolution") or facts.resolution, request.get("ratio")
+    named = None
+    if isinstance(resolution, str):
+        named = resolution_size(resolution, ratio if isinstance(ratio, str) else None, facts.resolution_sizes)
+    across, down = named or facts.size or DEFAULT_SIZE
+    if width:
+        return width, min(width * down / across, MAX_SIDE)
+    if height:
+        return min(height * across / down, MAX_SIDE), height
+    return across, down
+
+
+def _sound(request: Mapping[str, Any], facts: ModelFacts) -> bool:
+    if facts.always_audio:
+        return True
+    settings = request.get("settings")
+    if isinstance(settings, Mapping) and cast("Mapping[str, object]", settings).get("audio") is False:
+        return False
+    wanted = request.get("generate_audio")
+    return facts.audio if wanted is None else bool(wanted)
+
+
+def _positive(value: object, limit: float) -> float | None:
+    """`value` as a number above 0 and at most `limit`; text is read as the wire's `seconds` is."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return min(number, limit) if math.isfinite(number) and number > 0 else None
+
+
+def _even(pixels: float) -> int:
+    """H.264 and VP8 in 4:2:0 need even sides."""
+    return max(16, 2 * round(pixels / 2))
+
+
+JOBS_FILE = "jobs.jsonl"
+LONGEST_TEXT = 40_000
+"""Inline images are longer than any prompt: they are not kept."""
+
+
+class JobStore:
+    """The jobs file of a state directory."""
+
+    def __init__(self, state_dir: Path) -> None:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        self._path = state_dir / JOBS_FILE
+        self._file = self._path.open("ab", buffering=0)
+        if not _ends_with_newline(self._path):
+            self._file.write(b"\n")
+
+    def append(self, job: Job) -> None:
+        """Write one job before its acceptance is answered. It outlives a kill of the sandbox, not of the machine."""
+        line = {
+            "id": job.id,
+            "request": job.request,
+            "plan": asdict(job.plan),
+            "created_at": job.created_at,
+            "generation_seconds": job.generation_seconds,
+            "cost_usd": job.cost_usd,
+            "ending": job.ending,
+            "failure": asdict(job.failure) if job.failure else None,
+            "script": asdict(job.script) if job.script else None,
+        }
+        self._file.write(json.dumps(line).encode() + b"\n")
+
+    def load(self) -> Iterator[Job]:
+        """The jobs of earlier runs, oldest first. A line that was cut short is left out."""
+        for line in self._path.read_bytes().splitlines():
+            try:
+                fields: dict[str, Any] = json.loads(line)
+            except ValueError:
+                continue
+            yield _job(fields)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _job(fields: dict[str, Any]) -> Job:
+    script, failure = fields["script"], fields["failure"]
+    return Job(
+        id=fields["id"],
+        request=fields["request"],
+        plan=ClipPlan(**fields["plan"]),
+        created_at=fields["created_at"],
+        generation_seconds=fields["generation_seconds"],
+        cost_usd=fields["cost_usd"],
+        ending=fields["ending"],
+        failure=Failure(**failure) if failure else None,
+        script=_script(script) if script else None,
+    )
+
+
+def _script(fields: dict[str, Any]) -> Script:
+    at, failure = fields["at_seconds"], fields["failure"]
+    return Script(
+        tuple(fields["statuses"]),
+        at_seconds=None if at is None else tuple(at),
+        failure=Failure(**failure) if failure else None,
+    )
+
+
+def without_long_texts(value: Any) -> Any:
+    """A JSON value with every very long text (an inline image) left out."""
+    if isinstance(value, dict):
+        fields = cast("dict[str, Any]", value)
+        return {name: without_long_texts(item) for name, item in fields.items()}
+    if isinstance(value, list):
+        return [without_long_texts(item) for item in cast("list[Any]", value)]
+    return "(left out)" if isinstance(value, str) and len(value) > LONGEST_TEXT else value
+
+
+def _ends_with_newline(path: Path) -> bool:
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        if size == 0:
+            return True
+        file.seek(size - 1)
+        return file.read(1) == b"\n"

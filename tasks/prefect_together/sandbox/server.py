@@ -1,24 +1,27 @@
-"""The sandbox on a socket of 127.0.0.1: in a thread of this process for tests, or as the whole of a process."""
+"""The sandbox on a socket of 127.0.0.1: in a thread for tests, as the whole of a process, or as a child process."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock
-from prefect_together.sandbox.faults import parse_rule
-from prefect_together.sandbox.scripting import Order, Scripting, carry_out
+from prefect_together.sandbox.faults import Command, SandboxControl, Scripting, carry_out, parse_rule
 from prefect_together.sandbox.settings import TINY, Generation, SandboxSettings
 
 if TYPE_CHECKING:
-    from prefect_together.sandbox.connection import SandboxServer
-    from prefect_together.sandbox.recorder import RecordedRequest
+    from prefect_together.sandbox.answers import RecordedRequest
+    from prefect_together.sandbox.app import SandboxServer
     from prefect_together.sandbox.service import VideoService
 
 HOST = "127.0.0.1"
@@ -52,8 +55,7 @@ async def serve(
     """
     import uvicorn  # here, so that naming a sandbox costs no import of a web server
 
-    from prefect_together.sandbox.app import sandbox_app
-    from prefect_together.sandbox.connection import SandboxProtocol, SandboxServer
+    from prefect_together.sandbox.app import SandboxProtocol, SandboxServer, sandbox_app
     from prefect_together.sandbox.service import VideoService
 
     rules = [parse_rule(text) for text in faults]
@@ -178,7 +180,7 @@ class Sandbox(Scripting):
         """Counts of requests by endpoint and answer, jobs by status, accepted by prompt, dollars billed."""
         return self._on_loop(self._service.stats)
 
-    def _order(self, order: Order, fields: Mapping[str, Any]) -> None:
+    def _order(self, order: Command, fields: Mapping[str, Any]) -> None:
         self._on_loop(lambda: carry_out(self._service, order, fields))
 
     @property
@@ -201,3 +203,108 @@ class Sandbox(Scripting):
 
         self._running.loop.call_soon_threadsafe(run)
         return result.result(START_SECONDS)
+
+
+READY = "sandbox ready on "
+CHILD_START_SECONDS = 60.0
+STOP_SECONDS = 10.0
+
+
+class SandboxFailed(RuntimeError):
+    """The sandbox did not start; the message holds what it said."""
+
+
+class SandboxProcess:
+    """`python -m prefect_together.sandbox` as a child: `with SandboxProcess(speed=10) as api: ... api.base_url`.
+
+    It has a session of its own, so that Ctrl-C in the shell reaches the caller only, and ends when the caller's end
+    of its stdin closes: however the caller ends, the sandbox does not outlive it. With a `state_dir` the next sandbox
+    over the same directory knows the jobs of this one. `arguments` are further words of the command line.
+    """
+
+    def __init__(
+        self,
+        *,
+        speed: float = 1.0,
+        state_dir: str | Path | None = None,
+        port: int = 0,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self._command = [sys.executable, "-m", "prefect_together.sandbox", "--exit-with-parent"]
+        self._command += ["--port", str(port), "--speed", str(speed), *arguments]
+        if state_dir is not None:
+            self._command += ["--state-dir", str(state_dir)]
+        self._process: subprocess.Popen[str] | None = None
+        self._base_url = ""
+
+    @property
+    def base_url(self) -> str:
+        """`http://127.0.0.1:PORT`; empty before the start."""
+        return self._base_url
+
+    @property
+    def control(self) -> SandboxControl:
+        """Its scripts, faults and figures."""
+        return SandboxControl(self._base_url)
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id; None while it does not run."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> Self:
+        """Returns when requests are answered. Raises SandboxFailed with the child's own words."""
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+                start_new_session=True,
+            )
+            self._process = process
+            assert process.stdout is not None
+            overdue = threading.Timer(CHILD_START_SECONDS, process.kill)
+            overdue.start()
+            try:
+                line = process.stdout.readline()
+            finally:
+                overdue.cancel()
+            if not line.startswith(READY):
+                self.stop()
+                said.seek(0)
+                raise SandboxFailed(f"the sandbox did not start: {said.read().strip() or line.strip()}")
+        self._base_url = line.removeprefix(READY).strip()
+        return self
+
+    def stop(self) -> None:
+        """Close its stdin, at which it ends; after ten seconds it is killed."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.close()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)

@@ -1,6 +1,6 @@
-"""The imitated service without its HTTP: jobs accepted and looked at, links, clips, scripts, figures.
+"""The imitated service without its HTTP: jobs accepted and read, links, clips, scripts, limits, figures.
 
-All of it is used from one event loop. Time comes from the clock that is handed in.
+All of it is used from one event loop. Time comes from the clock that is passed in.
 """
 
 from __future__ import annotations
@@ -18,16 +18,24 @@ from typing import Any, cast
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.sandbox.acceptance import failure_of
+from prefect_together.sandbox.answers import Recorder, billed_usd
+from prefect_together.sandbox.downloads import ServedFile
 from prefect_together.sandbox.faults import Faults
-from prefect_together.sandbox.files import ServedFile
-from prefect_together.sandbox.jobs import ClipPlan, Ending, Failure, Job, Script, peak_in_flight
+from prefect_together.sandbox.jobs import (
+    ClipPlan,
+    Ending,
+    Failure,
+    Job,
+    JobStore,
+    Script,
+    has_ended,
+    is_completed,
+    peak_in_flight,
+    plan_clip,
+    without_long_texts,
+)
 from prefect_together.sandbox.models import ModelFacts, price_usd
-from prefect_together.sandbox.plans import plan_clip
-from prefect_together.sandbox.ratelimit import DynamicLimit
-from prefect_together.sandbox.recorder import Recorder
 from prefect_together.sandbox.settings import RENDER, SHARED, TINY, SandboxSettings
-from prefect_together.sandbox.shapes import billed_usd
-from prefect_together.sandbox.store import JobStore, without_long_texts
 from prefect_together.sandbox.studio import Studio
 
 TINY_CLIP = Path(__file__).with_name("tiny.mp4")
@@ -121,14 +129,14 @@ class VideoService:
 
     def shows_completed(self, job: Job) -> bool:
         """Whether one more read would show `completed`."""
-        return job.status(self.clock.time(), next_read=True) == "completed"
+        return is_completed(job.status(self.clock.time(), next_read=True))
 
     def read(self, job: Job) -> str | None:
         """The status that one more read of the job shows."""
         job.reads += 1
         now = self.clock.time()
         status = job.status(now)
-        if status in ("completed", "failed", "cancelled") and job.seen_final_at is None:
+        if has_ended(status) and job.seen_final_at is None:
             job.seen_final_at = now
         return status
 
@@ -283,3 +291,32 @@ def _first_frame(request: Mapping[str, Any]) -> str | None:
         if isinstance(image, str):
             return image
     return None
+
+
+class DynamicLimit:
+    """`take(now)` spends one create, or says in how many seconds the next one would be taken."""
+
+    def __init__(self, floor_per_second: float, window_seconds: float) -> None:
+        if not (floor_per_second > 0 and window_seconds > 0):
+            raise ValueError("the limit's creates a second and its window must be above 0")
+        self._floor, self._window = floor_per_second, window_seconds
+        self._accepted: deque[float] = deque()
+        self._tokens, self._filled_at = 1.0, None
+
+    def per_second(self, now: float) -> float:
+        """The limit that holds at `now`."""
+        while self._accepted and self._accepted[0] <= now - self._window:
+            self._accepted.popleft()
+        return max(self._floor, 2 * len(self._accepted) / self._window)
+
+    def take(self, now: float) -> float | None:
+        rate = self.per_second(now)
+        if self._filled_at is not None:
+            gained = (now - self._filled_at) * rate
+            self._tokens = min(max(1.0, rate), self._tokens + gained)
+        self._filled_at: float | None = now
+        if self._tokens < 1 - 1e-9:
+            return (1 - self._tokens) / rate
+        self._tokens -= 1
+        self._accepted.append(now)
+        return None

@@ -62,7 +62,8 @@ class SandboxSettings:
     (one small clip for all), "shared" (one clip for all jobs of a size, length and rate) or the path of a file to
     serve for all jobs; `clip_bytes` pads each MP4 to that size.
     `file_host` is the host name in clip links ("localhost" makes them another origin than the API's 127.0.0.1).
-    `creates_per_second` is the unannounced limit that `ratelimit` describes, None for no limit.
+    `is_marked`: answers carry the header by which clients recognize the sandbox; without it they take it for real.
+    `creates_per_second` is the unannounced limit that `DynamicLimit` describes, None for no limit.
     """
 
     shape: Shape = "iso"
@@ -76,6 +77,7 @@ class SandboxSettings:
     answer_unknown_ids: bool = False
     accept_unknown_models: bool = False
     send_cost: bool = True
+    is_marked: bool = True
     cost_factor: float = 1.0
     file_host: str = "127.0.0.1"
     link_seconds: float = 3600.0

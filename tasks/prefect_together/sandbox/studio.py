@@ -1,4 +1,8 @@
-"""Clips on order: rendered in processes of their own, the job that is due first comes first. No HTTP, no drawing."""
+"""Renders clips in worker processes of low priority; of the orders that wait, the job that is due first is next.
+
+A worker (`python -m prefect_together.sandbox.studio`) reads one JSON order a line from stdin and writes one JSON answer
+a line to stdout. It ends when its stdin does, that is with the sandbox, however that ended.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from prefect_together.sandbox.jobs import ClipPlan
 ATTEMPTS = 2
 """How many worker processes may die over one clip before it is given up."""
 
+NICENESS = 10
 _LINE_LIMIT = 1 << 20
 
 
@@ -115,7 +120,7 @@ async def _start_worker() -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "prefect_together.sandbox.render_worker",
+        "prefect_together.sandbox.studio",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -124,7 +129,7 @@ async def _start_worker() -> asyncio.subprocess.Process:
 
 
 async def _render(process: asyncio.subprocess.Process, order: Order) -> str | None:
-    """Have one clip made; what went wrong, if anything. A worker that died has a return code afterwards."""
+    """Have a worker render one clip; what went wrong, if anything. A worker that died has a return code afterwards."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -138,3 +143,35 @@ async def _render(process: asyncio.subprocess.Process, order: Order) -> str | No
         return f"the renderer ended with {process.returncode}"
     problem: str | None = json.loads(answer)["problem"]
     return problem
+
+
+def render(order: dict[str, Any]) -> str | None:
+    """In a worker: render one clip to `order["path"]`, whole or not at all. Returns what went wrong, if anything."""
+    import av.error  # here, so that the sandbox itself loads no encoder
+
+    from prefect_together.sandbox.drawing import draw_clip
+    from prefect_together.sandbox.encoding import encode_clip
+
+    path = Path(order["path"])
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    plan = ClipPlan(**order["plan"])
+    try:
+        planes = draw_clip(plan, prompt=order["prompt"], model=order["model"], keyframe=order.get("keyframe"))
+        encode_clip(partial, plan, planes)
+        partial.replace(path)
+    except (OSError, ValueError, MemoryError, av.error.FFmpegError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def main() -> None:
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
+    for line in sys.stdin:
+        order = json.loads(line)
+        problem = render(order)
+        print(json.dumps({"id": order["id"], "problem": problem}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,6 +31,8 @@ class PromptTable:
     warnings: tuple[Problem, ...]
 
 
+MAX_PRICE_USD = 10_000.0
+"""Of one take. Nothing costs so much, and millions of millions would fit no database."""
 MOST_TAKES = 1000
 
 _PLAIN_PARAMETERS = tuple(name for name in (*PARAMETERS, "extra_body") if name != "media")
@@ -284,7 +286,7 @@ def _price_usd(draft: _Draft) -> float | None:
     if value is None:
         return None
     number = as_number(value)
-    if number is None or number < 0:
+    if number is None or not 0 <= number <= MAX_PRICE_USD:
         draft.refuse("price_usd", f"{shown(value)} is not a price of one take in dollars, such as 0.28")
         return None
     return float(number)

@@ -1,4 +1,4 @@
-"""Durations of jobs that go on side by side: told in the order in which the jobs began, as if each were alone."""
+"""Durations of jobs that go on side by side: released in the order in which the jobs began, as if each were alone."""
 
 from __future__ import annotations
 
@@ -6,64 +6,64 @@ import asyncio
 import random
 
 from fake_clock import FakeClock
-from prefect_together.api.durations import BEHIND_OF_THEM, SideBySide
+from prefect_together.api.durations import ENDED_OF_THEM, SubmissionOrder
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.poll import PollBudget, wait
-from prefect_together.api.poll_schedule import DurationBook
+from prefect_together.api.poll_schedule import DurationStatistics
 from scripted_api import ScriptedApi
 
 
-def test_what_ended_first_is_told_after_what_began_before_it() -> None:
-    jobs, told = SideBySide(), list[str]()
+def test_what_ended_first_is_released_after_what_began_before_it() -> None:
+    jobs, released = SubmissionOrder(), list[str]()
     long, short = jobs.begin(1.0), jobs.begin(2.0)
-    long.tell(lambda: told.append("long"))
-    short.tell(lambda: told.append("short"))
+    long.observed(lambda: released.append("long"))
+    short.observed(lambda: released.append("short"))
 
     jobs.end(short)
-    before = list(told)
+    before = list(released)
     jobs.end(long)
 
     assert before == []
-    assert told == ["long", "short"]
+    assert released == ["long", "short"]
 
 
 def test_a_job_taken_up_later_that_began_earlier_comes_first() -> None:
-    jobs, told = SideBySide(), list[str]()
+    jobs, released = SubmissionOrder(), list[str]()
     young, old = jobs.begin(2.0), jobs.begin(1.0)
-    young.tell(lambda: told.append("young"))
+    young.observed(lambda: released.append("young"))
 
     jobs.end(young)
-    before = list(told)
+    before = list(released)
     jobs.end(old)
 
-    assert (before, told) == ([], ["young"])
+    assert (before, released) == ([], ["young"])
 
 
 def test_a_job_that_fails_holds_nobody_back_and_teaches_nothing() -> None:
-    jobs, told = SideBySide(), list[str]()
+    jobs, released = SubmissionOrder(), list[str]()
     failed, done = jobs.begin(1.0), jobs.begin(2.0)
-    done.tell(lambda: told.append("done"))
+    done.observed(lambda: released.append("done"))
 
     jobs.end(failed)
     jobs.end(done)
 
-    assert told == ["done"]
+    assert released == ["done"]
 
 
-def test_a_stuck_job_does_not_hold_the_others_back_for_ever_and_is_told_in_the_end() -> None:
-    jobs, told = SideBySide(), list[str]()
+def test_a_stuck_job_does_not_hold_the_others_back_for_ever_and_is_released_in_the_end() -> None:
+    jobs, released = SubmissionOrder(), list[str]()
     stuck = jobs.begin(0.0)
-    stuck.tell(lambda: told.append("stuck"))
-    for number in range(BEHIND_OF_THEM):
-        lesson = jobs.begin(1.0 + number)
-        lesson.tell(lambda: told.append("other"))
-        jobs.end(lesson)
-    before = list(told)
+    stuck.observed(lambda: released.append("stuck"))
+    for number in range(ENDED_OF_THEM):
+        turn = jobs.begin(1.0 + number)
+        turn.observed(lambda: released.append("other"))
+        jobs.end(turn)
+    before = list(released)
 
     jobs.end(stuck)
 
-    assert before == ["other"] * BEHIND_OF_THEM
-    assert told[-1] == "stuck"
+    assert before == ["other"] * ENDED_OF_THEM
+    assert released[-1] == "stuck"
 
 
 class Service(ScriptedApi):
@@ -88,7 +88,7 @@ class Service(ScriptedApi):
 
 async def looks_a_job(jobs: int, *, in_flight: int) -> float:
     """Of a model of which 96 durations are known."""
-    rng, clock, book = random.Random(1), FakeClock(), DurationBook()
+    rng, clock, book = random.Random(1), FakeClock(), DurationStatistics()
     book.load("m", [float(round(rng.lognormvariate(4.5, 0.35))) for _ in range(96)])
     service, places = Service(clock), asyncio.Semaphore(in_flight)
     budget = PollBudget(requests_per_second=1e6, clock=clock)
@@ -103,7 +103,7 @@ async def looks_a_job(jobs: int, *, in_flight: int) -> float:
                 model="m",
                 submitted_at=now,
                 deadline=now + 36_000,
-                book=book,
+                durations=book,
                 poll_budget=budget,
                 clock=clock,
                 rng=rng,

@@ -1,0 +1,34 @@
+"""A whole run against a service whose answers are odd: what is paid is settled, and said."""
+
+from __future__ import annotations
+
+from table_of_prompts import Desk, prompts
+
+
+def test_a_clip_without_a_link_is_settled_with_its_own_reason_and_fetched_by_a_later_run(desk: Desk) -> None:
+    desk.api.fault("no-url", endpoint="retrieve", count=None)
+
+    first = desk.run(prompts("A cat"), max_wait_minutes=0.02)
+    [row] = first.rows
+    desk.api.clear_faults()
+    second = desk.run(prompts("A cat"))
+
+    assert float(row["cost_usd"]) > 0
+    assert f"no link: ask Together with job id {row['job_id']}" in row["error"]
+    assert second.statuses == ["downloaded"]
+    assert desk.api.accepted() == 1
+
+
+def test_a_cost_that_cannot_be_one_ends_no_run(desk: Desk) -> None:
+    desk.api.fault("cost-huge", endpoint="retrieve", count=None)
+
+    ended = desk.run(prompts("A cat", "A dog"), budget_usd=2.0)
+
+    assert ended.statuses == ["downloaded"] * 2
+    assert [row["cost_usd"] for row in ended.rows] == ["", ""]
+
+
+def test_a_run_at_a_sandbox_by_its_address_says_that_nothing_is_billed(desk: Desk) -> None:
+    ended = desk.run(prompts("A cat"))
+
+    assert "sandbox: nothing is billed" in ended.state.message
