@@ -81,10 +81,12 @@ async def _run_halfway(plan: Plan, place: Path, *, is_sandbox: bool = False) -> 
         await ledger.in_doubt(cat, attempt, "the connection was reset")
 
 
-def test_models_lists_the_whole_catalogue_with_prices(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_what_was_not_shut_down_with_prices(capsys: pytest.CaptureFixture[str]) -> None:
     models = said(capsys, "models")
 
-    assert len(models) == 42
+    assert len(models) == 35
+    assert not any(model["retired"] for model in models)
+    assert len(said(capsys, "models", "--retired")) == 42
     director = next(model for model in models if model["id"] == MODEL)
     assert director["estimate"]["high_usd"] == 0.28
 
@@ -104,7 +106,7 @@ def test_models_live_compares_with_what_the_service_serves(
 
         found = said(capsys, "models", "--live")
 
-    assert found["live_models"] == 30
+    assert found["live_models"] == 27
     assert not found["unknown_here"] + found["not_served"] + found["served_though_unlisted"] + found["prices"]
 
 

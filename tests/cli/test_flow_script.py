@@ -125,7 +125,7 @@ def test_a_dry_run_says_the_price_and_what_is_odd_and_sends_nothing(
     said = capsys.readouterr()
     assert code == 0
     assert re.search(r"2 rows, 1 videos?: estimated \$0\.28, budget \$3\.00; nothing was sent", said.out)
-    assert "warning: row 3: 1 row repeats an earlier row" in said.err
+    assert "warning: 1 row (3) repeats an earlier row" in said.err
     assert desk.api.requests == []
 
 

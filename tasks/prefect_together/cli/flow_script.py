@@ -37,7 +37,7 @@ from prefect_together.results.outcome import RowsFailed, RunOutcome, advice, as_
 from prefect_together.results.outputs import RESULTS_FILE
 from prefect_together.results.plan_report import PlanReport
 from prefect_together.results.progress import Tally
-from prefect_together.results.text import counted, dollars, duration, state_counts
+from prefect_together.results.text import counted, duration, state_counts
 from prefect_together.table.plan import Plan
 from prefect_together.table.prompt_table import TableToPlan
 
@@ -184,8 +184,7 @@ def _panel(tally: Tally) -> Table:
     if left:
         bar.append(f"  about {duration(left)} left", style="dim")
     counts = state_counts(tally.by_status)
-    money = f"{dollars(tally.spent_usd)} so far, {dollars(tally.projected_usd)} projected"
     grid = Table.grid()
     grid.add_row(bar)
-    grid.add_row(Text(f"{counts}  ·  {money}"))
+    grid.add_row(Text(f"{counts}  ·  {tally.money}"))
     return grid

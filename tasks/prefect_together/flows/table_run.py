@@ -37,7 +37,7 @@ from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
 from prefect_together.results.outputs import PAGE_FILE, PageSummary, row_results, write_outputs
 from prefect_together.results.progress import Tally
 from prefect_together.results.results import totals
-from prefect_together.results.text import dollars
+from prefect_together.results.text import dollars, price_text
 from prefect_together.table.plan import Plan
 from prefect_together.table.prompt_table import TableToPlan
 
@@ -115,11 +115,9 @@ async def remembered_plan(places: Places) -> Plan:
 
 def plan_line(plan: Plan, budget_usd: float | None) -> str:
     """What will be asked for and what it costs, in one line."""
-    low, high = plan.low_usd, plan.high_usd
-    price = dollars(high) if low == high else f"{dollars(low)} to {dollars(high)}"
-    unknown = f" and {plan.unknown_prices} of unknown price" if plan.unknown_prices else ""
+    price = price_text(plan.low_usd, plan.high_usd, unknown=plan.unknown_prices)
     cap = "" if budget_usd is None else f", budget {dollars(budget_usd)}"
-    return f"{len(plan.rows):,} rows, {len(plan.videos):,} videos: estimated {price}{unknown}{cap}"
+    return f"{len(plan.rows):,} rows, {len(plan.videos):,} videos: estimated {price}{cap}"
 
 
 async def _write(

@@ -13,7 +13,7 @@ from prefect_together.api.poll_schedule import DurationBook
 from prefect_together.errors import Problem
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.ledger.view import ledger_of, read_ledger
-from prefect_together.results.text import dollars, duration, state_counts
+from prefect_together.results.text import duration, price_text, state_counts
 from prefect_together.table.plan import Plan, PlannedRow, PlannedVideo
 
 USUAL, SLOW = 0.5, 0.9
@@ -98,10 +98,7 @@ class PlanReport:
     @property
     def price(self) -> str:
         """Like `$1.12 to $2.40 and 2 of unknown price`."""
-        price = dollars(self.high_usd)
-        if self.low_usd != self.high_usd:
-            price = f"{dollars(self.low_usd)} to {price}"
-        return f"{price} and {self.unknown_prices} of unknown price" if self.unknown_prices else price
+        return price_text(self.low_usd, self.high_usd, unknown=self.unknown_prices)
 
 
 def plan_report(
