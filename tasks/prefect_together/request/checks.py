@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prefect_together.request.fields import HIGHEST_SEED, LOWEST_SEED, counted, shown
-from prefect_together.request.media import MAX_INLINE_CHARACTERS, FrameImage, Media, image_name, inline_characters
+from prefect_together.request.media import (
+    MAX_INLINE_CHARACTERS,
+    FrameImage,
+    Media,
+    address_name,
+    image_name,
+    inline_characters,
+    page_advice,
+)
 from prefect_together.request.model_spec import Choices, Keyframes, MediaField, ModelSpec
 from prefect_together.request.request import PARAMETERS, VideoRequest
 
@@ -53,6 +61,10 @@ def any_model_findings(request: VideoRequest) -> Iterator[Finding]:
         if (size := inline_characters(image)) > MAX_INLINE_CHARACTERS:
             message = f"{image_name(image)} is {size / 1000:.0f} KB when sent; above 60 KB it may be refused:"
             yield Finding(f"media.{field}", f"{message} give an https URL or a smaller image", is_error=False)
+    for field, link in request.media.links() if request.media else ():
+        if advice := page_advice(link):
+            message = f"{address_name(link)} leads to a web page, not to the file: give {advice}"
+            yield Finding(f"media.{field}", message, is_error=False)
 
 
 def seed_findings(spec: ModelSpec | None, request: VideoRequest, takes: int) -> Iterator[Finding]:
