@@ -275,6 +275,19 @@ def test_a_prompt_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) 
     assert "\x1b" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"), [("http://x/v1", "must not end in /v1"), ("http://u:p@x", "must hold no user and no password")]
+)
+def test_no_block_is_saved_with_an_address_that_would_be_refused(
+    url: str, reason: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOGETHER_API_KEY", "key")
+    monkeypatch.setenv("TOGETHER_BASE_URL", url)
+
+    assert main(["credentials", "team"]) == 2
+    assert reason in capsys.readouterr().err
+
+
 def test_no_command_but_credentials_imports_prefect(table: str, output_dir: str) -> None:
     code = f"""
 import sys
