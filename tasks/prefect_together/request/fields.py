@@ -25,7 +25,7 @@ LOWEST_FPS, HIGHEST_FPS = 15, 60
 LOWEST_SEED, HIGHEST_SEED = -(2**63), 2**63 - 1
 """What fits 64 bits; the models' own ranges are narrower."""
 
-ALIASES = {
+PARAMETER_ALIASES = {
     "aspect": "ratio",
     "aspect_ratio": "ratio",
     "caption": "prompt",

@@ -24,8 +24,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from prefect_together.request.fields import (
-    ALIASES,
     DOUBTFUL_ALIASES,
+    PARAMETER_ALIASES,
     FramesPerSecond,
     GuidanceScale,
     JsonObject,
@@ -77,7 +77,7 @@ OLDER_MEDIA = ("frame_images", "reference_images")
 """Top level in the older documents, a TypeError in the SDK from 3.0.0 on: moved into `media` here."""
 
 _MEANT = {
-    **ALIASES,
+    **PARAMETER_ALIASES,
     **DOUBTFUL_ALIASES,
     **dict.fromkeys(("first_frame", "image", "image_url", "last_frame"), "media.frame_images"),
     "video": "media.source_video",
