@@ -83,10 +83,11 @@ async def _run_halfway(plan: Plan, place: Path, *, is_sandbox: bool = False) -> 
         await ledger.in_doubt(cat, attempt, "the connection was reset")
 
 
-def test_models_lists_the_whole_catalogue_with_prices(capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_lists_what_was_not_shut_down_with_prices(capsys: pytest.CaptureFixture[str]) -> None:
     models = said(capsys, "models")
 
     assert {model["id"] for model in models} == {spec.id for spec in catalogue().values() if spec.retired is None}
+    assert len(said(capsys, "models", "--retired")) == len(catalogue())
     director = next(model for model in models if model["id"] == MODEL)
     assert director["estimate"]["high_usd"] == 0.28
 
@@ -273,6 +274,19 @@ def test_a_prompt_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) 
     assert main(["plan", f"prompt,model\nA \x1b[31mred\x1b[0m kite [bold]x,{MODEL}\n"]) == 0
 
     assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"), [("http://x/v1", "must not end in /v1"), ("http://u:p@x", "must hold no user and no password")]
+)
+def test_no_block_is_saved_with_an_address_that_would_be_refused(
+    url: str, reason: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOGETHER_API_KEY", "key")
+    monkeypatch.setenv("TOGETHER_BASE_URL", url)
+
+    assert main(["credentials", "team"]) == 2
+    assert reason in capsys.readouterr().err
 
 
 def test_no_command_but_credentials_imports_prefect(table: str, output_dir: str) -> None:

@@ -16,7 +16,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from prefect_together.errors import NotApproved
 from prefect_together.execution.settings import Places, RunSettings
-from prefect_together.flows.prefect_ui import price_text, to_be_sent
+from prefect_together.flows.prefect_ui import price_of, to_be_sent
 from prefect_together.flows.prompts import plan_prompts
 from prefect_together.flows.run import run_plan
 from table_of_prompts import FLOWS, MODEL, Desk, load_script, prompts, table_text
@@ -123,7 +123,7 @@ def test_a_video_of_unknown_price_is_counted_and_named() -> None:
 
     videos = to_be_sent(plan, {}, RunSettings())
 
-    assert price_text(videos) == "$0.28 and 1 of unknown price"
+    assert price_of(videos) == "$0.28 and 1 of unknown price"
 
 
 @pytest.mark.parametrize(("reason", "said"), [("", "not approved"), ("late", "not approved: late")])

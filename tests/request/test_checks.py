@@ -176,3 +176,20 @@ def test_an_inline_image_above_60_kb_is_a_warning(size: int, warned: bool) -> No
 
 def test_a_finding_reads_as_parameter_and_message() -> None:
     assert str(Finding("fps", "24 is not a rate", is_error=True)) == "fps: 24 is not a rate"
+
+
+def test_links_to_pages_are_warnings_in_every_field_that_takes_a_link() -> None:
+    page, shown = "https://drive.google.com/file/d/1a/view?usp=sharing", "https://drive.google.com/file/d/1a/view?…"
+    fields = ("frame_images", "reference_images", "frame_videos", "reference_videos")
+    media = {
+        **{field: [page] for field in fields},
+        "source_video": page,
+        "audio_inputs": [page],
+        "reference_audios": [page],
+    }
+
+    found = check_request(VideoRequest.model_validate({"model": "acme/unheard-of", "prompt": "a cat", "media": media}))
+
+    warned = [finding.field for finding in found if f"{shown} leads to a web page, not to the file" in finding.message]
+    assert warned == [f"media.{field}" for field in media]
+    assert not any(finding.is_error for finding in found)

@@ -16,6 +16,7 @@ from prefect_together.request.media import (
     inline_bytes,
     inline_characters,
     is_web_address,
+    page_advice,
 )
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(60_000)
@@ -95,3 +96,33 @@ def test_text_that_only_looks_like_an_address_is_none(text: str) -> None:
 def test_an_image_that_is_neither_text_nor_a_local_image_is_refused() -> None:
     with pytest.raises(ValidationError, match="is not an image"):
         Media.model_validate({"reference_images": [{"path": "/x.png"}, 7]})
+
+
+DOWNLOAD = "https://drive.google.com/uc?export=download&id=1aB_c-9"
+
+
+@pytest.mark.parametrize(
+    ("link", "advice"),
+    [
+        ("https://drive.google.com/file/d/1aB_c-9/view?usp=sharing", DOWNLOAD),
+        ("https://drive.google.com/open?id=1aB_c-9", DOWNLOAD),
+        ("https://www.dropbox.com/scl/fi/x/cat.png?rlkey=y&dl=0", "the same link with dl=1 in place of dl=0"),
+        ("https://github.com/o/r/blob/main/cat.png", "https://raw.githubusercontent.com/o/r/main/cat.png"),
+        ("https://imgur.com/a/xyz", "the file's own address"),
+        ("https://www.youtube.com/watch?v=x", "the file's own address"),
+    ],
+)
+def test_a_link_to_a_page_about_a_file_is_known_with_what_to_give_instead(link: str, advice: str) -> None:
+    assert page_advice(link) == advice
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        *(DOWNLOAD, "https://www.dropbox.com/s/x/cat.png?dl=1"),
+        *("https://dl.dropboxusercontent.com/s/x/cat.png", "https://i.imgur.com/x.png", "https://example.com/view"),
+        *("https://raw.githubusercontent.com/o/r/main/cat.png", "https://github.com/o/r/releases/download/1/cat.png"),
+    ],
+)
+def test_a_link_that_may_be_the_file_is_none_of_these(link: str) -> None:
+    assert page_advice(link) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefect_together.request.catalogue import check_request
-from prefect_together.request.checks import Finding, places
+from prefect_together.request.checks import Finding, frame_places
 from prefect_together.request.media import FrameImage
 from prefect_together.request.request import VideoRequest
 
@@ -127,4 +127,4 @@ def test_frames_that_are_not_named_take_the_places_that_are_left(
 ) -> None:
     images = [FrameImage.model_validate({"input_image": IMAGE, "frame": frame}) for frame in frames]
 
-    assert places(images, last_frame=120) == expected
+    assert frame_places(images, last_frame=120) == expected

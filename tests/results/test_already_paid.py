@@ -24,6 +24,7 @@ from prefect_together.results.already_paid import (
     refuse_unknown_work,
 )
 from prefect_together.results.outputs import RESULTS_FILE, PageSummary, row_results, write_outputs
+from prefect_together.results.plan_report import report_on
 from prefect_together.results.recovery import recover
 from prefect_together.table.plan import Plan, make_plan
 from tables import DIRECTOR, read
@@ -182,6 +183,18 @@ async def test_a_clip_that_is_not_whole_is_collected_again(store: OutputStore) -
         boat = (await ledger.records())[next(iter(plan.videos))]
 
     assert (boat.state, boat.job_id) == (State.SUBMITTED, "job-boat")
+
+
+async def test_the_plan_warns_of_what_would_be_paid_for_again_under_another_id(store: OutputStore) -> None:
+    await a_run(store, make_plan(read(TABLE)))
+    without_ids = make_plan(read("prompt\nA paper boat\nA cat asleep\nA harbour\nA red fox\n"))
+
+    report = await report_on(without_ids, str(store.scratch))
+    same_ids = await report_on(make_plan(read(TABLE)), str(store.scratch))
+
+    [warning] = report.warnings
+    assert "3 videos would be paid for again, up to $0.84" in warning
+    assert same_ids.warnings == ()
 
 
 async def test_rows_that_lost_their_ids_are_the_paid_ones(store: OutputStore) -> None:

@@ -70,11 +70,15 @@ def test_dollars_are_charges_and_estimates_for_what_is_still_to_be_charged() -> 
     assert tally.projected_usd == pytest.approx(0.3 + 0.5 + 0.5)
 
 
-def test_a_video_of_unknown_price_adds_nothing_to_the_projection() -> None:
-    tally = tally_of(State.PLANNED)
+def test_a_video_of_unknown_price_is_said_beside_the_projection_until_it_is_charged() -> None:
+    tally = tally_of(State.PLANNED, State.PLANNED)
     tally.estimates_usd.clear()
+    assert tally.money == "$0.00 so far, 2 of unknown price projected"
 
-    assert tally.projected_usd == 0.0
+    tally.add_cost("0", 0.3)
+
+    assert tally.projected_usd == 0.3
+    assert tally.money == "$0.30 so far, $0.30 and 1 of unknown price projected"
 
 
 def test_time_left_goes_by_the_speed_of_this_run() -> None:

@@ -282,8 +282,7 @@ def credentials(name: str, *, overwrite: bool = False) -> int:
     api_key, base_url = os.environ.get("TOGETHER_API_KEY", "").strip(), os.environ.get("TOGETHER_BASE_URL") or None
     if not api_key:
         raise NotConfigured("no API key: set TOGETHER_API_KEY for this command; it is stored encrypted")
-    if base_url and base_url.rstrip("/").endswith("/v1"):
-        raise NotConfigured(f"the base URL must not end in /v1: {base_url} (TOGETHER_BASE_URL)")
+    asyncio.run(_try_client(api_key, base_url))
     if not re.fullmatch("[a-z0-9-]+", name):
         raise SettingsInvalid([Problem(f"{name!r} is not a block's name: small letters, digits and dashes")])
     local = prepare_prefect()  # before Prefect is imported: it reads its settings
@@ -306,6 +305,14 @@ def _serve_sandbox(words: Sequence[str]) -> int:
 
     sys.argv = ["prefect-together sandbox", *words]  # its parser reads the process's own
     return serve()
+
+
+async def _try_client(api_key: str, base_url: str | None) -> None:
+    """Raises NotConfigured for an address that would be refused later; nothing is sent."""
+    from prefect_together.api.client import open_client
+
+    async with open_client(api_key=api_key, base_url=base_url):
+        pass
 
 
 async def _live_models() -> object:

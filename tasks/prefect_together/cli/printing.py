@@ -82,7 +82,7 @@ def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
     if report.learned_models < report.models and report.high_seconds:
         unlearned = report.models - report.learned_models
         _print(f"The time of {unlearned} of {report.models} models is a guess: the ledger has no jobs of theirs yet.")
-    if budget_usd is not None and report.high_usd > budget_usd:
+    if budget_usd is not None and (report.high_usd > budget_usd or report.unknown_prices):
         _print(f"The budget of {dollars(budget_usd)} may not be enough: what would pass it is not sent.")
 
 

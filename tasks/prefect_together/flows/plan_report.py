@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 
 from prefect_together.errors import Problem, TableInvalid, TogetherVideoError
 from prefect_together.results.plan_report import PlanLine, PlanReport, report_on
-from prefect_together.results.text import counted, dollars, duration, markdown_cell
+from prefect_together.results.text import counted, dollars, duration, markdown_cell, price_text
 from prefect_together.table.plan import Plan
 
 ROWS_KEY, SUMMARY_KEY = "together-video-plan", "together-video-plan-summary"
@@ -89,8 +89,8 @@ def plan_markdown(report: PlanReport, *, budget_usd: float | None) -> str:
     for model in sorted({line.model for line in report.lines}):
         rows = [line for line in report.lines if line.model == model]
         videos = sum(len(line.files) for line in rows if line.shared_with is None)
-        low_usd, high_usd = (dollars(sum(usd or 0.0 for usd in usds)) for usds in zip(*map(_usds, rows), strict=True))
-        lines.append(f"| {markdown_cell(model)} | {len(rows):,} | {videos:,} | {low_usd} | {high_usd} |")
+        low, high = (_sum(usds) for usds in zip(*((row.low_usd, row.high_usd) for row in rows), strict=True))
+        lines.append(f"| {markdown_cell(model)} | {len(rows):,} | {videos:,} | {low} | {high} |")
     warnings = [*report.warnings, *(f"row {row.row}: {text}" for row in report.lines for text in row.problems)]
     return "\n".join([*lines, *_warnings(warnings)])
 
@@ -105,8 +105,9 @@ def _warnings(warnings: Sequence[str]) -> list[str]:
     return lines
 
 
-def _usds(line: PlanLine) -> tuple[float | None, float | None]:
-    return line.low_usd, line.high_usd
+def _sum(usds: Sequence[float | None]) -> str:
+    known = sum(usd or 0.0 for usd in usds)
+    return price_text(known, known, unknown=sum(usd is None for usd in usds))
 
 
 def _cells(line: PlanLine) -> dict[str, object]:

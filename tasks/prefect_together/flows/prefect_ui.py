@@ -31,7 +31,7 @@ from prefect_together.ledger.records import VideoRecord
 from prefect_together.results.outcome import RunOutcome, advice
 from prefect_together.results.progress import Tally
 from prefect_together.results.results import ModelTotals, RowResult, TakeResult
-from prefect_together.results.text import dollars, duration, held, markdown_cell, state_counts
+from prefect_together.results.text import dollars, duration, held, markdown_cell, price_text, state_counts
 from prefect_together.table.plan import Plan, PlannedVideo
 
 ROWS_NAMED = 20
@@ -67,7 +67,8 @@ def _facts(outcome: RunOutcome, shown: Shown) -> list[str]:
     if cap and (held_dollars := held(totals.in_doubt_usd, totals.failed_usd)):
         cap += f", {held_dollars}"
     took = "" if shown.run_seconds is None else f" in {duration(shown.run_seconds)}"
-    estimate = f"estimated {dollars(totals.estimated_usd)} for all {totals.videos:,} videos"
+    price = price_text(totals.estimated_usd, totals.estimated_usd, unknown=totals.unpriced_videos)
+    estimate = f"estimated {price} for all {totals.videos:,} videos"
     lines = [f"- **{dollars(totals.spent_usd)}** charged{took}; {estimate}{cap}"]
     if shown.is_sandbox:
         lines[0] += ". Made by the sandbox: imitations, nothing was paid"
@@ -188,7 +189,7 @@ def progress_text(tally: Tally, seconds_left: float | None, *, budget_usd: float
     cap = "" if budget_usd is None else f", cap {dollars(budget_usd)}{held_dollars and f' ({held_dollars})'}"
     parts = [
         state_counts(tally.by_status),
-        f"{dollars(tally.spent_usd)} so far, {dollars(tally.projected_usd)} projected{cap}",
+        f"{tally.money}{cap}",
     ]
     if seconds_left:
         parts.append(f"about {duration(seconds_left)} left")
@@ -277,7 +278,7 @@ async def ask_if_above(
         return False
     context = FlowRunContext.get()
     place = (url_for(context.flow_run) if context and context.flow_run else None) or "Prefect's UI"
-    logger.info("%s is above %s: waiting for approval at %s", price_text(videos), dollars(limit), place)
+    logger.info("%s is above %s: waiting for approval at %s", price_of(videos), dollars(limit), place)
     await _ask(plan_markdown(plan, videos, settings), seconds=settings.approval_minutes * 60)
     logger.info("approved: %s", _count(videos, "video"))
     return True
@@ -292,12 +293,10 @@ def to_be_sent(plan: Plan, records: Mapping[str, VideoRecord], settings: RunSett
     ]
 
 
-def price_text(videos: list[PlannedVideo]) -> str:
+def price_of(videos: list[PlannedVideo]) -> str:
     """`$1.20 to $1.40 and 2 of unknown price`."""
     low, high = sum(video.low_usd or 0.0 for video in videos), sum(video.estimate_usd or 0.0 for video in videos)
-    unknown = sum(video.estimate_usd is None for video in videos)
-    text = dollars(high) if low == high else f"{dollars(low)} to {dollars(high)}"
-    return f"{text} and {unknown} of unknown price" if unknown else text
+    return price_text(low, high, unknown=sum(video.estimate_usd is None for video in videos))
 
 
 def plan_markdown(plan: Plan, videos: list[PlannedVideo], settings: RunSettings) -> str:
@@ -311,12 +310,12 @@ def plan_markdown(plan: Plan, videos: list[PlannedVideo], settings: RunSettings)
     limit = "" if settings.approve_above_usd is None else dollars(settings.approve_above_usd)
     return "\n".join(
         [
-            f"**{price_text(videos)}** for {_count(videos, 'new video')} of {rows:,} row{'' if rows == 1 else 's'}."
+            f"**{price_of(videos)}** for {_count(videos, 'new video')} of {rows:,} row{'' if rows == 1 else 's'}."
             " Nothing has been sent yet.",
             "",
             "| model | videos | dollars |",
             "|---|---|---|",
-            *(f"| {markdown_cell(model)} | {len(some):,} | {price_text(some)} |" for model, some in by_model.items()),
+            *(f"| {markdown_cell(model)} | {len(some):,} | {price_of(some)} |" for model, some in by_model.items()),
             "",
             f"Asked above {limit}. Budget: {budget}.",
         ]

@@ -9,7 +9,7 @@ from pydantic import WithJsonSchema
 
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.request.form import VideoParameters, for_all_rows
-from prefect_together.results.text import dollars
+from prefect_together.results.text import counted, dollars, price_text
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.rows import PromptTable
 
@@ -85,8 +85,7 @@ def plan_prompts(
 
 def plan_line(plan: Plan, budget_usd: float | None) -> str:
     """What will be asked for and what it costs, in one line."""
-    low, high = plan.low_usd, plan.high_usd
-    price = dollars(high) if low == high else f"{dollars(low)} to {dollars(high)}"
-    unknown = f" and {plan.unknown_prices} of unknown price" if plan.unknown_prices else ""
+    price = price_text(plan.low_usd, plan.high_usd, unknown=plan.unknown_prices)
     cap = "" if budget_usd is None else f", budget {dollars(budget_usd)}"
-    return f"{len(plan.rows):,} rows, {len(plan.videos):,} videos: estimated {price}{unknown}{cap}"
+    rows, videos = counted(len(plan.rows), "row"), counted(len(plan.videos), "video")
+    return f"{rows}, {videos}: estimated {price}{cap}"

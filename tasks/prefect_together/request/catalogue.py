@@ -1,4 +1,4 @@
-"""The 42 video models of Together AI (state of November 2026): look-up, checks and prices. Sends nothing.
+"""The 42 video models of Together AI (state of November 2026): look-up, checks and prices.
 
 Read once from the package's own models.json, which keeps the sources of every model. Limits change: the
 checks are advice that callers can switch off.
@@ -29,6 +29,67 @@ from prefect_together.request.fields import counted
 from prefect_together.request.media import Media
 from prefect_together.request.model_spec import ModelSpec, Price
 from prefect_together.request.request import PARAMETERS, VideoRequest
+
+STATE = "November 2026"
+"""When the facts were gathered."""
+
+CLOSE, CLOSE_TAIL, FEWEST_CHARACTERS = 0.75, 0.65, 3
+"""The likeness (difflib's ratio) to a known id, the same for a name without a maker, and the characters in common, from
+which on an unknown id is taken for a mistyped one."""
+
+
+@cache
+def catalogue() -> Mapping[str, ModelSpec]:
+    """Every known model by its id, in the order of the reference: today's lists first."""
+    text = files("prefect_together.request").joinpath("models.json").read_text(encoding="utf-8")
+    specs = TypeAdapter(tuple[ModelSpec, ...]).validate_python(json.loads(text)["models"])
+    return MappingProxyType({spec.id: spec for spec in specs})
+
+
+def similar_models(model: str) -> list[str]:
+    """At most three ids that an unknown `model` was probably meant to be, the likeliest first.
+
+    Upper and lower case, the maker's name before the slash, and slips of the pen do not count.
+    """
+    name = model.lower()
+    offered_first = sorted(catalogue().values(), key=lambda spec: not spec.is_offered)
+    by_name = {spec.id.lower(): spec.id for spec in offered_first}
+    if name in by_name:
+        return [by_name[name]]
+    tails = {known.rpartition("/")[2]: right for known, right in by_name.items()}
+    if same := tails.get(name.rpartition("/")[2]):
+        return [same]
+    if "/" in name:
+        return [by_name[match] for match in difflib.get_close_matches(name, by_name, n=3, cutoff=CLOSE)]
+    longer = [tail for tail in tails if len(name) >= FEWEST_CHARACTERS and name in tail]
+    close = difflib.get_close_matches(name, tails, n=3, cutoff=CLOSE_TAIL)
+    return [tails[tail] for tail in dict.fromkeys([*longer, *close])][:3]
+
+
+def check_request(request: VideoRequest, *, takes: int = 1) -> list[Finding]:
+    """What the catalogue has against `takes` takes of a request, in the order of the API's parameters; [] if nothing.
+
+    Of a model that is like no known one only what holds for every model is checked, with a warning.
+    """
+    spec = catalogue().get(request.model)
+    found = [*any_model_findings(request), *seed_findings(spec, request, takes)]
+    if spec is None:
+        found.append(_unknown_model(request.model))
+    else:
+        found += [*parameter_findings(spec, request, catalogue()), *media_findings(spec, request)]
+    order = {name: index for index, name in enumerate(PARAMETERS)}
+    return sorted(found, key=lambda finding: order.get(finding.field.partition(".")[0], len(order)))
+
+
+@lru_cache(maxsize=256)
+def _unknown_model(model: str) -> Finding:
+    meant = similar_models(model)
+    if not meant:
+        message = f"{model} is not in the catalogue of {STATE} and is sent unchecked, its price unknown"
+        return Finding("model", message, is_error=False)
+    message = f"{model} is not in the catalogue of {STATE}: did you mean {' or '.join(meant)}? {UNCHECKED}"
+    return Finding("model", message, is_error=True)
+
 
 _TIER_LINES = {"hd": 720, "fhd": 1080, "2k": 1440, "4k": 2160}
 _HIGHEST_UNASKED_LINES = 1440
@@ -150,68 +211,7 @@ def _spelt(price: Price, basis: str | None) -> str:
     return f"{dollars} {per}{size}" + (f" ({source})" if source else "")
 
 
-STATE = "November 2026"
-"""When the facts were gathered."""
-
-CLOSE, CLOSE_TAIL, FEWEST_CHARACTERS = 0.75, 0.65, 3
-"""The likeness (difflib's ratio) to a known id, the same for a name without a maker, and the characters in common, from
-which on an unknown id is taken for a mistyped one."""
-
-
-@cache
-def catalogue() -> Mapping[str, ModelSpec]:
-    """Every known model by its id, in the order of the reference: today's lists first."""
-    text = files("prefect_together.request").joinpath("models.json").read_text(encoding="utf-8")
-    specs = TypeAdapter(tuple[ModelSpec, ...]).validate_python(json.loads(text)["models"])
-    return MappingProxyType({spec.id: spec for spec in specs})
-
-
-def similar_models(model: str) -> list[str]:
-    """At most three ids that an unknown `model` was probably meant to be, the likeliest first.
-
-    Upper and lower case, the maker's name before the slash, and slips of the pen do not count.
-    """
-    name = model.lower()
-    offered_first = sorted(catalogue().values(), key=lambda spec: not spec.is_offered)
-    by_name = {spec.id.lower(): spec.id for spec in offered_first}
-    if name in by_name:
-        return [by_name[name]]
-    tails = {known.rpartition("/")[2]: right for known, right in by_name.items()}
-    if same := tails.get(name.rpartition("/")[2]):
-        return [same]
-    if "/" in name:
-        return [by_name[match] for match in difflib.get_close_matches(name, by_name, n=3, cutoff=CLOSE)]
-    longer = [tail for tail in tails if len(name) >= FEWEST_CHARACTERS and name in tail]
-    close = difflib.get_close_matches(name, tails, n=3, cutoff=CLOSE_TAIL)
-    return [tails[tail] for tail in dict.fromkeys([*longer, *close])][:3]
-
-
-def check_request(request: VideoRequest, *, takes: int = 1) -> list[Finding]:
-    """What the catalogue has against `takes` takes of a request, in the order of the API's parameters; [] if nothing.
-
-    An unknown model is a warning: only what holds for every model is checked then.
-    """
-    spec = catalogue().get(request.model)
-    found = [*any_model_findings(request), *seed_findings(spec, request, takes)]
-    if spec is None:
-        found.append(_unknown_model(request.model))
-    else:
-        found += [*parameter_findings(spec, request, catalogue()), *media_findings(spec, request)]
-    order = {name: index for index, name in enumerate(PARAMETERS)}
-    return sorted(found, key=lambda finding: order.get(finding.field.partition(".")[0], len(order)))
-
-
 def estimate_usd(request: VideoRequest) -> Estimate | None:
     """The cost of one video in USD, low and high reading; None if the model or its price is unknown."""
     spec = catalogue().get(request.model)
     return None if spec is None else estimate(spec, request)
-
-
-@lru_cache(maxsize=256)
-def _unknown_model(model: str) -> Finding:
-    meant = similar_models(model)
-    if not meant:
-        message = f"{model} is not in the catalogue of {STATE} and is sent unchecked, its price unknown"
-        return Finding("model", message, is_error=False)
-    message = f"{model} is not in the catalogue of {STATE}: did you mean {' or '.join(meant)}? {UNCHECKED}"
-    return Finding("model", message, is_error=True)

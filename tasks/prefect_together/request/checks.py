@@ -1,4 +1,4 @@
-"""What the catalogue knows to be wrong with a request's parameters, `media` aside. Pure: no I/O, no Prefect.
+"""What the catalogue knows to be wrong with a request for a model: parameters, then media.
 
 Each check is a generator over (spec, request). What Together documents is an error, what only other hosts
 say a warning.
@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prefect_together.request.fields import HIGHEST_SEED, LOWEST_SEED, counted, shown
-from prefect_together.request.media import MAX_INLINE_CHARACTERS, FrameImage, Media, image_name, inline_characters
+from prefect_together.request.media import (
+    MAX_INLINE_CHARACTERS,
+    FrameImage,
+    Media,
+    address_name,
+    image_name,
+    inline_characters,
+    page_advice,
+)
 from prefect_together.request.model_spec import Choices, Keyframes, MediaField, ModelSpec
 from prefect_together.request.request import PARAMETERS, VideoRequest
 
@@ -53,6 +61,10 @@ def any_model_findings(request: VideoRequest) -> Iterator[Finding]:
         if (size := inline_characters(image)) > MAX_INLINE_CHARACTERS:
             message = f"{image_name(image)} is {size / 1000:.0f} KB when sent; above 60 KB it may be refused:"
             yield Finding(f"media.{field}", f"{message} give an https URL or a smaller image", is_error=False)
+    for field, link in request.media.links() if request.media else ():
+        if advice := page_advice(link):
+            message = f"{address_name(link)} leads to a web page, not to the file: give {advice}"
+            yield Finding(f"media.{field}", message, is_error=False)
 
 
 def seed_findings(spec: ModelSpec | None, request: VideoRequest, takes: int) -> Iterator[Finding]:
@@ -247,7 +259,7 @@ OTHER_MEDIA: tuple[MediaField, ...] = (
 )
 REFERENCES: tuple[MediaField, ...] = ("reference_images", "reference_videos", "reference_audios")
 
-Place = Literal["first", "middle", "last", "unknown"]
+FramePlace = Literal["first", "middle", "last", "unknown"]
 
 
 def count(media: Media | None, field: MediaField) -> int:
@@ -276,10 +288,10 @@ def _what_is_missing(spec: ModelSpec, media: Media | None) -> Iterator[Finding]:
     if spec.keyframes is None or not spec.keyframes.first_required:
         return
     images = (media.frame_images if media else None) or []
-    has_first = "first" in places(images, last_frame=None)
-    goes_on = "frame_videos" in spec.reference_limits
-    if not has_first and not (goes_on and count(media, "frame_videos")):
-        instead = " or frame_videos" if goes_on else ""
+    has_first = "first" in frame_places(images, last_frame=None)
+    continues = "frame_videos" in spec.reference_limits
+    if not has_first and not (continues and count(media, "frame_videos")):
+        instead = " or frame_videos" if continues else ""
         message = f"has no first frame: {spec.id} makes videos from images and needs one{instead}"
         yield Finding("media.frame_images", message, is_error=True)
 
@@ -299,15 +311,15 @@ def _frame_images(spec: ModelSpec, request: VideoRequest) -> Iterator[Finding]:
         message = f"has {len(images)} images: {spec.id} takes {keyframes}"
         yield Finding("media.frame_images", message, is_error=keyframes.documented)
         return
-    found = places(images, last_frame=_last_frame(spec, request))
+    found = frame_places(images, last_frame=_last_frame(spec, request))
     for image, place in zip(images, found, strict=True):
-        if not _has_place(keyframes, place):
+        if not _can_fix(keyframes, place):
             frame = place if image.frame is None else image.frame
             message = f"frame {frame} cannot be fixed: {spec.id} takes {keyframes}"
             yield Finding("media.frame_images", message, is_error=keyframes.documented)
 
 
-def _has_place(keyframes: Keyframes, place: Place) -> bool:
+def _can_fix(keyframes: Keyframes, place: FramePlace) -> bool:
     if keyframes.anywhere or place == "unknown":
         return True
     return (keyframes.first and place == "first") or (keyframes.last and place == "last")
@@ -329,23 +341,23 @@ def _last_frame(spec: ModelSpec, request: VideoRequest) -> float | None:
     return None if seconds is None or rate is None else seconds * rate
 
 
-def places(images: list[FrameImage], *, last_frame: float | None) -> list[Place]:
+def frame_places(images: list[FrameImage], *, last_frame: float | None) -> list[FramePlace]:
     """Where each image sits: one without `frame` is the first, two are first and last (Together's docs)."""
-    free: list[Place] = ["first"]
+    free: list[FramePlace] = ["first"]
     if len(images) > 1:
         free.extend("middle" for _ in images[2:])
         free.append("last")
-    found: list[Place | None] = [_place(image.frame, last_frame) for image in images]
+    found: list[FramePlace | None] = [_frame_place(image.frame, last_frame) for image in images]
     for taken in found:
         if taken in free:
             free.remove(taken)
-    settled: list[Place] = []
+    settled: list[FramePlace] = []
     for place in found:
         settled.append(place or (free.pop(0) if free else "middle"))
     return settled
 
 
-def _place(frame: Literal["first", "last"] | float | None, last_frame: float | None) -> Place | None:
+def _frame_place(frame: Literal["first", "last"] | float | None, last_frame: float | None) -> FramePlace | None:
     if frame is None or isinstance(frame, str):
         return frame
     if frame == 0:

@@ -1,4 +1,4 @@
-"""The types of single request parameters, with messages that say what is right. No model's limits, no I/O.
+"""The types of single request parameters: values, ranges, other names, and messages that say what is right.
 
 Only what can be right for no model at all is refused here; the limits of single models are the catalogue's.
 """
@@ -20,8 +20,49 @@ MAX_PROMPT_CHARACTERS = 32_000
 LONGEST_SECONDS = 3600
 """An hour: far above any model, low enough to catch milliseconds."""
 
+MOST_PIXELS = 16_384
+LOWEST_FPS, HIGHEST_FPS = 15, 60
 LOWEST_SEED, HIGHEST_SEED = -(2**63), 2**63 - 1
 """What fits 64 bits; the models' own ranges are narrower."""
+
+PARAMETER_ALIASES = {
+    "aspect": "ratio",
+    "aspect_ratio": "ratio",
+    "caption": "prompt",
+    "cfg": "guidance_scale",
+    "cfg_scale": "guidance_scale",
+    "clip_length": "seconds",
+    "duration": "seconds",
+    "frame_rate": "fps",
+    "framerate": "fps",
+    "frames_per_second": "fps",
+    "guidance": "guidance_scale",
+    "inference_steps": "steps",
+    "length": "seconds",
+    "model_id": "model",
+    "model_name": "model",
+    "negative": "negative_prompt",
+    "num_inference_steps": "steps",
+    "num_steps": "steps",
+    "sampling_steps": "steps",
+    "sec": "seconds",
+    "secs": "seconds",
+    "text": "prompt",
+    "video_prompt": "prompt",
+}
+"""Other names of the API's parameters that mean them beyond doubt."""
+
+DOUBTFUL_ALIASES = {
+    "audio": "generate_audio",
+    "description": "prompt",
+    "format": "output_format",
+    "num_frames": "seconds (frames divided by fps)",
+    "number_of_frames": "seconds (frames divided by fps)",
+    "quality": "output_quality",
+    "settings": "extra_body",
+    "size": "width and height",
+}
+"""Names that may mean a parameter, or something else."""
 
 _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
 _NUMBER = re.compile(r"[+-]?\d{1,30}(\.\d{1,30})?")
@@ -172,7 +213,7 @@ def _finite_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)
     except (ValueError, RecursionError) as error:
-        raise wrong("holds NaN or infinity, which JSON has not") from error
+        raise wrong("holds NaN or infinity, which JSON does not have") from error
     if not is_sendable(text):
         raise wrong("holds half a character (a lone surrogate), which cannot be sent: take it out")
     return value
@@ -182,9 +223,13 @@ Text = Annotated[str, AfterValidator(_long_text)]
 Word = Annotated[str, AfterValidator(_short_text)]
 ModelId = Annotated[str, AfterValidator(_model_id)]
 Seconds = Annotated[str, BeforeValidator(_seconds)]
-Pixels = Annotated[int, Field(ge=1), BeforeValidator(_whole_number(1, 16_384, "a length in pixels"))]
+Pixels = Annotated[
+    int, Field(ge=1, le=MOST_PIXELS), BeforeValidator(_whole_number(1, MOST_PIXELS, "a length in pixels"))
+]
 FramesPerSecond = Annotated[
-    int, Field(ge=15, le=60), BeforeValidator(_whole_number(15, 60, "a rate (frames a second)"))
+    int,
+    Field(ge=LOWEST_FPS, le=HIGHEST_FPS),
+    BeforeValidator(_whole_number(LOWEST_FPS, HIGHEST_FPS, "a rate (frames a second)")),
 ]
 Steps = Annotated[int, Field(ge=1), BeforeValidator(_whole_number(1, None, "a number of steps, usually 10 to 50"))]
 GuidanceScale = Annotated[int | float, Field(ge=0), BeforeValidator(_any_number)]

@@ -1,7 +1,7 @@
-"""The parameters of a run as Prefect's form shows them: choices, bounds, a name for what "not set" means. No I/O.
+"""The parameters of a run as Prefect's form shows them: choices, bounds, a name for what "not set" means.
 
 The same annotations are the shell's options. In the form (seen in both UIs of Prefect 3.8.8) a union is a row of tabs
-that bear its members' titles, and an `enum` is a dropdown; what is not set is sent as null, which the server refuses
+that have its members' titles, and an `enum` is a dropdown; what is not set is sent as null, which the server refuses
 for a type that has no null in its schema and a default. So what may be left out at the top says None with a title, and
 what may be left out in a model has no default in its schema.
 """
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
 from prefect_together.request.catalogue import catalogue
+from prefect_together.request.fields import HIGHEST_FPS, LOWEST_FPS, MOST_PIXELS
 
 
 def listed_models() -> list[str]:
@@ -70,9 +71,11 @@ class VideoParameters(BaseModel):
     seconds: str | SkipJsonSchema[None] = _field("seconds", "Length of the clip in seconds.")
     resolution: str | SkipJsonSchema[None] = _field("resolution", "720P or 1080P (Wan), 480p ... 4k (Seedance).")
     ratio: str | SkipJsonSchema[None] = _field("ratio", "Aspect ratio, such as 16:9.")
-    width: Annotated[int, Field(ge=1, le=16_384)] | SkipJsonSchema[None] = _field("width", "Width in pixels.")
-    height: Annotated[int, Field(ge=1, le=16_384)] | SkipJsonSchema[None] = _field("height", "Height in pixels.")
-    fps: Annotated[int, Field(ge=15, le=60)] | SkipJsonSchema[None] = _field("fps", "Frames per second, 15 to 60.")
+    width: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | SkipJsonSchema[None] = _field("width", "Width in pixels.")
+    height: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | SkipJsonSchema[None] = _field("height", "Height in pixels.")
+    fps: Annotated[int, Field(ge=LOWEST_FPS, le=HIGHEST_FPS)] | SkipJsonSchema[None] = _field(
+        "fps", f"Frames per second, {LOWEST_FPS} to {HIGHEST_FPS}."
+    )
     steps: Annotated[int, Field(ge=1)] | SkipJsonSchema[None] = _field("steps", "Denoising steps, usually 10 to 50.")
     guidance_scale: Annotated[float, Field(ge=0)] | SkipJsonSchema[None] = _field(
         "guidance_scale", "Faithfulness to the prompt, usually 6 to 10."

@@ -1,7 +1,8 @@
 """Images that a table names: local files found, checked and hashed, and read again when they are sent. No network.
 
-A local file is taken only if it lies below the table's directory (links followed) and is a whole PNG, JPEG, WebP or
-GIF. Its content's SHA-256 is part of the request, so a file that changed after the check is not sent.
+A local file is taken only if it lies below the table's directory (links followed) and is one whole picture. The SHA-256
+of the file, as it was given, is part of the request: a file that changed after the check is not sent, and what is sent
+of it (a photo turned upright, a BMP as PNG) follows from it alone.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def load_image(value: str, *, base: str) -> str | LocalImage:
     are then addresses too. http(s) URLs, data URIs and base64 text pass. Raises ValueError, saying what would be
     right, for all else: a file that is missing, outside `base`, no image, or too large.
     """
-    text = value.strip()
+    text = _unquoted(value)
     if _passes(text, base):
         return text
     if _OTHER_SCHEME.match(text):
@@ -38,7 +39,7 @@ def load_image(value: str, *, base: str) -> str | LocalImage:
     if "\x00" in text:
         raise ValueError(f"{shown(text)} holds a NUL character: take it out")
     if is_web_address(base):
-        return urljoin(base, quote(text, safe="/%?&=+,;@!~()$'"))
+        return urljoin(base, quote(text.replace("\\", "/"), safe="/%?&=+,;@!~()$'"))
     if "://" in base:
         raise ValueError(
             f"{shown(text)} cannot be found from a table at {base.partition('://')[0]}://: give an http(s) URL,"
@@ -48,7 +49,7 @@ def load_image(value: str, *, base: str) -> str | LocalImage:
 
 
 def encode_image(image: LocalImage) -> str:
-    """The file's content as bare base64.
+    """The picture as bare base64.
 
     Raises ImageChanged if it is gone or is not what was checked: the request would not be the one that was planned.
     """
@@ -58,7 +59,16 @@ def encode_image(image: LocalImage) -> str:
         raise ImageChanged(f"image {image.path} cannot be read: {error.strerror or error}") from error
     if hashlib.sha256(content).hexdigest() != image.sha256:
         raise ImageChanged(f"image {image.path} changed after the table was read: start the run again")
+    if image.is_converted:
+        content, _ = _picture_to_send(content, image.path)
     return base64.b64encode(content).decode("ascii")
+
+
+def _unquoted(value: str) -> str:
+    """Without the quotes that are copied with a path ("Copy as path", a shell)."""
+    text = value.strip()
+    is_quoted = len(text) > 1 and text[0] + text[-1] in ('""', "''", "“”", "‘’")
+    return text[1:-1].strip() if is_quoted else text
 
 
 def _passes(text: str, base: str) -> bool:
@@ -86,6 +96,8 @@ def _local_image(text: str, directory: Path) -> LocalImage:
     try:
         root = directory.resolve()
         path = (root / text).resolve()
+        if "\\" in text and not _is_file(path):
+            path = (root / text.replace("\\", "/")).resolve()
         if not path.is_relative_to(root):
             raise ValueError(f"{shown(text)} lies outside the table's directory {root}: only images below it are read")
         if not path.is_file():
@@ -98,11 +110,17 @@ def _local_image(text: str, directory: Path) -> LocalImage:
         reason = error.strerror if isinstance(error, OSError) else "it is a link that leads to itself"
         raise ValueError(f"{shown(text)} cannot be read: {reason}") from error
 
-    from prefect_together.request.image_content import media_type  # with Pillow, for the tables that name files
-
+    sent, media_type = _picture_to_send(content, text)
     return LocalImage(
         path=str(path),
         sha256=hashlib.sha256(content).hexdigest(),
-        size_bytes=len(content),
-        media_type=media_type(content, text),
+        size_bytes=len(sent),
+        media_type=media_type,
+        is_converted=sent is not content,
     )
+
+
+def _picture_to_send(content: bytes, name: str) -> tuple[bytes, str]:
+    from prefect_together.request.image_content import picture_to_send  # with Pillow, for the tables that name files
+
+    return picture_to_send(content, name)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, Literal, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
@@ -20,6 +20,23 @@ ImageKind = Literal["url", "data_uri", "base64", "local"]
 MAX_INLINE_CHARACTERS = 60_000
 """Above it an image sent inside the request is worth a warning: one client reports a cap near 60 KB."""
 
+PAGE_HOSTS = frozenset(
+    {
+        *("1drv.ms", "onedrive.live.com", "icloud.com", "share.icloud.com", "photos.google.com", "photos.app.goo.gl"),
+        *(
+            "imgur.com",
+            "flickr.com",
+            "pinterest.com",
+            "youtube.com",
+            "youtu.be",
+            "vimeo.com",
+            "we.tl",
+            "wetransfer.com",
+        ),
+    }
+)
+"""Their links lead to pages that show a file; the files themselves have other hosts, such as i.imgur.com."""
+
 _DATA_URI = re.compile(r"data:image/[\w.+-]+(;[\w.=+-]+)*;base64,", re.IGNORECASE)
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 _SPACE = re.compile(r"\s+")
@@ -28,9 +45,10 @@ _SURELY_BASE64_CHARACTERS = 64
 
 
 class LocalImage(BaseModel):
-    """An image file that is read only at the moment when it is sent. Its bytes are never held here.
+    """An image file that is read only at the moment when it is sent. Its bytes are not kept here.
 
-    `path` is absolute, `sha256` the hex digest of the file's content, `media_type` such as "image/png".
+    `path` is absolute, `sha256` the hex digest of the file's content. `size_bytes` and `media_type` ("image/png") are
+    those of what is sent: another picture than the file's if `is_converted`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,6 +57,7 @@ class LocalImage(BaseModel):
     sha256: str
     size_bytes: int
     media_type: str
+    is_converted: bool = False
 
 
 def is_web_address(text: str) -> bool:
@@ -94,6 +113,23 @@ def inline_characters(image: str | LocalImage) -> int:
     if isinstance(image, LocalImage):
         return -(-image.size_bytes // 3) * 4
     return 0 if image_kind(image) == "url" else len(image)
+
+
+def page_advice(url: str) -> str | None:
+    """What to give in place of a link that leads to a web page about a file; None for a link that may be the file."""
+    parts = urlsplit(url)
+    host, query = (parts.hostname or "").removeprefix("www."), parse_qs(parts.query)
+    if host in ("drive.google.com", "docs.google.com"):
+        found = re.search(r"/d/([\w-]+)", parts.path)
+        drive_id = found[1] if found else query.get("id", [None])[0]
+        is_page = parts.path.startswith(("/file/", "/open", "/drive/"))
+        return f"https://drive.google.com/uc?export=download&id={drive_id or 'ID'}" if is_page else None
+    if host == "dropbox.com":
+        is_file = query.get("dl") == ["1"] or query.get("raw") == ["1"]
+        return None if is_file else "the same link with dl=1 in place of dl=0"
+    if host == "github.com" and "/blob/" in parts.path:
+        return f"https://raw.githubusercontent.com{parts.path.replace('/blob/', '/', 1)}"
+    return "the file's own address" if host in PAGE_HOSTS else None
 
 
 def image_name(image: str | LocalImage) -> str:
@@ -234,6 +270,16 @@ class Media(BaseModel):
             "reference_audios": [address(item) for item in self.reference_audios or []],
         }
         return {name: value for name, value in wire.items() if value}
+
+    def links(self) -> list[tuple[str, str]]:
+        """Every web address with the name of its field, in the API's order."""
+        videos = [("frame_videos", item.video) for item in self.frame_videos or []]
+        videos += [("reference_videos", item.video) for item in self.reference_videos or []]
+        videos += [("source_video", self.source_video)] if self.source_video else []
+        sounds = [("audio_inputs", item) for item in self.audio_inputs or []]
+        sounds += [("reference_audios", item) for item in self.reference_audios or []]
+        given = [*((field, item) for field, item in self.images() if isinstance(item, str)), *videos, *sounds]
+        return [(field, item) for field, item in given if is_web_address(item)]
 
     def images(self) -> list[tuple[str, str | LocalImage]]:
         """Every picture with the name of its field, in the API's order."""

@@ -1,4 +1,4 @@
-"""One video request: all the API's parameters, older forms taken, today's form sent. No model limits, no I/O.
+"""One video request: all the API's parameters, in older forms too; the current form is sent.
 
 Facts: Together's docs, OpenAPI document and SDK 3.1.1 (state of November 2026). The limits of single models
 are in `catalogue`; what this module refuses can be right for no model.
@@ -24,6 +24,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from prefect_together.request.fields import (
+    DOUBTFUL_ALIASES,
+    PARAMETER_ALIASES,
     FramesPerSecond,
     GuidanceScale,
     JsonObject,
@@ -75,22 +77,9 @@ OLDER_MEDIA = ("frame_images", "reference_images")
 """Top level in the older documents, a TypeError in the SDK from 3.0.0 on: moved into `media` here."""
 
 _MEANT = {
-    "aspect_ratio": "ratio",
-    "audio": "generate_audio",
-    "cfg_scale": "guidance_scale",
-    "duration": "seconds",
-    "first_frame": "media.frame_images",
-    "format": "output_format",
-    "guidance": "guidance_scale",
-    "image": "media.frame_images",
-    "image_url": "media.frame_images",
-    "last_frame": "media.frame_images",
-    "length": "seconds",
-    "negative": "negative_prompt",
-    "num_inference_steps": "steps",
-    "quality": "output_quality",
-    "settings": "extra_body",
-    "size": "width and height",
+    **PARAMETER_ALIASES,
+    **DOUBTFUL_ALIASES,
+    **dict.fromkeys(("first_frame", "image", "image_url", "last_frame"), "media.frame_images"),
     "video": "media.source_video",
 }
 
@@ -103,9 +92,9 @@ def _foreign_parameters_only(body: dict[str, Any]) -> dict[str, Any]:
 
 
 class VideoRequest(BaseModel):
-    """What one video is asked for with. None means: not set, not sent, the model's own default holds.
+    """What one video is asked for with. None: not set, not sent, so that the model's own default applies.
 
-    `seconds` is held and sent as text ("8"). `extra_body` is for what the SDK does not know, for example
+    `seconds` is kept and sent as text ("8"). `extra_body` is for what the SDK does not know, for example
     {"settings": {"audio": False}}. Building one raises pydantic's ValidationError, in plain words.
     """
 
@@ -131,10 +120,10 @@ class VideoRequest(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _take_older_forms_and_speak_plainly(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _accept_older_forms(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
         details: list[InitErrorDetails] = []
         if isinstance(value, Mapping):
-            value, details = _in_todays_form(cast("Mapping[str, object]", value))
+            value, details = _in_current_form(cast("Mapping[str, object]", value))
         try:
             request = handler(value)
         except ValidationError as error:
@@ -145,7 +134,7 @@ class VideoRequest(BaseModel):
         raise ValidationError.from_exception_data(cls.__name__, details, hide_input=True)
 
     def create_kwargs(self, *, encode_image: Callable[[LocalImage], str] | None = None) -> dict[str, Any]:
-        """The keyword arguments of the SDK's `client.videos.create`: only what was set, in today's form.
+        """The keyword arguments of the SDK's `client.videos.create`: only what was set, in the current form.
 
         `encode_image` reads a local image and gives its bare base64 text; TypeError if needed and missing.
         """
@@ -201,29 +190,29 @@ def problems_of(error: ValidationError) -> list[tuple[str, str]]:
     return [(".".join(str(part) for part in line["loc"]) or "request", line["msg"]) for line in lines]
 
 
-def _in_todays_form(given: Mapping[str, object]) -> tuple[dict[str, object], list[InitErrorDetails]]:
+def _in_current_form(given: Mapping[str, object]) -> tuple[dict[str, object], list[InitErrorDetails]]:
     """`given` with the older top-level media fields moved into `media`, and what is wrong about them."""
-    today = dict(given)
-    older = {name: today.pop(name) for name in OLDER_MEDIA if name in today}
+    current = dict(given)
+    older = {name: current.pop(name) for name in OLDER_MEDIA if name in current}
     older = {name: value for name, value in older.items() if value is not None}
     if not older:
-        return today, []
-    media = today.get("media")
+        return current, []
+    media = current.get("media")
     if isinstance(media, str):
         try:
             media = json.loads(media)
         except (ValueError, RecursionError):
-            return today, []  # said by the check of `media` itself
+            return current, []  # said by the check of `media` itself
     if isinstance(media, Media):
         media = {name: getattr(media, name) for name in media.model_fields_set}
     if media is not None and not isinstance(media, Mapping):
-        return today, []
+        return current, []
     merged = dict(cast("Mapping[str, object]", media or {}))
     twice = [name for name in older if merged.get(name) is not None]
     merged.update({name: value for name, value in older.items() if name not in twice})
-    today["media"] = merged
+    current["media"] = merged
     message = "is given twice, here and in media: give it in media only"
-    return today, [InitErrorDetails(type=wrong(message), loc=(name,), input=None) for name in twice]
+    return current, [InitErrorDetails(type=wrong(message), loc=(name,), input=None) for name in twice]
 
 
 def _in_plain_words(line: dict[str, Any]) -> InitErrorDetails:

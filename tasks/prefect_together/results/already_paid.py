@@ -22,7 +22,7 @@ from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.schema import attempts
 from prefect_together.ledger.states import STATES, State
 from prefect_together.results.outputs import RESULTS_FILE
-from prefect_together.results.text import counted, dollars
+from prefect_together.results.text import counted, dollars, price_text
 from prefect_together.table.columns import RESULT_COLUMNS, unescape_cell
 from prefect_together.table.plan import Plan
 
@@ -140,12 +140,13 @@ def paid_under_other_ids(
 def rebuy_problem(found: Sequence[PaidUnderAnotherId]) -> Problem:
     """What is wrong with a plan that would pay again for these."""
     usd = sum(one.estimate_usd or 0.0 for one in found)
+    price = price_text(usd, usd, unknown=sum(one.estimate_usd is None for one in found))
     named = "; ".join(f"row {one.row} ({one.row_id}) is {one.record.row_id}" for one in found[:NAMED_ROWS])
     more = f"; and {len(found) - NAMED_ROWS:,} more" if len(found) > NAMED_ROWS else ""
     states = Counter(one.record.state.value.replace("_", " ") for one in found)
     there = ", ".join(f"{count:,} {state}" for state, count in states.items())
     return Problem(
-        f"{counted(len(found), 'video')} would be paid for again, up to {dollars(usd)}: the same prompt and parameters"
+        f"{counted(len(found), 'video')} would be paid for again, up to {price}: the same prompt and parameters"
         f" are there under another id ({there}): {named}{more}. Give the rows their ids back, or pay again with rebuy",
         column="id",
     )

@@ -5,15 +5,15 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.errors import Problem
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
-from prefect_together.ledger.view import ledger_of, read_ledger
-from prefect_together.results.text import counted, duration, price_range, state_counts
+from prefect_together.ledger.view import LedgerView, ledger_of, read_ledger
+from prefect_together.results.text import counted, duration, price_text, state_counts
 from prefect_together.table.plan import Plan, PlannedRow, PlannedVideo
 
 USUAL, SLOW = 0.5, 0.9
@@ -99,7 +99,7 @@ class PlanReport:
     @property
     def price(self) -> str:
         """Like `$1.12 to $2.40 and 2 of unknown price`."""
-        return price_range(self.low_usd, self.high_usd, unknown=self.unknown_prices)
+        return price_text(self.low_usd, self.high_usd, unknown=self.unknown_prices)
 
 
 def plan_report(
@@ -213,8 +213,9 @@ async def report_on(
 ) -> PlanReport:
     """Report on a plan, with what the ledger knows of its videos and of its models' times.
 
-    Without a ledger, or where the output directory has none yet, all is new. Raises SettingsInvalid if a `ledger`
-    that is named is not there, LedgerUnavailable if it cannot be read.
+    Videos that are paid for under another id are a warning. Without a ledger, or where the output directory has none
+    yet, all is new. Raises SettingsInvalid if a `ledger` that is named is not there, LedgerUnavailable if it cannot be
+    read.
     """
     if ledger is None and not _has_ledger(output_dir):
         return plan_report(plan, max_in_flight=max_in_flight)
@@ -224,6 +225,8 @@ async def report_on(
         for key, record in view.records.items()
         if key in plan.videos
     }
+    if output_dir:
+        plan = replace(plan, warnings=(*plan.warnings, *_paid_under_other_ids(plan, view, output_dir, ledger)))
     return plan_report(
         plan,
         known=known,
@@ -231,6 +234,18 @@ async def report_on(
         book=view.book(),
         max_in_flight=max_in_flight,
     )
+
+
+def _paid_under_other_ids(plan: Plan, view: LedgerView, output_dir: str, ledger: str | None) -> list[Problem]:
+    from prefect_together.clips.remote_store import open_store
+    from prefect_together.clips.store import redacted
+    from prefect_together.ledger.ledger import HERE
+    from prefect_together.results.already_paid import paid_under_other_ids, rebuy_problem
+    from prefect_together.results.outputs import PAGE_FILE
+
+    name = HERE if ledger is None else redacted(open_store(output_dir).uri(PAGE_FILE))
+    found = paid_under_other_ids(plan, view.records, output_dir=name)
+    return [rebuy_problem(found)] if found else []
 
 
 def _has_ledger(output_dir: str | None) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prefect_together.ledger.states import STATES, State, Status
+from prefect_together.results.text import dollars, price_text
 
 
 @dataclass(slots=True)
@@ -73,11 +74,17 @@ class Tally:
     @property
     def projected_usd(self) -> float:
         """What they will have cost in the end: charges, and estimates for those that are not charged yet."""
-        return self.spent_usd + sum(
-            self.estimates_usd.get(key, 0.0)
-            for key, state in self.states.items()
-            if key not in self.costs_usd and not STATES[state].is_failure
-        )
+        return self.spent_usd + sum(self.estimates_usd.get(key, 0.0) for key in self._uncharged())
+
+    @property
+    def money(self) -> str:
+        """Like `$0.28 so far, $1.40 and 2 of unknown price projected`."""
+        projected, unknown = self.projected_usd, sum(key not in self.estimates_usd for key in self._uncharged())
+        return f"{dollars(self.spent_usd)} so far, {price_text(projected, projected, unknown=unknown)} projected"
+
+    def _uncharged(self) -> list[str]:
+        open_states = {state for state in State if not STATES[state].is_failure}
+        return [key for key, state in self.states.items() if key not in self.costs_usd and state in open_states]
 
     def seconds_left(self, now: float) -> float | None:
         """Seconds until all are finished at the speed of this run so far; None while nothing is finished."""

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
+from prefect_together.request.fields import counted as counted
 
 
 def dollars(usd: float) -> str:
     """$0.28, $1,234.50; four digits where cents would show nothing."""
     return f"${usd:,.2f}" if usd == 0 or usd >= 0.01 else f"${usd:.4f}"
+
+
+def price_text(low_usd: float, high_usd: float, *, unknown: int = 0) -> str:
+    """Like `$1.12 to $2.40 and 2 of unknown price`: what is `unknown` is in neither sum, and never said to be $0.00."""
+    if unknown and high_usd == 0:
+        return f"{unknown:,} of unknown price"
+    price = dollars(high_usd) if low_usd == high_usd else f"{dollars(low_usd)} to {dollars(high_usd)}"
+    return f"{price} and {unknown:,} of unknown price" if unknown else price
 
 
 def duration(seconds: float) -> str:
@@ -22,22 +31,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def counted(count: int, noun: str) -> str:
-    """1 video, 1,200 videos."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def state_counts(counts: Mapping[Status, int]) -> str:
     """Like `12 downloaded, 3 failed`: the statuses that occur, the most finished first."""
     found = [f"{counts[status]:,} {STATES[State(status)].word}" for status in STATUSES if counts.get(status)]
     return ", ".join(found) or "nothing to do"
-
-
-def price_range(low_usd: float, high_usd: float, *, unknown: int = 0) -> str:
-    """Like `$1.12 to $2.40 and 2 of unknown price`; one price where both are the same."""
-    low, high = dollars(low_usd), dollars(high_usd)
-    text = high if low == high else f"{low} to {high}"
-    return f"{text} and {unknown:,} of unknown price" if unknown else text
 
 
 def held(in_doubt_usd: float, failed_usd: float) -> str:

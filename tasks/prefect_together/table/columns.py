@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, cast
 
 from prefect_together.errors import Problem
-from prefect_together.request.fields import not_json, shown
+from prefect_together.request.fields import DOUBTFUL_ALIASES, PARAMETER_ALIASES, not_json, shown
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import PARAMETERS
 
@@ -58,35 +58,18 @@ SETTABLE = (*PARAMETERS, *MEDIA_FIELDS, "extra_body", "count", "price_usd")
 UNDERSTOOD = ("id", *SETTABLE)
 
 ALIASES = {
-    "aspect": "ratio",
-    "aspect_ratio": "ratio",
-    "caption": "prompt",
-    "cfg": "guidance_scale",
-    "cfg_scale": "guidance_scale",
-    "clip_length": "seconds",
-    "duration": "seconds",
+    **PARAMETER_ALIASES,
     "end_frame": "last_frame",
     "end_image": "last_frame",
     "final_frame": "last_frame",
     "first_image": "first_frame",
-    "frame_rate": "fps",
-    "framerate": "fps",
-    "frames_per_second": "fps",
-    "guidance": "guidance_scale",
     "image": "first_frame",
     "img": "first_frame",
-    "inference_steps": "steps",
     "init_image": "first_frame",
     "input_image": "first_frame",
     "input_video": "source_video",
     "keyframes": "frame_images",
     "last_image": "last_frame",
-    "length": "seconds",
-    "model_id": "model",
-    "model_name": "model",
-    "negative": "negative_prompt",
-    "num_inference_steps": "steps",
-    "num_steps": "steps",
     "num_videos": "count",
     "number_of_videos": "count",
     "ref": "reference_images",
@@ -96,31 +79,19 @@ ALIASES = {
     "reference_image": "reference_images",
     "references": "reference_images",
     "refs": "reference_images",
-    "sampling_steps": "steps",
-    "sec": "seconds",
-    "secs": "seconds",
     "start_frame": "first_frame",
     "start_image": "first_frame",
     "takes": "count",
-    "text": "prompt",
     "variations": "count",
-    "video_prompt": "prompt",
 }
 """Other names that mean a parameter beyond doubt: their columns are used, and a warning says as what."""
 
 _PERHAPS = {
-    "audio": "generate_audio",
+    **DOUBTFUL_ALIASES,
     "cost": "price_usd",
-    "description": "prompt",
-    "format": "output_format",
     "n": "count",
-    "num_frames": "seconds (frames divided by fps)",
-    "number_of_frames": "seconds (frames divided by fps)",
     "price": "price_usd",
-    "quality": "output_quality",
     "row_id": "id",
-    "settings": "extra_body",
-    "size": "width and height",
     "video": "source_video",
 }
 """Names that may mean a parameter, or something else: carried through, with a warning."""
