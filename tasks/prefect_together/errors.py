@@ -338,7 +338,9 @@ class JobFailed(TogetherVideoError):
 
     def __str__(self) -> str:
         code = f"{self.code}: " if self.code else ""
-        return f"job {self.job_id} failed ({self.failure_class}): {code}{self.message}"
+        job = "" if self.job_id in self.message else f", job {self.job_id}"
+        kind = (self.failure_class or "unknown").replace("_", " ")
+        return f"{code}{self.message} ({kind}{job})"
 
 
 class JobTimedOut(TogetherVideoError):
@@ -359,8 +361,8 @@ class JobTimedOut(TogetherVideoError):
     def __str__(self) -> str:
         problem = f" ({self.last_problem})" if self.last_problem else ""
         return (
-            f"job {self.job_id} still {self.last_status or 'without a status'} after"
-            f" {self.waited_seconds:.0f} s{problem}; a later run can collect it"
+            f"still {self.last_status or 'without a status'} after {self.waited_seconds:.0f} s{problem};"
+            f" a later run can collect it (job {self.job_id})"
         )
 
 
@@ -374,7 +376,7 @@ class JobNotFound(TogetherVideoError):
         self.job_id = job_id
 
     def __str__(self) -> str:
-        return f"job {self.job_id} is unknown to the service (HTTP 404): is it the right key and address?"
+        return f"the service does not know the job (HTTP 404, job {self.job_id}): is it the right key and address?"
 
 
 class NoPoster(TogetherVideoError):

@@ -262,6 +262,22 @@ def test_report_writes_page_and_results_again(capsys: pytest.CaptureFixture[str]
     assert "A cat asleep on a drum" in (Path(output_dir) / "index.html").read_text()
 
 
+def test_report_keeps_the_budget_and_the_warnings_of_the_run(output_dir: str) -> None:
+    plan = make_plan(read_table(f"prompt,model,secnds\nA kite,{MODEL},6\n"))
+
+    async def store_the_plan_of_a_run() -> None:
+        async with open_ledger(str(Path(output_dir) / "ledger.db")) as ledger:
+            await ledger.save_table(output_dir, to_text(plan, budget_usd=7.77), is_sandbox=False)
+            await ledger.plan(list(plan.videos.values()))
+
+    asyncio.run(store_the_plan_of_a_run())
+
+    assert main(["report", output_dir]) == 0
+    page = (Path(output_dir) / "index.html").read_text()
+    assert '"budgetUsd":7.77' in page
+    assert '"warnings":["column secnds: ' in page
+
+
 def test_report_finds_the_table_however_the_directory_is_spelt(
     output_dir: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

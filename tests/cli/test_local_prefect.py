@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -264,7 +265,7 @@ def test_a_local_run_shows_its_ui_ends_cleanly_and_leaves_complete_records(tmp_p
 
     assert process.returncode == 0, err
     assert "page b'<!DOCTYPE html>'" in out
-    assert "http://127.0.0.1:" in err.split("View at ")[1]
+    assert re.search(r"View at http://127\.0\.0\.1:\d+/v2/runs/flow-run/", err)
     assert "Traceback" not in err
     assert "Task run" not in err
     assert recorded(tmp_path, "select state_type, count(*) from task_run group by 1") == [("COMPLETED", 100)]

@@ -36,7 +36,7 @@ DEPLOYMENTS = ROOT / "deployments"
 DEFINITIONS: list[dict[str, Any]] = yaml.safe_load((DEPLOYMENTS / "prefect.yaml").read_text())["deployments"]
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOYMENTS / "compose.yaml").read_text())
 BIN = Path(sys.executable).parent
-NAMES = {"generate-videos", "generate-videos-shard", "nightly", "collect-videos", "generate-video", "plan-videos"}
+NAMES = {"generate-videos", "nightly", "collect-videos", "generate-video", "plan-videos", "shard"}
 SHARD = {"plan": "some-id", "shard": 2, "shards": 4, "output_dir": "/shared"}
 
 
@@ -70,6 +70,12 @@ def test_schedules_are_there_and_switched_off() -> None:
     assert (nightly["slug"], nightly["cron"], nightly["active"]) == ("every-night", "0 2 * * *", False)
     assert (collect["interval"], collect["active"]) == (600, False)
     assert definition("nightly")["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
+
+
+def test_the_deployment_that_nobody_runs_by_hand_sorts_last_and_says_so() -> None:
+    assert max(NAMES) == "shard"
+    assert definition("shard")["description"].startswith("Internal, not to be run by hand.")
+    assert definition("shard")["tags"] == ["together-video", "internal"]
 
 
 def test_no_deployment_holds_what_would_be_stored_in_clear() -> None:

@@ -204,7 +204,7 @@ def test_one_video_from_the_form_is_made_and_not_bought_twice(desk: Desk) -> Non
 
 def test_a_collecting_run_fetches_what_is_paid_and_sends_no_create_call(desk: Desk) -> None:
     desk.api.script("in_progress", "completed", at_seconds=(0, 2), prompt=CAT)
-    desk.run(prompts(CAT), max_wait_minutes=0.01)
+    desk.run(prompts(CAT), max_wait_minutes=0.01, budget_usd=7.77)
     flow = load_script(FLOWS / "collect_videos.py").collect_videos
 
     async def work() -> Any:
@@ -215,3 +215,4 @@ def test_a_collecting_run_fetches_what_is_paid_and_sends_no_create_call(desk: De
     assert state.name == "Completed"
     assert desk.api.calls("create") == 1
     assert (desk.output_dir / "videos" / "r1.mp4").is_file()
+    assert '"budgetUsd":7.77' in (desk.output_dir / "index.html").read_text()

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect
 
 from chromium import opened_chromium
-from prefect_together.errors import AccountBlocked, BudgetReached, CanaryFailed
+from prefect_together.errors import AccountBlocked, BudgetReached, CanaryFailed, JobFailed
 from prefect_together.ledger.states import Status
 from prefect_together.results.outputs import PageSummary, results_page
 from prefect_together.results.results import RowResult, TakeResult
@@ -19,7 +19,8 @@ from prefect_together.results.results import RowResult, TakeResult
 pytestmark = pytest.mark.browser
 
 CLIP = "a b #1?50% é 🦊.mp4"
-STATUSES: Sequence[Status] = ("downloaded", "failed", "in_doubt", "refused", "submitted", "planned")
+STATUSES: tuple[Status, ...] = ("downloaded", "failed", "in_doubt", "refused", "submitted", "planned")
+JOB_ID = "5f0e0a8c-3b8a-4bb0-9a53-8a5d4a0c3f21"
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 
 Show = Callable[..., Page]
@@ -291,7 +292,7 @@ def test_refused_rows_have_each_their_own_reason_and_what_to_do(show: Show) -> N
 
     assert page.locator(".card .error").all_inner_texts() == [str(error) for error in errors]
     notes = page.locator("#notes li").all_inner_texts()
-    assert [note.split("\n")[0] for note in notes] == ["2 refused", "1 refused", "1 refused"]
+    assert [note.split("\n")[0] for note in notes] == ["2 rows refused", "1 row refused", "1 row refused"]
     assert "Raise --budget-usd" in notes[0]
     assert "without --canary" in notes[1]
     assert "the credits on together.ai" in notes[2]
@@ -329,6 +330,46 @@ def test_nothing_sticks_out_at_any_width_and_theme(show: Show, width: int, dark:
     assert len(set(heights)) == 1
     background = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
     assert (max(map(int, background[4:-1].split(","))) < 64) is dark
+
+
+@pytest.mark.parametrize("width", [320, 390, 600, 820, 1024, 1440])
+def test_a_run_with_every_status_fits_the_window_and_so_does_its_dialog(show: Show, width: int) -> None:
+    error = str(JobFailed(JOB_ID, "content_policy", "The prompt was refused.", "moderation"))
+    rows = [result(number, status, error=error, job_id=JOB_ID) for number, status in enumerate(STATUSES * 12, start=2)]
+
+    page = show(rows, width=width, is_sandbox=True, is_running=True, budget_usd=20.0, run_name="optimal-unicorn")
+
+    assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
+    right_edges = page.locator(".chip").evaluate_all("all => all.map(chip => chip.getBoundingClientRect().right)")
+    assert len(right_edges) == len(STATUSES)
+    assert max(right_edges) <= width
+    page.locator(".card .open").nth(1).click()
+    box = page.get_by_role("dialog").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+    assert page.locator("#one-body").evaluate("body => body.scrollWidth <= body.clientWidth")
+    expect(page.get_by_role("button", name="Close")).to_be_in_viewport(ratio=1)
+
+
+def test_a_failure_begins_with_its_reason_and_ends_with_the_job(show: Show) -> None:
+    error = str(JobFailed(JOB_ID, "content_policy", "The prompt was refused.", "moderation"))
+    page = show([result(2, "failed", error=error)])
+
+    assert page.locator(".card .error").inner_text() == (
+        f"content_policy: The prompt was refused. (moderation, job {JOB_ID})"
+    )
+
+
+def test_rows_and_videos_are_counted_each_by_name_where_they_differ(show: Show) -> None:
+    one, two, failed = result(2), result(3), result(4, "failed")
+    page = show([RowResult(number=2, cells={}, takes=(*one.takes, *two.takes)), failed])
+
+    figure = page.locator("#figures > div").first
+    assert figure.locator("dd").all_inner_texts() == ["1 of 2 rows", "50 % · 2 of 3 videos"]
+    assert page.locator("#notes b").all_inner_texts() == ["1 row failed"]
+    expect(page.get_by_role("button", name="Downloaded 2")).to_have_attribute("title", "2 videos")
+    expect(page.locator("#shown")).to_have_text("3 videos")
 
 
 @pytest.mark.parametrize("count", [1_000, 10_000])

@@ -210,7 +210,7 @@ def test_a_ledger_that_is_a_file_is_not_shared_with_another_machine(desk: Desk) 
 @pytest.mark.parametrize(
     ("parameters", "says"),
     [
-        ({}, "there is no deployment generate-videos-shard/generate-videos-shard on this Prefect server"),
+        ({}, "there is no deployment generate-videos-shard/shard on this Prefect server"),
         ({"max_in_flight": 1}, "1 jobs at once cannot be divided among 2 shards"),
         ({"sandbox": True}, "prefect-together sandbox"),
         ({"ledger": "postgresql://me:secret@127.0.0.1/videos"}, "PGPASSWORD"),

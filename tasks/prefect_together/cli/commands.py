@@ -181,7 +181,7 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
     """
     from prefect_together.cli import printing as command_tables
     from prefect_together.clips.remote_store import open_store
-    from prefect_together.ledger.plans import from_text
+    from prefect_together.ledger.plans import budget_in, from_text
     from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, PageSummary, row_results, write_outputs
     from prefect_together.results.results import totals
 
@@ -194,7 +194,12 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
     rows = row_results(remembered, view.records, store)
     written_at = datetime.now().astimezone().isoformat(timespec="seconds")
     summary = PageSummary(
-        table=remembered.source, written_at=written_at, is_running=bool(view.runs), is_sandbox=view.is_sandbox
+        table=remembered.source,
+        written_at=written_at,
+        budget_usd=budget_in(text) if text else None,
+        is_running=bool(view.runs),
+        is_sandbox=view.is_sandbox,
+        warnings=tuple(str(warning) for warning in remembered.warnings),
     )
     asyncio.run(write_outputs(store, remembered, rows, summary))
     written = [store.uri(PAGE_FILE), store.uri(RESULTS_FILE)]

@@ -157,6 +157,7 @@ def prepare_prefect() -> LocalPrefect | None:
     print("starting a local Prefect server", file=sys.stderr)
     local = _start_server(_prefect_home(os.environ))
     os.environ["PREFECT_API_URL"] = f"{local.ui_url}/api"
+    os.environ["PREFECT_UI_URL"] = f"{local.ui_url}/v2"  # else the links that Prefect logs open its older UI
     atexit.register(local.close_at_exit)
     return local
 

@@ -30,7 +30,7 @@ from prefect_together.flows.prefect_ui import (
 )
 from prefect_together.flows.prompts import plan_line
 from prefect_together.ledger.ledger import Ledger, open_ledger
-from prefect_together.ledger.plans import from_text, to_text
+from prefect_together.ledger.plans import budget_in, from_text, to_text
 from prefect_together.prefect_internals import process_is_own, shorten_task_lines, shown_progress
 from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
 from prefect_together.results.outputs import PAGE_FILE, PageSummary, row_results, write_outputs
@@ -107,7 +107,11 @@ async def _generate(
         ):
             tally.started_at = SYSTEM_CLOCK.time()  # what the person took is nobody's waiting time
         is_sandbox = await bills_nothing(places)
-        await ledger.save_table(places.output_name, to_text(plan), is_sandbox=is_sandbox)
+        budget_usd = settings.budget_usd
+        if settings.collect_only and (earlier := await ledger.last_table(places.output_name)):
+            budget_usd = budget_in(earlier)  # it sends nothing, and writes the page of the run that did
+        text = to_text(plan, budget_usd=budget_usd)
+        await ledger.save_table(places.output_name, text, is_sandbox=is_sandbox)
         work = Work(plan, places, settings, store, ledger, tally, logger)
         notes: list[str] = []
         try:
@@ -125,7 +129,7 @@ async def _generate(
                 table=plan.source,
                 written_at=datetime.now().astimezone().isoformat(timespec="seconds"),
                 run_seconds=SYSTEM_CLOCK.time() - tally.started_at,
-                budget_usd=settings.budget_usd,
+                budget_usd=budget_usd,
                 is_sandbox=is_sandbox,
                 warnings=(
                     *(str(warning) for warning in plan.warnings),

@@ -6,16 +6,24 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from prefect_together.errors import Problem
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.request.request import VideoRequest
 from prefect_together.table.plan import Plan, PlannedRow, PlannedVideo
 
 
-def to_text(plan: Plan) -> str:
-    """The table's own columns and cells, and which videos belong to which row."""
+def to_text(plan: Plan, *, budget_usd: float | None = None) -> str:
+    """The table's own columns and cells, which videos belong to which row, its warnings, and the run's budget."""
     rows = [[row.number, list(row.cells.values()), row.row_id, row.keys, row.shared_with] for row in plan.rows]
     cells = list(plan.rows[0].cells) if plan.rows else []
-    content = {"source": plan.source, "columns": plan.columns, "cells": cells, "rows": rows}
+    content = {
+        "source": plan.source,
+        "columns": plan.columns,
+        "cells": cells,
+        "rows": rows,
+        "warnings": [str(warning) for warning in plan.warnings],
+        "budget_usd": budget_usd,
+    }
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -29,7 +37,13 @@ def from_text(text: str, records: Mapping[str, VideoRecord]) -> Plan:
         if all(key in records for key in keys)  # a run that was killed before it had entered its rows
     )
     videos = {key: video_of(records[key]) for row in rows for key in row.keys}
-    return Plan(content["source"], tuple(content["columns"]), rows, videos, ())
+    warnings = tuple(Problem(text) for text in content["warnings"])
+    return Plan(content["source"], tuple(content["columns"]), rows, videos, warnings)
+
+
+def budget_in(text: str) -> float | None:
+    """The budget of the run that stored this plan."""
+    return json.loads(text)["budget_usd"]
 
 
 def video_of(record: VideoRecord) -> PlannedVideo:

@@ -35,7 +35,7 @@ from prefect_together.execution.workspace import Work
 from prefect_together.ledger.states import STATES
 from prefect_together.shards.shared_plan import dead_shares, delete_plan, save_plan
 
-DEPLOYMENT = "generate-videos-shard/generate-videos-shard"
+DEPLOYMENT = "generate-videos-shard/shard"
 DEPLOY = "prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all"
 WATCH_SECONDS = 5.0
 STARTED_SECONDS = 60.0
