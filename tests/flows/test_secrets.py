@@ -98,7 +98,10 @@ def test_nothing_that_was_said_holds_the_key(left: Left) -> None:
 
 def test_no_file_of_the_run_holds_the_key(left: Left) -> None:
     assert (left.home / "out" / "ledger.db").is_file()
-    assert files_with(KEY, [left.home, left.desk.api.settings.state_dir or left.home]) == []
+    of_the_sandbox = files_with(KEY, [left.desk.api.settings.state_dir or left.home])
+
+    assert files_with(KEY, [left.home]) == []
+    assert [Path(file).name for file in of_the_sandbox] == ["jobs.jsonl"]  # has the script of the talkative job
 
 
 def test_no_log_line_in_prefect_holds_the_key(left: Left) -> None:

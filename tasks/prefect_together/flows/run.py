@@ -133,7 +133,7 @@ async def _generate(
                 is_sandbox=is_sandbox,
                 warnings=(
                     *(str(warning) for warning in plan.warnings),
-                    *(note for note in notes if note != SANDBOX_NOTE),
+                    *notes,
                 ),
             )
             outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes)))

@@ -32,6 +32,7 @@ from prefect_together.execution.batch import Batch
 from prefect_together.execution.events import quiet_about_the_server
 from prefect_together.execution.settings import NO_SERVER, Places, RunLogger, RunSettings, Share
 from prefect_together.execution.workspace import Work
+from prefect_together.ledger.engine import parse_ledger_url
 from prefect_together.ledger.states import STATES
 from prefect_together.shards.shared_plan import dead_shares, delete_plan, save_plan
 
@@ -96,6 +97,8 @@ def _problems(places: Places, settings: RunSettings) -> Iterable[Problem]:
             " worker its address as TOGETHER_BASE_URL"
         )
         yield Problem(message, column="sandbox")
+    if places.ledger_url is not None:
+        parse_ledger_url(places.ledger_url)  # raises for a password, before the shards get it as a parameter
 
 
 async def _work_pool(client: PrefectClient) -> str | None:
