@@ -23,7 +23,7 @@ from prefect.settings import Settings
 
 from batch_run import wait_until
 from prefect_server import PrefectServer
-from prefect_together.errors import BudgetReached, TableInvalid
+from prefect_together.errors import BudgetReached, FailureClass, TableInvalid
 from prefect_together.execution.events import BUDGET_REACHED, IN_DOUBT, run_events
 from prefect_together.ledger.states import Status
 from prefect_together.results.outcome import RunOutcome
@@ -123,9 +123,16 @@ def test_each_file_that_the_image_takes_and_that_a_command_names_is_there() -> N
     assert "KillMode=mixed" in unit  # with control-group Prefect's worker gets the signal too, and kills the runs
 
 
-def row(status: Status, error: str | None = None) -> RowResult:
+def row(status: Status, error: str | None = None, failure_class: FailureClass | None = None) -> RowResult:
     take = TakeResult(
-        row_id=f"row-{status}", status=status, model=MODEL, parameters={}, estimate_usd=0.28, error=error, attempts=1
+        row_id=f"row-{status}",
+        status=status,
+        model=MODEL,
+        parameters={},
+        estimate_usd=0.28,
+        error=error,
+        failure_class=failure_class,
+        attempts=1,
     )
     return RowResult(number=2, cells={}, takes=(take,))
 
@@ -143,7 +150,7 @@ def test_a_run_with_money_in_doubt_says_so_in_an_event() -> None:
 
 
 def test_a_run_that_reached_its_budget_says_so_in_an_event() -> None:
-    events = events_of(row("refused", str(BudgetReached(1.0, 0.9, 0.28))))
+    events = events_of(row("refused", str(BudgetReached(1.0, 0.9, 0.28)), FailureClass.BUDGET))
 
     assert list(events) == [BUDGET_REACHED]
     assert "$0.28 more needed" in events[BUDGET_REACHED]["message"]
