@@ -13,9 +13,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from stopwatch import body, output_directory
 
-from prefect_together.cli.live_display import shell_console
 from prefect_together.flows import generate_videos
-from prefect_together.prefect_internals import shorten_task_lines
+from prefect_together.prefect_internals import shell_console, shorten_task_lines
 
 
 @flow(name="generate-videos", persist_result=False)

@@ -28,8 +28,7 @@ if __name__ == "__main__":
 import asyncio, os, sys, urllib.request
 from prefect import flow, task
 from prefect.states import Cancelled
-from prefect_together.cli.live_display import shell_console
-from prefect_together.prefect_internals import shorten_task_lines
+from prefect_together.prefect_internals import shell_console, shorten_task_lines
 from prefect_together.execution.signals import Stopped, until_stopped
 
 @task

@@ -24,7 +24,8 @@ from prefect_together.errors import (
     NotConfigured,
     SubmissionInDoubt,
 )
-from prefect_together.execution.tasks import create_video, download_video, forget_results, wait_for_video
+from prefect_together.execution.tasks import create_video, download_video, wait_for_video
+from prefect_together.prefect_internals import forget_results
 from prefect_together.request.request import VideoRequest
 from table_of_prompts import KEY, MODEL, Desk
 

@@ -49,6 +49,33 @@ SANDBOX_USES = frozenset({"sandbox", "request", "clock", "errors", "retry_after"
 WITHOUT_PREFECT = 4
 """Wings up to this number work where Prefect is not even imported."""
 
+PREFECT_INTERNALS = frozenset({"prefect_internals", "cli.local_server", "cli.local_messages"})
+"""All that relies on what Prefect does not document; the last two run in the local server's process."""
+
+DOCUMENTED = (
+    "prefect.artifacts",
+    "prefect.blocks.core",
+    "prefect.cache_policies",
+    "prefect.client.base",
+    "prefect.client.orchestration",
+    "prefect.client.schemas",
+    "prefect.context",
+    "prefect.deployments",
+    "prefect.events.emit_event",
+    "prefect.exceptions",
+    "prefect.flow",
+    "prefect.flow_runs",
+    "prefect.input",
+    "prefect.logging.get_run_logger",
+    "prefect.states",
+    "prefect.tasks",
+    "prefect.utilities.urls",
+)
+"""Modules and names of Prefect's API reference."""
+
+DOCUMENTED_PACKAGES = frozenset({"prefect", "prefect.events", "prefect.logging"})
+"""Of which only the names above are taken."""
+
 LARGEST_MODULE_LINES = 450
 
 OLD_OPENPYXL_IS_LATE = "ignore:datetime.datetime.utcnow():DeprecationWarning:openpyxl.packaging.core"
@@ -181,6 +208,17 @@ def test_the_lower_wings_import_no_prefect() -> None:
     lower = [name for name in modules() if WINGS.get(wing_of(name), 0) <= WITHOUT_PREFECT and name != "credentials"]
 
     assert {name for name in lower if any(knows_prefect(one) for one in imports_of(modules()[name]))} == set()
+
+
+def test_only_one_module_relies_on_what_prefect_does_not_document() -> None:
+    internal: set[str] = set()
+    for name, path in modules().items():
+        wanted = {module for module in imports_of(path) if knows_prefect(module)}
+        undocumented = {module for module in wanted if not module.startswith(DOCUMENTED)} - DOCUMENTED_PACKAGES
+        if undocumented and name not in PREFECT_INTERNALS:
+            internal |= {f"{name} -> {module}" for module in undocumented}
+
+    assert internal == set()
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

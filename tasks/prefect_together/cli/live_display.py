@@ -3,56 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
-from prefect.logging.handlers import PrefectConsoleHandler
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
-from rich.theme import Theme
 
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.flows.prefect_ui import progress_text
+from prefect_together.prefect_internals import shell_console
 from prefect_together.results.progress import Tally
 from prefect_together.results.text import dollars, duration, state_counts
 
 LIVE_REFRESH_SECONDS = 0.25
-STOPPED = "Execution was cancelled by the runtime environment"
-"""Prefect's words, after "Crash detected!", for a flow that was stopped before or after its body."""
-
-
-class ShellLines(logging.Filter):
-    """Keeps off the shell what the display says better.
-
-    That is: lines of task runs below WARNING, the run's URL a second time, the flow's final state, whose message is
-    printed at the end, and that a stop is a crash. They still reach Prefect's UI.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.name.startswith("prefect.task_runs"):
-            return record.levelno >= logging.WARNING
-        if record.name.startswith(("prefect.flow_runs", "prefect.engine")) and STOPPED in record.getMessage():
-            return False
-        if record.name.startswith("prefect.flow_runs"):
-            return not record.getMessage().startswith(("View at", "Finished in state"))
-        return True
-
-
-def shell_console() -> Console:
-    """The console (on stderr) through which Prefect prints its log lines: what shares it is not garbled by them.
-
-    Its theme gets rich's usual styles back, which Prefect leaves out. Without Prefect's handler: a console of its own.
-    """
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, PrefectConsoleHandler):
-            if not any(isinstance(known, ShellLines) for known in handler.filters):
-                handler.addFilter(ShellLines())
-                handler.console.push_theme(Theme())
-            return handler.console
-    return Console(stderr=True)
 
 
 @asynccontextmanager

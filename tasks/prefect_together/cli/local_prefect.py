@@ -11,7 +11,6 @@ from __future__ import annotations
 import atexit
 import gc
 import http.client
-import logging
 import os
 import signal
 import socket
@@ -233,10 +232,10 @@ def as_program(body: Callable[[], int]) -> NoReturn:
         exit_code = 130
     finally:
         end_at_signals()
-    # What follows is Prefect sending its last events, in threads of its own.
-    logging.getLogger("EventsWorker").setLevel(logging.ERROR)
-    logging.getLogger("APILogWorker").setLevel(logging.ERROR)
-    logging.getLogger("prefect.events.utilities").setLevel(logging.CRITICAL)  # a last heartbeat comes too late
+    if "prefect" in sys.modules:
+        from prefect_together.prefect_internals import end_quietly
+
+        end_quietly()
     sys.stdout.flush()
     sys.exit(exit_code)
 

@@ -86,6 +86,9 @@ def run_flow(name: str, bound: BoundArguments) -> int:
     try:
         with signals_raised():
             code = _run(name, given, local)
+    except NotConfigured as error:  # the local server did not start
+        _print_mistakes(error)
+        code = INVALID
     except BaseException:
         if local is not None:
             local.wait_at_exit = False
@@ -144,9 +147,10 @@ def _run(name: str, given: Mapping[str, Any], local: LocalPrefect | None) -> int
     from prefect.exceptions import TerminationSignal
 
     from prefect_together.cli.ending import print_ending
-    from prefect_together.cli.live_display import shell_console, show_progress
+    from prefect_together.cli.live_display import show_progress
     from prefect_together.execution.signals import Stopped, until_stopped
     from prefect_together.flows import entrypoints
+    from prefect_together.prefect_internals import shell_console
 
     flow = copy(getattr(entrypoints, name))
     flow.show_progress = show_progress

@@ -14,14 +14,13 @@ from prefect_together.clips.store import OutputStore
 from prefect_together.errors import CanaryFailed, ServiceUnreachable, WrongAddress
 from prefect_together.execution.admission import StartOrder
 from prefect_together.execution.settings import ALONE, RunSettings, Share
-from prefect_together.execution.tasks import forget_results
 from prefect_together.execution.video import VideoRun
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import HERE, Ledger
 from prefect_together.ledger.plans import video_of
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import STATES, State
-from prefect_together.prefect_internals import EventBacklog, results_not_stored
+from prefect_together.prefect_internals import EventBacklog, forget_results, results_not_stored
 from prefect_together.results.progress import Tally
 from prefect_together.results.text import counted
 from prefect_together.table.plan import Plan, PlannedVideo

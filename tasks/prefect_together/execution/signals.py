@@ -63,14 +63,15 @@ async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
 
     Prefect's two error lines for each task run that is cancelled with it are kept out of console and log.
     """
+    from prefect_together.prefect_internals import TASK_RUN_LINES  # with Prefect, which the rest does not need
+
     task = asyncio.ensure_future(work)
     received: list[signal.Signals] = []
-    task_lines = logging.getLogger("prefect.task_runs")
-    level = task_lines.level
+    level = TASK_RUN_LINES.level
 
     def stop(stop_signal: signal.Signals) -> None:
         received.append(stop_signal)
-        task_lines.setLevel(logging.CRITICAL + 1)
+        TASK_RUN_LINES.setLevel(logging.CRITICAL + 1)
         task.cancel()
 
     with stop_signals(stop):
@@ -81,7 +82,7 @@ async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
                 raise Stopped(received[0]) from None
             raise
         finally:
-            task_lines.setLevel(level)
+            TASK_RUN_LINES.setLevel(level)
 
 
 def end_at_signals(*, with_a_word: bool = False) -> None:

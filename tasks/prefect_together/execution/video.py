@@ -34,12 +34,13 @@ from prefect_together.execution.admission import BudgetQueue, Slots
 from prefect_together.execution.circuit_breaker import CircuitBreaker
 from prefect_together.execution.events import emit_video_event
 from prefect_together.execution.settings import RunSettings
-from prefect_together.execution.tasks import as_it_is, create_video, download_video, of_a_task, wait_for_video
+from prefect_together.execution.tasks import create_video, download_video, wait_for_video
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import REPEATED_FAILURES, RUN_ENDED, ClaimLost
+from prefect_together.prefect_internals import from_task, unsearched
 from prefect_together.results.progress import Tally
 from prefect_together.table.plan import PlannedVideo
 
@@ -207,10 +208,10 @@ class VideoRun:
         journal = LedgerJournal(self._ledger, video.key, video.estimate_usd, self._budget, self.breaker, self._tally)
         try:
             job = await create_video(
-                as_it_is(video.request),
+                unsearched(video.request),
                 row=video.row_id,
-                session=as_it_is(self._session),
-                journal=as_it_is(journal),
+                session=unsearched(self._session),
+                journal=unsearched(journal),
                 give_up_at=self._session.clock.time() + self._wait_seconds,
             )
         except (AccountBlocked, BudgetReached, ServiceStuck, ServiceUnreachable, UnforeseenErrors) as error:
@@ -248,12 +249,12 @@ class VideoRun:
         """The completed job, or None; and whether the video is planned anew. `is_new`: this run has created the job."""
         try:
             done = await wait_for_video(
-                of_a_task(job),
+                from_task(job),
                 row=video.row_id,
                 model=video.request.model,
                 submitted_at=submitted_at,
                 deadline=max(submitted_at, self._tally.started_at) + self._wait_seconds,
-                session=as_it_is(self._session),
+                session=unsearched(self._session),
             )
         except JobFailed as error:
             self.breaker.job_ended()
@@ -295,10 +296,10 @@ class VideoRun:
     async def _download(self, video: PlannedVideo, file: str, job: VideoJob) -> bool:
         try:
             clip = await download_video(
-                of_a_task(job),
+                from_task(job),
                 Path(self._store.scratch) / file,
                 row=video.row_id,
-                session=as_it_is(self._session),
+                session=unsearched(self._session),
                 max_bytes=self._settings.max_clip_bytes,
             )
             file = str(PurePosixPath(file).with_name(clip.path.name))  # it may be a WebM, or its name in use
