@@ -334,7 +334,7 @@ def test_nothing_sticks_out_at_any_width_and_theme(show: Show, width: int, dark:
 
 @pytest.mark.parametrize("width", [320, 390, 600, 820, 1024, 1440])
 def test_a_run_with_every_status_fits_the_window_and_so_does_its_dialog(show: Show, width: int) -> None:
-    error = str(JobFailed(JOB_ID, "content_policy", "The prompt was refused.", "moderation"))
+    error = str(JobFailed(JOB_ID, "content_policy", "The prompt was refused.", FailureClass.MODERATION))
     rows = [result(number, status, error=error, job_id=JOB_ID) for number, status in enumerate(STATUSES * 12, start=2)]
 
     page = show(rows, width=width, is_sandbox=True, is_running=True, budget_usd=20.0, run_name="optimal-unicorn")
@@ -353,7 +353,7 @@ def test_a_run_with_every_status_fits_the_window_and_so_does_its_dialog(show: Sh
 
 
 def test_a_failure_begins_with_its_reason_and_ends_with_the_job(show: Show) -> None:
-    error = str(JobFailed(JOB_ID, "content_policy", "The prompt was refused.", "moderation"))
+    error = str(JobFailed(JOB_ID, "content_policy", "The prompt was refused.", FailureClass.MODERATION))
     page = show([result(2, "failed", error=error)])
 
     assert page.locator(".card .error").inner_text() == (
