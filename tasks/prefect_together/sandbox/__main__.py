@@ -141,7 +141,7 @@ def command_parser() -> argparse.ArgumentParser:
 def _faults_listed() -> str:
     """Every fault with what it does, for --help."""
     groups = {
-        "create (with -after: the job is accepted all the same), retrieve, download": ANSWERS,
+        "create (with -after: the job is accepted anyway), retrieve, download": ANSWERS,
         "create": CREATE,
         "retrieve": RETRIEVE,
         "download": DOWNLOAD,

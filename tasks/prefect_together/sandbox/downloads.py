@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def download_routes(service: VideoService) -> list[Route]:
-    """`/shrt/TOKEN` redirects to `/files/TOKEN.mp4`. Neither looks at a key."""
+    """`/shrt/TOKEN` redirects to `/files/TOKEN.mp4`. Neither checks a key."""
     clips = ClipRoutes(service)
     return [
         Route("/shrt/{token}", clips.redirect, methods=["GET"]),
