@@ -116,10 +116,11 @@ def test_a_postgresql_ledger_names_its_extra(installation: Installation) -> None
     assert "pip install 'prefect-together[postgres]'" in said
 
 
-def test_an_output_in_a_bucket_names_its_extra(installation: Installation) -> None:
+@pytest.mark.parametrize(("url", "extra"), [("s3://bucket/videos", "s3"), ("gs://bucket/videos", "gcs")])
+def test_an_output_in_a_bucket_names_its_extra(installation: Installation, url: str, extra: str) -> None:
     words = [str(FLOWS / "generate_videos.py"), "prompt\na cat", "--model", "minimax/video-01-director", "--sandbox"]
 
-    done = installation.run(*words, "--output-dir", "s3://bucket/videos")
+    done = installation.run(*words, "--output-dir", url)
 
     assert done.returncode == 2
-    assert "pip install 'prefect-together[s3]'" in done.stdout + done.stderr
+    assert f"pip install 'prefect-together[{extra}]'" in done.stdout + done.stderr
