@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Error, Page, expect
 
 from chromium import opened_chromium
-from prefect_together.errors import AccountBlocked, BudgetReached, CanaryFailed, JobFailed
+from prefect_together.errors import AccountBlocked, BudgetReached, CanaryFailed, FailureClass, JobFailed
 from prefect_together.ledger.states import Status
 from prefect_together.results.outputs import PageSummary, results_page
 from prefect_together.results.results import RowResult, TakeResult
