@@ -53,6 +53,8 @@ class RunSettings:
     approve_above_usd: float | None = None
     approval_minutes: float = 24 * 60.0
     shards: int = 1
+    new_ledger: bool = False
+    rebuy: bool = False
 
     def sends(self, state: State) -> bool:
         """Whether a video that the ledger has in this state is sent, and not only collected."""

@@ -49,6 +49,8 @@ async def generate_videos(
     image_directory: ImageDirectory = None,
     sheet: Sheet = None,
     ledger: LedgerPlace = None,
+    new_ledger: bool = False,
+    rebuy: bool = False,
     shards: Annotated[int, Field(ge=1, le=100)] = 1,
     sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
 ) -> Any:
@@ -80,6 +82,8 @@ async def generate_videos(
         image_directory: Where relative image paths start. Default: the directory of the table.
         sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
         ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
+        new_ledger: Begin a new ledger although the output directory shows paid work that the ledger does not know.
+        rebuy: Pay again for rows whose prompt and parameters are paid for under another id.
         shards: Runs that share the table, this one included, on the workers of a Prefect server, 1 to 100;
             max_in_flight and budget_usd hold for all together.
         sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
@@ -110,6 +114,8 @@ async def generate_videos(
             canary=canary,
             approve_above_usd=approve_above_usd,
             shards=shards,
+            new_ledger=new_ledger,
+            rebuy=rebuy,
         ),
         dry_run=dry_run,
     )

@@ -32,6 +32,7 @@ from prefect_together.flows.prompts import plan_line
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.plans import budget_in, from_text, to_text
 from prefect_together.prefect_internals import process_is_own, shorten_task_lines, shown_progress
+from prefect_together.results.already_paid import paid_under_other_ids, rebuy_problem, refuse_unknown_work
 from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
 from prefect_together.results.outputs import PAGE_FILE, PageSummary, row_results, write_outputs
 from prefect_together.results.progress import Tally
@@ -102,6 +103,8 @@ async def _generate(
     store = open_store(places.output_dir)
     await store.prepare()
     async with _results_in_the_ui(store, logger) as left, open_ledger(places.ledger_in(store)) as ledger:
+        if not settings.collect_only:
+            await _refuse_to_pay_again(plan, ledger, store, places, settings)
         if settings.approve_above_usd is not None and await ask_if_above(
             plan, await ledger.records(list(plan.videos)), settings=settings, logger=logger
         ):
@@ -139,6 +142,19 @@ async def _generate(
             outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes)))
             left.append((outcome, summary))
     return outcome
+
+
+async def _refuse_to_pay_again(
+    plan: Plan, ledger: Ledger, store: OutputStore, places: Places, settings: RunSettings
+) -> None:
+    """Raises SettingsInvalid if what is paid for would be paid for again, unless the user said so."""
+    if not settings.new_ledger:
+        await refuse_unknown_work(ledger, store)
+    known = await ledger.records(list(plan.videos))
+    if settings.rebuy or len(known) == len(plan.videos):
+        return
+    if found := paid_under_other_ids(plan, await ledger.records(), output_dir=places.output_name):
+        raise SettingsInvalid([rebuy_problem(found)])
 
 
 async def _shards(places: Places, settings: RunSettings, logger: RunLogger) -> Shards | None:
