@@ -33,6 +33,10 @@ def escape_cell(text: str) -> str:
     return text
 
 
+PLAIN_CELLS = "prefect_together_plain_cells"
+"""The attribute (`DataFrame.attrs`) of results whose cells are unescaped already."""
+
+
 def unescape_cell(text: str) -> str:
     """What `escape_cell` was given."""
     return text[1:] if _ESCAPED.match(text) else text

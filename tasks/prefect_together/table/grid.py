@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from prefect_together.errors import Problem, TableInvalid, missing_extra
 from prefect_together.request.fields import counted, is_sendable
 from prefect_together.table.columns import (
+    PLAIN_CELLS,
     RESULT_COLUMNS,
     header_place,
     is_known_column,
@@ -109,7 +110,8 @@ def read_frame(frame: Any, label: str) -> Grid:
     problems: list[Problem] = []
     warnings: list[Problem] = []
     records = frame_records(frame, problems=problems, warnings=warnings)
-    return _grid(records, label, problems, warnings)
+    is_plain = bool(frame.attrs.get(PLAIN_CELLS))
+    return _grid(records, label, problems, warnings, is_plain=is_plain)
 
 
 def _unpacked(source: TableSource) -> TableSource:
@@ -302,7 +304,9 @@ def _is_tabular(text: str, delimiter: str) -> bool:
     return len(widths) == 1 and widths != {1} and f"{delimiter} " not in text.splitlines()[0]
 
 
-def _grid(records: Sequence[Record], label: str, problems: list[Problem], warnings: list[Problem]) -> Grid:
+def _grid(
+    records: Sequence[Record], label: str, problems: list[Problem], warnings: list[Problem], *, is_plain: bool = False
+) -> Grid:
     """Separate the header from the rows, check their shape, leave out what is empty and what results.csv added."""
     filled = [record for record in records if any(cell.strip() for cell in record[1])]
     if not filled:
@@ -316,10 +320,10 @@ def _grid(records: Sequence[Record], label: str, problems: list[Problem], warnin
 
     names = [name.strip() for name in header[:width]]
     is_results = is_results_table(names)
-    if is_results:
+    if is_results and not is_plain:
         names = [unescape_cell(name) for name in names]
         rows = [(number, [unescape_cell(cell) for cell in cells]) for number, cells in rows]
-    else:
+    if not is_results:
         warnings += [
             Problem("is ignored: results.csv has a column of this name. Rename it to keep it", column=name)
             for name in names
