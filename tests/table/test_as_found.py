@@ -336,3 +336,13 @@ def test_a_file_with_many_broken_lines_names_the_first(tmp_path: Path) -> None:
 
     assert len(problems) == 21
     assert problems[0][2] == "30 more lines cannot be read either"
+
+
+def test_a_dash_on_the_command_line_is_standard_input() -> None:
+    program = "from prefect_together.cli.commands import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", program, "plan", "-", "--model", DIRECTOR, "--json"]
+
+    done = subprocess.run(command, input="prompt\nA cat\n", capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"prompt": "A cat"' in done.stdout
