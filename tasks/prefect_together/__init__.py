@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from prefect_together.request.catalogue import check_request, estimate_usd
     from prefect_together.request.media import LocalImage, Media
     from prefect_together.request.request import VideoRequest
+    from prefect_together.results.frame import results_frame
     from prefect_together.results.outcome import RowsFailed, RunOutcome
     from prefect_together.sandbox import Sandbox, SandboxProcess
     from prefect_together.table.prompt_table import read_table
@@ -46,6 +47,7 @@ _HOMES = {
     "open_ledger": "ledger.ledger",
     "open_session": "api.session",
     "read_table": "table.prompt_table",
+    "results_frame": "results.frame",
     "wait_for_video": "execution.tasks",
 }
 
@@ -71,6 +73,7 @@ __all__ = [
     "open_ledger",
     "open_session",
     "read_table",
+    "results_frame",
     "wait_for_video",
 ]
 

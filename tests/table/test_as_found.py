@@ -276,3 +276,73 @@ def test_a_data_frame_is_a_table() -> None:
     assert table.source == "DataFrame"
     with pytest.raises(TableInvalid, match="DataFrame: 1 mistake"):
         read_table(pandas.DataFrame({"prompt": ["A cat", "---"]}), defaults={"model": FREE})
+
+
+# What must not be guessed, and what must be said
+
+
+def test_an_encoding_of_another_script_is_not_guessed(tmp_path: Path) -> None:
+    (tmp_path / "ru.csv").write_bytes("prompt\nКот спит\n".encode("cp1251"))
+    (tmp_path / "mixed.csv").write_bytes("prompt\nA café in Paris\n".encode() + b"A bad \xe9 byte\n")
+
+    assert "is not UTF-8 (byte 0xca in line 2, after ''), nor plainly Latin-1" in mistakes_of(tmp_path / "ru.csv")
+    assert "byte 0xe9 in line 3, after 'A bad '" in mistakes_of(tmp_path / "mixed.csv")
+
+
+def test_every_guess_at_a_number_or_a_ratio_is_said() -> None:
+    said = warnings_of("prompt;guidance_scale;ratio\nA cat;7,5;16:09:00\nA dog;7,5;9:16\n", model=FREE)
+
+    assert "row 2, column guidance_scale: 7,5 is read as 7.5 (2 rows, this is the first)" in said
+    assert "row 2, column ratio: 16:09:00 is read as 16:9" in said
+
+
+def test_an_image_column_that_names_no_images_is_carried_through_with_a_warning() -> None:
+    text = "prompt,image\nA cat,a red pig\n"
+
+    assert only_row(text).request.media is None
+    assert warnings_of(text) == ["column image: is carried through, not used: did you mean first_frame?"]
+
+
+@pytest.mark.parametrize("column", ["length", "durations", "video_url", "num_frames"])
+def test_a_column_that_may_mean_a_parameter_is_not_used_and_named(column: str) -> None:
+    text = f"prompt,{column}\nA cat,57\n"
+
+    assert only_row(text).request.create_kwargs() == {"model": DIRECTOR, "prompt": "A cat"}
+    assert f"column {column}: is carried through, not used: did you mean" in warnings_of(text)[0]
+
+
+def test_a_comment_in_a_csv_is_doubted(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("prompt\nA heron\n# night shots\n")
+
+    assert "row 3, column prompt: begins with # and is sent as a prompt" in str(read(tmp_path / "t.csv").warnings[0])
+
+
+def test_lines_around_a_markdown_table_are_not_lost_in_silence() -> None:
+    assert "2 lines around the Markdown table not read, such as 'Shots:'" in warnings_of(
+        "Shots:\n\n| prompt |\n|---|\n| A cat |\n\nA dog\n"
+    )
+
+
+def test_one_row_of_json_with_objects_only_is_a_row() -> None:
+    row = only_row(f'{{"media": {{"reference_images": ["{A}"]}}}}', model=FREE, defaults={"prompt": "It moves"})
+
+    assert [field for field, _ in row.request.images()] == ["reference_images"]
+
+
+def test_a_file_with_many_broken_lines_names_the_first(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"prompt": "A cat"}\n' * 60 + "oops\n" * 50)
+
+    problems = problems_of(str(tmp_path / "t.jsonl"))
+
+    assert len(problems) == 21
+    assert problems[0][2] == "30 more lines cannot be read either"
+
+
+def test_a_dash_on_the_command_line_is_standard_input() -> None:
+    program = "from prefect_together.cli.commands import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", program, "plan", "-", "--model", DIRECTOR, "--json"]
+
+    done = subprocess.run(command, input="prompt\nA cat\n", capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert '"prompt": "A cat"' in done.stdout

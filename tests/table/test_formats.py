@@ -190,7 +190,7 @@ def test_a_header_alone_is_a_mistake(text: str) -> None:
         (b"\x1f\x8b\x08\x00rest", "is not a whole gzip file"),
         (b"PK\x03\x04 no workbook", "is not a whole .xlsx workbook"),
         (b"PAR1 no parquet PAR1", "is not a whole Parquet file"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(40), "and so no text"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(40), "is an image"),
         (b"<!DOCTYPE html><html><body>", "is a web page (HTML), not a table"),
     ],
 )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from prefect_together.cli.local_prefect import as_program
-from prefect_together.cli.run_flow import FUNCTIONS, run_flow
+from prefect_together.cli.run_flow import FUNCTIONS, run_flow, with_standard_input
 from prefect_together.clips.store import redacted
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid, TogetherVideoError
 from prefect_together.flows.prompts import plan_prompts
@@ -47,7 +47,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if given[:1] == ["sandbox"]:
         return _serve_sandbox(given[1:])
     try:
-        command, bound, _ = app.parse_args(given, exit_on_error=False, print_error=True)
+        command, bound, _ = app.parse_args(with_standard_input(given), exit_on_error=False, print_error=True)
     except CycloptsError:
         return INVALID
     if FUNCTIONS.get(command.__name__) is command:

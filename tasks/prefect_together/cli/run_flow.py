@@ -51,13 +51,18 @@ def flow_script(name: str) -> NoReturn:
     as_program(lambda: run_words(name, sys.argv[1:]))
 
 
+def with_standard_input(words: Sequence[str]) -> list[str]:
+    """The words with "-", standard input, as a path: the parser takes it for an option."""
+    return ["/dev/stdin" if word == "-" else word for word in words]
+
+
 def run_words(name: str, words: Sequence[str]) -> int:
     """Run a flow with the options that `words` are; return the exit code."""
     function = FUNCTIONS[name]
     app = App(name=f"python flows/{name}.py", version_flags=[])
     app.default(function)
     try:
-        called, bound, _ = app.parse_args(list(words), exit_on_error=False, print_error=True)
+        called, bound, _ = app.parse_args(with_standard_input(words), exit_on_error=False, print_error=True)
     except CycloptsError:
         return INVALID
     if called is not function:  # --help

@@ -38,16 +38,21 @@ PARAMETER_ALIASES = {
     "frames_per_second": "fps",
     "guidance": "guidance_scale",
     "inference_steps": "steps",
-    "length": "seconds",
     "model_id": "model",
     "model_name": "model",
+    "neg_prompt": "negative_prompt",
     "negative": "negative_prompt",
     "num_inference_steps": "steps",
     "num_steps": "steps",
+    "prompt_text": "prompt",
+    "prompts": "prompt",
     "sampling_steps": "steps",
     "sec": "seconds",
     "secs": "seconds",
     "text": "prompt",
+    "text_prompt": "prompt",
+    "video_duration": "seconds",
+    "video_length": "seconds",
     "video_prompt": "prompt",
 }
 """Other names of the API's parameters that mean them beyond doubt."""
@@ -56,6 +61,8 @@ DOUBTFUL_ALIASES = {
     "audio": "generate_audio",
     "description": "prompt",
     "format": "output_format",
+    "frames": "seconds (frames divided by fps)",
+    "length": "seconds",
     "num_frames": "seconds (frames divided by fps)",
     "number_of_frames": "seconds (frames divided by fps)",
     "quality": "output_quality",
@@ -87,12 +94,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def not_json(error: json.JSONDecodeError | RecursionError) -> str:
-    """What is wrong with a text that should be JSON."""
-    if isinstance(error, RecursionError):
-        return "is JSON that is nested too deep"
-    line = f"line {error.lineno}, " if error.lineno > 1 else ""
-    return f"is not JSON ({error.msg} at {line}character {error.colno})"
+def parsed_json(text: str, loads: Callable[[str], object] = json.loads) -> object:
+    """The value of a JSON text. Raises ValueError that says in plain words what is wrong with it."""
+    try:
+        return loads(text)
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise ValueError(f"is not JSON ({error.msg} at {line}character {error.colno})") from error
+    except RecursionError as error:
+        raise ValueError("is JSON that is nested too deep") from error
 
 
 def is_sendable(text: str) -> bool:
@@ -202,11 +212,9 @@ def json_text_too(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise wrong(f"{not_json(error)}: give an object, {{...}}") from error
-    except ValueError as error:
-        raise wrong("is JSON with too long a number: give a plain object") from error
+        return parsed_json(value)
+    except ValueError as error:  # a number of thousands of digits among them
+        raise wrong(f"{error}: give a plain object, {{...}}") from error
 
 
 def _finite_json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, cast
 
 from prefect_together.errors import Problem
-from prefect_together.request.fields import DOUBTFUL_ALIASES, PARAMETER_ALIASES, not_json, shown
+from prefect_together.request.fields import DOUBTFUL_ALIASES, PARAMETER_ALIASES, parsed_json, shown
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import PARAMETERS
 
@@ -32,6 +31,10 @@ def escape_cell(text: str) -> str:
     if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
         return f"'{text}"
     return text
+
+
+PLAIN_CELLS = "prefect_together_plain_cells"
+"""The attribute (`DataFrame.attrs`) of results whose cells are unescaped already."""
 
 
 def unescape_cell(text: str) -> str:
@@ -67,8 +70,6 @@ ALIASES = {
     "img": "first_frame",
     "init_image": "first_frame",
     "input_image": "first_frame",
-    "input_video": "source_video",
-    "keyframes": "frame_images",
     "last_image": "last_frame",
     "num_videos": "count",
     "number_of_videos": "count",
@@ -89,10 +90,14 @@ ALIASES = {
 _PERHAPS = {
     **DOUBTFUL_ALIASES,
     "cost": "price_usd",
+    "images": "reference_images",
+    "input_video": "source_video",
+    "keyframes": "frame_images",
     "n": "count",
     "price": "price_usd",
     "row_id": "id",
     "video": "source_video",
+    "video_url": "source_video",
 }
 """Names that may mean a parameter, or something else: carried through, with a warning."""
 
@@ -102,8 +107,12 @@ _CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _MEDIA_SUFFIX = re.compile(r"_(?:url|uri|link|path|file|filename|name)$")
 _SECONDS_SUFFIX = re.compile(r"_(?:s|secs?|seconds)$")
 _IMAGE = re.compile(r"data:image/|.+\.(?:png|jpe?g|webp|gif|bmp|tiff?|avif|heic)(?:[?#].*)?$", re.IGNORECASE)
-_CELLS_LOOKED_AT = 50
+_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+_CELLS_SAMPLED = 50
 _MOST_NAMES_SHOWN = 20
+_SHORT_ALIAS = 4
+HEADER_WITHIN = 10
+"""In how many of a table's first rows its header is looked for."""
 
 
 def parameter_name(column: str) -> str:
@@ -134,10 +143,28 @@ def is_known_column(name: str) -> bool:
     return parameter_name(name) in RESULT_COLUMNS or meaning_of(name) is not None
 
 
-def understood_columns(columns: Sequence[str], problems: list[Problem], warnings: list[Problem]) -> dict[str, int]:
+def names_the_prompt(cells: Sequence[str]) -> bool:
+    """Whether one of a row's cells is the column name prompt: the row is a header."""
+    return "prompt" in map(parameter_name, cells)
+
+
+def header_place(rows: Sequence[Sequence[str]]) -> int:
+    """Which of a table's first rows is its header: the first, unless it names nothing and one below it the prompt."""
+    if not rows or any(is_known_column(cell) for cell in rows[0] if cell.strip()):
+        return 0
+    return next((place for place, cells in enumerate(rows[:HEADER_WITHIN]) if names_the_prompt(cells)), 0)
+
+
+def understood_columns(
+    columns: Sequence[str],
+    rows: Sequence[tuple[int, Sequence[str]]],
+    problems: list[Problem],
+    warnings: list[Problem],
+) -> dict[str, int]:
     """Where the columns are that set something, by their parameter. Two for one parameter go to `problems`.
 
-    A column under another name than the parameter's is used where no column has that name, with a warning.
+    A column under another name than the parameter's is used, with a warning, where no column has that name and,
+    where images are meant, its cells look like some.
     """
     places: dict[str, int] = {}
     names = [parameter_name(column) for column in columns]
@@ -151,6 +178,8 @@ def understood_columns(columns: Sequence[str], problems: list[Problem], warnings
             continue
         if meant in exact:
             warnings.append(Problem(f"is not used: the table has a column {meant}", column=column))
+        elif meant in MEDIA_FIELDS and not _has_images((cells[place] for _, cells in rows), addresses_too=True):
+            warnings.append(Problem(f"is carried through, not used: did you mean {meant}?", column=column))
         elif _take(meant, place, columns, places, problems):
             warnings.append(Problem(f"is read as {meant}", column=column))
     return places
@@ -173,9 +202,10 @@ def likely_parameter(column: str, *, taken: Iterable[str]) -> str | None:
     meant = _PERHAPS.get(name)
     if meant and (meant in free or " " in meant):
         return meant
-    close = difflib.get_close_matches(name, free, n=1, cutoff=0.8)
+    others = [alias for alias, parameter in ALIASES.items() if parameter in free and len(alias) > _SHORT_ALIAS]
+    close = difflib.get_close_matches(name, [*free, *others], n=1, cutoff=0.8)
     # "prompt_en" beside "prompt" is a column of its own, not a slip of the pen.
-    return close[0] if close and not name.startswith(f"{close[0]}_") else None
+    return ALIASES.get(close[0], close[0]) if close and not name.startswith(f"{close[0]}_") else None
 
 
 def column_warnings(
@@ -194,9 +224,11 @@ def column_warnings(
     return warnings
 
 
-def _has_images(cells: Iterable[str]) -> bool:
-    seen = list(islice((cell.strip() for cell in cells if cell.strip()), _CELLS_LOOKED_AT))
-    return bool(seen) and sum(_IMAGE.match(cell) is not None for cell in seen) * 2 > len(seen)
+def _has_images(cells: Iterable[str], *, addresses_too: bool = False) -> bool:
+    """Whether most of the first cells that are not empty name an image, or any address."""
+    sample = list(islice((cell.strip() for cell in cells if cell.strip()), _CELLS_SAMPLED))
+    images = sum(bool(_IMAGE.match(cell) or (addresses_too and _ADDRESS.match(cell))) for cell in sample)
+    return images * 2 > len(sample)
 
 
 def no_prompt_message(columns: Sequence[str]) -> str:
@@ -263,7 +295,7 @@ class MediaDraft:
     def _add_whole(self, value: object) -> None:
         """A whole `media` object, as JSON or as a default."""
         try:
-            whole = _json(value) if isinstance(value, str) else value
+            whole = parsed_json(value) if isinstance(value, str) else value
         except ValueError as error:
             self.problems.append(("media", str(error)))
             return
@@ -326,13 +358,5 @@ def _items(value: object) -> list[object]:
         text = value.strip()
         if not text.startswith(("[", "{")):
             return [part.strip() for part in text.split("|") if part.strip()]
-        value = _json(text)
+        value = parsed_json(text)
     return list(cast("list[object]", value)) if isinstance(value, (list, tuple)) else [value]
-
-
-def _json(text: str) -> object:
-    """Raises ValueError in plain words."""
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(not_json(error)) from error

@@ -1,4 +1,4 @@
-"""A sheet of an Excel workbook as records of text. Imported for workbooks alone: openpyxl is not small."""
+"""A sheet of an Excel workbook as records of text. Imported for workbooks only: openpyxl is not small, and an extra."""
 
 from __future__ import annotations
 
@@ -7,25 +7,28 @@ import re
 import warnings as python_warnings
 import zipfile
 import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, time
+from itertools import islice
 from typing import Any, cast
 
 import openpyxl
-from openpyxl.utils import get_column_letter
+from openpyxl.utils import get_column_letter, range_boundaries
 from openpyxl.utils.exceptions import InvalidFileException
 
 from prefect_together.errors import Problem, TableInvalid
-from prefect_together.table.columns import meaning_of
-from prefect_together.table.formats import Record, as_text
+from prefect_together.request.fields import counted
+from prefect_together.table.columns import HEADER_WITHIN, header_place, meaning_of
+from prefect_together.table.frames import Record, as_text
 
 _WrongCell = tuple[int, int, str]
 """Row, place in it (from 1) and what is wrong."""
 
-ROWS_WITH_A_HEADER = 10
-"""In which the header is looked for, below a title."""
-ROWS_NAMED = 5
-
+_ROWS_NAMED = 10
 _FORMULA = re.compile(rb"<f[ >]")
+_TAG = re.compile(rb"<(?:\w+:)?(row|col|mergeCell)\b([^>]*)>")
+_ATTRIBUTE = re.compile(rb"(\w+)=[\"']([^\"']*)[\"']")
 
 # What openpyxl raises on workbooks that are damaged or are something else; seen by feeding it broken ones.
 _BROKEN_WORKBOOK = (
@@ -47,104 +50,168 @@ _BROKEN_WORKBOOK = (
 def excel_records(
     content: bytes, label: str, *, sheet: str | None, problems: list[Problem], warnings: list[Problem]
 ) -> list[Record]:
-    """One sheet of a workbook: that of this name, else the first visible one with a column prompt, else the first.
+    """A sheet of a workbook: the one called `sheet`, else the first that is not hidden and has a column prompt.
 
-    Hidden rows are left out. Formulas give the value that was last computed for them. Raises TableInvalid if the file
-    is no workbook; cells that hold an Excel error, and merged cells, go to `problems`.
+    Formulas give the value that was last computed for them. Hidden rows are left out, with a warning. Raises
+    TableInvalid if the file is no workbook; cells that hold an Excel error, or are merged, go to `problems`.
     """
     try:
         with python_warnings.catch_warnings():
             python_warnings.simplefilter("ignore")  # about styles and validations that are of no interest here
             book = _workbook(content, values=True)
-            chosen = _chosen_sheet(book, sheet, label, warnings)
-            records, wrong_cells = _sheet_records(chosen, warnings)
-            wrong_cells += _uncomputed_formulas(content, chosen)
+            place = _sheet_place(book, sheet, label, warnings)
+            records, wrong_cells = _sheet_records(book, place)
+            layout = _layout(content, _sheet(book, place))
+            if layout.has_formulas:
+                wrong_cells += _uncomputed_formulas(content, book, place)
     except _BROKEN_WORKBOOK as error:
-        message = f"is not a whole .xlsx workbook ({type(error).__name__}: {str(error)[:100]})"
-        raise TableInvalid(label, [Problem(message)]) from error
-    header_row, header = _header(records)
-    for row, place, message in [*wrong_cells, *_merged_cells(chosen, header_row, header)]:
-        name = header[place - 1] if place <= len(header) else ""
-        problems.append(Problem(message, row=row, column=name or get_column_letter(place)))
-    return records
+        raise TableInvalid(label, [Problem(_not_a_workbook(content, error))]) from error
+    filled = [record for record in records if any(record[1])]
+    shown_rows = [record for record in filled if record[0] not in layout.hidden_rows]
+    left_out = [number for number, _ in filled if number in layout.hidden_rows]
+    if left_out:
+        rows = "row is" if len(left_out) == 1 else "rows are"
+        message = f"{len(left_out):,} hidden {rows} left out ({_listed(left_out)}): unhide them to have them made"
+        warnings.append(Problem(message))
+    header_row, header = shown_rows[header_place([cells for _, cells in shown_rows])] if shown_rows else (0, [])
+    names = {at: name.strip() for at, name in enumerate(header, start=1)}
+    for number, at, message in wrong_cells:
+        if number not in layout.hidden_rows:
+            problems.append(Problem(message, row=number, column=names.get(at) or get_column_letter(at)))
+    hidden = [name for at, name in names.items() if at in layout.hidden_columns and meaning_of(name)]
+    warnings += [Problem("is hidden in the workbook, and is used", column=name) for name in hidden]
+    _note_merged(layout.merged, header_row, names, problems, warnings)
+    return shown_rows
+
+
+def _not_a_workbook(content: bytes, error: Exception) -> str:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = archive.namelist()
+            if "mimetype" in names and b"opendocument" in archive.read("mimetype"):
+                return "is an OpenDocument file: save it as .xlsx or CSV"
+            if "[Content_Types].xml" not in names:
+                return "is a .zip archive: unpack it, and give the table in it"
+    except _BROKEN_WORKBOOK:
+        pass  # a damaged archive: what the workbook's reader says of it is said
+    return f"is not a whole .xlsx workbook ({type(error).__name__}: {str(error)[:100]})"
 
 
 def _workbook(content: bytes, *, values: bool) -> openpyxl.Workbook:
-    return openpyxl.load_workbook(io.BytesIO(content), data_only=values)
+    return openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=values)
 
 
-def _chosen_sheet(book: openpyxl.Workbook, name: str | None, label: str, warnings: list[Problem]) -> Any:
-    sheets = {sheet.title: cast("Any", sheet) for sheet in book.worksheets}
-    if name is not None:
-        if name not in sheets:
-            raise TableInvalid(label, [Problem(f"has no sheet {name!r}: its sheets are {', '.join(sheets)}")])
-        return sheets[name]
-    visible = [sheet for sheet in sheets.values() if sheet.sheet_state == "visible"] or list(sheets.values())
-    chosen = next((sheet for sheet in visible if _has_prompts(sheet)), visible[0])
-    others = [title for title in sheets if title != chosen.title]
+def _sheet(book: openpyxl.Workbook, place: int) -> Any:
+    sheet = cast("Any", book.worksheets[place])
+    sheet.reset_dimensions()  # some programs write them wrong, and rows would be cut off
+    return sheet
+
+
+def _sheet_place(book: openpyxl.Workbook, wanted: str | None, label: str, warnings: list[Problem]) -> int:
+    """Which sheet is read, with a warning if there was a choice. Raises TableInvalid."""
+    titles = [sheet.title for sheet in book.worksheets]
+    if wanted is not None:
+        folded = [title.strip().casefold() for title in titles]
+        if wanted.strip().casefold() not in folded:
+            raise TableInvalid(label, [Problem(f"has no sheet {wanted!r}: its sheets are {', '.join(titles)}")])
+        return titles.index(wanted) if wanted in titles else folded.index(wanted.strip().casefold())
+    visible = [place for place, sheet in enumerate(book.worksheets) if sheet.sheet_state == "visible"]
+    if not visible:
+        message = f"has only hidden sheets ({', '.join(titles)}): unhide one, or name it by the setting sheet"
+        raise TableInvalid(label, [Problem(message)])
+    place = next((place for place in visible if _has_prompts(_sheet(book, place))), visible[0])
+    others = [other for other in range(len(titles)) if other != place]
     if others:
-        hidden = [title for title in others if sheets[title].sheet_state != "visible"]
-        named = ", ".join(f"{title} (hidden)" if title in hidden else title for title in others)
-        warnings.append(Problem(f"sheet {chosen.title!r} is read, not {named}: another one by the setting sheet"))
-    return chosen
+        named = ", ".join(titles[other] if other in visible else f"{titles[other]} (hidden)" for other in others)
+        warnings.append(Problem(f"sheet {titles[place]!r} is read, not {named}: another one by the setting sheet"))
+    return place
 
 
 def _has_prompts(sheet: Any) -> bool:
-    rows = sheet.iter_rows(max_row=ROWS_WITH_A_HEADER, values_only=True)
-    return any(meaning_of(cell) == "prompt" for row in rows for cell in row if isinstance(cell, str))
+    """Whether one of a sheet's first rows is a header with a prompt, under this name or another one."""
+    rows = islice(sheet.iter_rows(values_only=True), HEADER_WITHIN)
+    headers = ([_excel_text(value) for value in row] for row in rows)
+    return any("prompt" in map(meaning_of, cells) for cells in headers)
 
 
-def _sheet_records(sheet: Any, warnings: list[Problem]) -> tuple[list[Record], list[_WrongCell]]:
+def _sheet_records(book: openpyxl.Workbook, place: int) -> tuple[list[Record], list[_WrongCell]]:
     records: list[Record] = []
     wrong_cells: list[_WrongCell] = []
-    hidden: list[int] = []
-    for number, row in enumerate(sheet.iter_rows(), start=1):
-        if sheet.row_dimensions[number].hidden and any(cell.value is not None for cell in row):
-            hidden.append(number)
-            continue
-        for place, cell in enumerate(row, start=1):
+    for number, row in enumerate(_sheet(book, place).iter_rows(), start=1):
+        for at, cell in enumerate(row, start=1):
             if cell.data_type == "e":
-                wrong_cells.append((number, place, f"holds the Excel error {cell.value}"))
+                wrong_cells.append((number, at, f"holds the Excel error {cell.value}"))
         records.append((number, [_excel_text(cell.value) for cell in row]))
-    if hidden:
-        named = ", ".join(map(str, hidden[:ROWS_NAMED])) + (", ..." if len(hidden) > ROWS_NAMED else "")
-        rows = "row is" if len(hidden) == 1 else "rows are"
-        warnings.append(Problem(f"{len(hidden):,} hidden {rows} left out ({named}): show them to have them made"))
     return records, wrong_cells
 
 
-def _header(records: list[Record]) -> tuple[int, list[str]]:
-    """The number of the header's row, and its cells; 0 if there is none."""
-    filled = [record for record in records if any(record[1])][:ROWS_WITH_A_HEADER]
-    named = (record for record in filled if any(meaning_of(cell) == "prompt" for cell in record[1] if cell))
-    return next(named, filled[0] if filled else (0, []))
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What a sheet's file says beside its cells: rows and columns from 1, merged ranges such as "A2:A4"."""
+
+    hidden_rows: frozenset[int]
+    hidden_columns: frozenset[int]
+    merged: tuple[str, ...]
+    has_formulas: bool
 
 
-def _merged_cells(sheet: Any, header_row: int, header: list[str]) -> list[_WrongCell]:
-    """Cells of several rows that are one: all but the first of them read as empty."""
-    wrong_cells: list[_WrongCell] = []
-    for merged in sheet.merged_cells.ranges:
-        place = int(merged.min_col)
-        name = header[place - 1] if place <= len(header) else ""
-        if merged.max_row > merged.min_row > header_row and meaning_of(name) is not None:
-            message = f"is merged over {merged.coord}: unmerge these cells and fill in each of them"
-            wrong_cells.append((merged.min_row, place, message))
-    return wrong_cells
-
-
-def _uncomputed_formulas(content: bytes, sheet: Any) -> list[_WrongCell]:
-    """Formulas without a value, as programs write them: they would read as empty cells."""
+def _layout(content: bytes, sheet: Any) -> _Layout:
+    """openpyxl tells none of it of a workbook that it reads row by row; loaded as a whole, one is many times larger."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        sheets = [name for name in archive.namelist() if name.startswith("xl/worksheets/")]
-        if not any(_FORMULA.search(archive.read(name)) for name in sheets):
-            return []
-    values = sheet.iter_rows(values_only=True)
-    formulas = cast("Any", _workbook(content, values=False)[sheet.title]).iter_rows()
+        xml = archive.read(sheet._worksheet_path.lstrip("/"))
+    hidden_rows: set[int] = set()
+    hidden_columns: set[int] = set()
+    merged: list[str] = []
+    number = 0
+    for tag, text in _TAG.findall(xml):
+        attributes = {name: value.decode() for name, value in _ATTRIBUTE.findall(text)}
+        is_hidden = attributes.get(b"hidden") in {"1", "true"}
+        if tag == b"row":
+            number = int(attributes.get(b"r", number + 1))
+            if is_hidden:
+                hidden_rows.add(number)
+        elif tag == b"col" and is_hidden:
+            hidden_columns.update(range(int(attributes[b"min"]), min(int(attributes[b"max"]), 16_384) + 1))
+        elif tag == b"mergeCell":
+            merged.append(attributes[b"ref"])
+    return _Layout(frozenset(hidden_rows), frozenset(hidden_columns), tuple(merged), _FORMULA.search(xml) is not None)
+
+
+def _listed(rows: list[int]) -> str:
+    return ", ".join(map(str, rows[:_ROWS_NAMED])) + (", ..." if len(rows) > _ROWS_NAMED else "")
+
+
+def _note_merged(
+    merged: Iterable[str], header_row: int, names: Mapping[int, str], problems: list[Problem], warnings: list[Problem]
+) -> None:
+    """Only the first of merged cells has a value: a mistake in a column that is used, else a warning."""
+    of_column: dict[tuple[str, bool], list[tuple[int, str]]] = {}
+    for cells in merged:
+        left, top, right, bottom = cast("tuple[int, int, int, int]", range_boundaries(cells))
+        if bottom > header_row:
+            columns = [names.get(at, "") for at in range(left, right + 1)]
+            used = next((name for name in columns if name and meaning_of(name)), None)
+            key = (used or columns[0] or get_column_letter(left), used is not None)
+            of_column.setdefault(key, []).append((top, cells))
+    for (column, is_used), ranges in of_column.items():
+        row, cells = ranges[0]
+        more = f" (and {counted(len(ranges) - 1, 'more range')})" if len(ranges) > 1 else ""
+        message = f"is merged over {cells}{more}"
+        if is_used:
+            problems.append(Problem(f"{message}: unmerge these cells and fill in each of them", row=row, column=column))
+        else:
+            warnings.append(Problem(f"{message}: only the first of these cells has the value", row=row, column=column))
+
+
+def _uncomputed_formulas(content: bytes, book: openpyxl.Workbook, place: int) -> list[_WrongCell]:
+    """Formulas without a value, as programs write them: they would read as empty cells."""
+    values = _sheet(book, place).iter_rows(values_only=True)
+    formulas = _sheet(_workbook(content, values=False), place).iter_rows()
     message = "holds a formula that was never computed: open the file in a spreadsheet program and save it"
     return [
-        (number, place, message)
+        (number, at, message)
         for number, rows in enumerate(zip(values, formulas, strict=False), start=1)
-        for place, (value, cell) in enumerate(zip(*rows, strict=False), start=1)
+        for at, (value, cell) in enumerate(zip(*rows, strict=False), start=1)
         if value is None and cell.data_type == "f"
     ]
 

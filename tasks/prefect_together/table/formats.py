@@ -1,29 +1,20 @@
-"""JSON, Markdown and plain lists as records of text, and what a typed cell of any table becomes. Knows no videos.
-
-Workbooks and Parquet are in `excel` and `parquet`, CSV in `grid`.
-"""
+"""JSON, Markdown and plain lists as records of text. CSV is in `grid`, what has types in `frames` and `excel`."""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import date, time
-from decimal import Decimal
-from typing import Any, cast
+from functools import partial
+from typing import cast
 
 from prefect_together.errors import Problem
-from prefect_together.request.fields import not_json
-from prefect_together.table.columns import parameter_name
+from prefect_together.request.fields import counted, parsed_json, shown
+from prefect_together.table.columns import UNDERSTOOD, parameter_name
+from prefect_together.table.frames import Record, as_text, nested_problem
 
-Record = tuple[int, list[str]]
-"""A row's number as a spreadsheet counts it, and its cells."""
-
-_WHOLE_FLOATS_BELOW = 1e16
-_ONE_TEXT = frozenset({"prompt", "id", "model", "negative_prompt"})
-"""Columns in which a list or an object of JSON is a mistake."""
 _LEAST_PROMPT_WORDS = 3
+_MOST_LINES_NAMED = 20
 _MARKDOWN_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
 _UNESCAPED_BAR = re.compile(r"(?<!\\)\|")
 
@@ -52,7 +43,9 @@ def json_records(text: str, *, problems: list[Problem], warnings: list[Problem])
         if not wrong or is_other_kind:
             problems.append(Problem(str(error)))
             return [(0, [])]
-        problems += [Problem(str(error), row=number) for number, error in wrong]
+        problems += [Problem(str(error), row=number) for number, error in wrong[:_MOST_LINES_NAMED]]
+        if (more := len(wrong) - _MOST_LINES_NAMED) > 0:
+            problems.append(Problem(f"{counted(more, 'more line')} cannot be read either"))
         return _records([(number, cells) for number, cells in read if not isinstance(cells, ValueError)], problems)
     return _records(list(enumerate(objects, start=1)), problems)
 
@@ -63,10 +56,9 @@ def _records(objects: Sequence[tuple[int, Mapping[str, object]]], problems: list
     for number, values in objects:
         cells: dict[str, str] = {}
         for name, value in values.items():
-            if isinstance(value, list | dict) and parameter_name(name) in _ONE_TEXT:
-                kind = "a list" if isinstance(value, list) else "an object"
-                problems.append(Problem(f"holds {kind}: one text is right", row=number, column=name))
-            cells[name] = _json_text(cast("object", value))
+            if problem := nested_problem(name, value, row=number):
+                problems.append(problem)
+            cells[name] = str(value) if isinstance(value, str) else as_text(_plain(value))
             places.setdefault(name, len(places))
         rows.append((number, cells))
     return [(0, list(places)), *((number, [cells.get(name, "") for name in places]) for number, cells in rows)]
@@ -74,10 +66,8 @@ def _records(objects: Sequence[tuple[int, Mapping[str, object]]], problems: list
 
 def _objects_of_line(line: str) -> dict[str, object] | ValueError:
     try:
-        value = _decoder.decode(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        return ValueError(not_json(error))
-    except ValueError as error:  # a name that stands twice
+        value = parsed_json(line, _decoder.decode)
+    except ValueError as error:
         return error
     if not isinstance(value, dict):
         return ValueError('is not a JSON object of a row: {"prompt": "..."} is right')
@@ -92,10 +82,7 @@ def _values(text: str) -> list[object]:
         if text[at].isspace() or (text[at] == "," and values):
             at += 1
             continue
-        try:
-            value, at = _decoder.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(not_json(error)) from error
+        value, at = cast("tuple[object, int]", parsed_json(text, partial(_decoder.raw_decode, idx=at)))
         values.append(value)
     return values
 
@@ -114,7 +101,7 @@ def _objects(values: Sequence[object], warnings: list[Problem]) -> Iterator[dict
 
 def _objects_of(whole: dict[str, object], warnings: list[Problem]) -> Iterator[dict[str, object]]:
     """The rows of one object: itself, the objects in it by their ids, or those of the one list in it."""
-    if any(parameter_name(name) == "prompt" and not isinstance(value, dict) for name, value in whole.items()):
+    if any(parameter_name(name) in UNDERSTOOD for name in whole):
         yield whole
         return
     if whole and all(isinstance(value, dict) for value in whole.values()):
@@ -127,14 +114,6 @@ def _objects_of(whole: dict[str, object], warnings: list[Problem]) -> Iterator[d
         return
     warnings.append(Problem(f"the rows are those of the list {lists[0]!r}; what stands beside it is not read"))
     yield from _objects([whole[lists[0]]], warnings)
-
-
-def _json_text(value: object) -> str:
-    if isinstance(value, dict | list):
-        return json.dumps(_plain(cast("object", value)), ensure_ascii=False)
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None else str(value)
 
 
 def _plain(value: object) -> object:
@@ -177,8 +156,12 @@ def markdown_records(text: str, *, warnings: list[Problem]) -> list[Record]:
         if "|" not in line:
             break
         rows.append((number, _markdown_cells(line)))
-    if _markdown_start(lines[rows[-1][0] :]) is not None:
+    end = start + 1 + len(rows)
+    if _markdown_start(lines[end:]) is not None:
         warnings.append(Problem("only the first of several Markdown tables is read"))
+    elif others := [line for line in (*lines[:start], *lines[end:]) if line.strip()]:
+        what = f"{counted(len(others), 'line')} around the Markdown table"
+        warnings.append(Problem(f"{what} not read, such as {shown(others[0].strip())}"))
     return rows
 
 
@@ -202,7 +185,7 @@ def list_records(text: str, *, has_header: bool, warnings: list[Problem]) -> lis
     if len(prompts) < len(lines):
         warnings.append(Problem(f"lines that begin with # are passed over ({len(lines) - len(prompts):,})"))
     if not has_header:
-        warnings.append(Problem(f"has no header: each of {len(prompts):,} lines is read as one prompt"))
+        warnings.append(Problem(f"has no header: each of {counted(len(prompts), 'line')} is read as one prompt"))
         prompts.insert(0, (0, "prompt"))
     return [(number, [line.strip()]) for number, line in prompts]
 
@@ -211,37 +194,3 @@ def are_prompts(text: str) -> bool:
     """Whether every line is plainly a prompt: several words."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     return bool(lines) and all(len(line.split()) >= _LEAST_PROMPT_WORDS for line in lines)
-
-
-def as_text(value: object) -> str:
-    """A typed value as a person would have written it into a cell; "" for None and NaN."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer() and abs(value) < _WHOLE_FLOATS_BELOW:
-        return str(int(value))
-    if isinstance(value, (date, time)):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    return str(value)
-
-
-def frame_records(frame: Any) -> list[Record]:
-    """The rows of a pandas DataFrame, numbered as if a header stood above them; its index is not a column."""
-    columns = [str(name) for name in frame.columns]
-    missing = frame.isna().to_numpy().tolist()
-    values = frame.astype(object).to_numpy().tolist()
-    rows = [
-        (number, ["" if is_missing else _nested_or_text(value) for value, is_missing in zip(row, gaps, strict=True)])
-        for number, (row, gaps) in enumerate(zip(values, missing, strict=True), start=2)
-    ]
-    return [(1, columns), *rows]
-
-
-def _nested_or_text(value: object) -> str:
-    if isinstance(value, dict | list | tuple):
-        return json.dumps(value, ensure_ascii=False, default=as_text)
-    item = getattr(value, "item", None)  # a NumPy scalar
-    return as_text(item() if callable(item) else value)

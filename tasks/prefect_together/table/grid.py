@@ -18,22 +18,23 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from prefect_together.errors import Problem, TableInvalid, missing_extra
+from prefect_together.request.fields import counted, is_sendable
 from prefect_together.table.columns import (
+    PLAIN_CELLS,
     RESULT_COLUMNS,
+    header_place,
     is_known_column,
     is_results_table,
-    parameter_name,
     unescape_cell,
 )
 from prefect_together.table.formats import (
-    Record,
     are_prompts,
-    frame_records,
     is_markdown_table,
     json_records,
     list_records,
     markdown_records,
 )
+from prefect_together.table.frames import Record, frame_records, parquet_records
 from prefect_together.table.source import DELIMITERS, TableSource
 
 MAX_COLUMNS = 2_000
@@ -49,14 +50,17 @@ _OTHER_FILES = {
     b"\xd0\xcf\x11\xe0": "is an old .xls file, or protected by a password: save it as .xlsx without one, or as CSV",
     b"%PDF": "is a PDF",
     b"SQLite format 3": "is a database",
+    b"{\\rtf": "is an RTF document: save it as plain text or CSV",
+    b"\x89PNG": "is an image",
+    b"\xff\xd8\xff": "is an image",
 }
 _EMPTY = "is empty: the first line must be a header with a column prompt"
 _BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r\n|\r|\n))+")
 _SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?(?:\r\n|\r|\n)', re.IGNORECASE)
 
 MAX_UNPACKED_BYTES = 1 << 30
-_HEADER_LOOKED_FOR = 10
-"""Rows in which a header is looked for below a title."""
+_NOT_LATIN = re.compile(rb"[\x00-\x08\x0e-\x1f]|[\x80-\xff]{3}")
+"""Control characters, or three letters that are not ASCII side by side: Cyrillic, Greek, Chinese, no text at all."""
 _HTML = re.compile(rb"\s*(?:<!doctype html|<html|<head|<\?xml)", re.IGNORECASE)
 
 csv.field_size_limit(2**31 - 1)  # a prompt, or an image as a data URI, may be longer than 131,072 characters
@@ -88,17 +92,12 @@ def read_grid(source: TableSource, *, sheet: str | None = None) -> Grid:
         _refuse(source.label, "is no workbook, and has no sheets: leave sheet out")
     if isinstance(content, bytes) and content[:4] == b"PK\x03\x04":
         try:
-            from prefect_together.table.excel import excel_records  # here and below: imported for who needs it
+            from prefect_together.table.excel import excel_records  # not small, and an extra
         except ImportError:
             _refuse(source.label, missing_extra("openpyxl, which reads workbooks,", "excel"))
 
         records = excel_records(content, source.label, sheet=sheet, problems=problems, warnings=warnings)
     elif isinstance(content, bytes) and content[:4] == b"PAR1":
-        try:
-            from prefect_together.table.parquet import parquet_records
-        except ImportError:
-            _refuse(source.label, missing_extra("pyarrow, which reads Parquet,", "parquet"))
-
         records = parquet_records(content, source.label, problems=problems)
     else:
         text = content if isinstance(content, str) else _decoded(content, source, warnings)
@@ -108,7 +107,11 @@ def read_grid(source: TableSource, *, sheet: str | None = None) -> Grid:
 
 def read_frame(frame: Any, label: str) -> Grid:
     """The grid of a pandas DataFrame, as `read_grid` gives it."""
-    return _grid(frame_records(frame), label, [], [])
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    records = frame_records(frame, problems=problems, warnings=warnings)
+    is_plain = bool(frame.attrs.get(PLAIN_CELLS))
+    return _grid(records, label, problems, warnings, is_plain=is_plain)
 
 
 def _unpacked(source: TableSource) -> TableSource:
@@ -144,23 +147,42 @@ def _decoded(content: bytes, source: TableSource, warnings: list[Problem]) -> st
     if encoding is None and len(start) > 3 and 0 in start:
         halves = (not any(start[1::2]), not any(start[0::2]))
         encoding = {(True, False): "utf-16-le", (False, True): "utf-16-be"}.get(halves)
-    for name in (encoding, source.charset, "utf-8"):
-        try:
-            if name is not None:
-                return content.decode(name)
-        except (UnicodeDecodeError, LookupError):
-            continue
-    try:
-        text = "" if b"\0" in content else content.decode("cp1252")
-    except UnicodeDecodeError:
-        text = ""
-    if not text:
-        _refuse(source.label, "is neither UTF-8 nor Windows-1252, and so no text: save it as CSV UTF-8")
-    first = next(match for match in re.finditer(r"\S*[^\x00-\x7f]\S*", text))
-    line = text.count("\n", 0, first.start()) + 1
+    # Servers declare Latin-1 also of what is UTF-8, which no other text is by accident.
+    is_utf8 = encoding is None and not content.isascii() and _text_in("utf-8", content) is not None
+    for name in (encoding, "utf-8" if is_utf8 else source.charset, "utf-8"):
+        if name is not None and (text := _text_in(name, content)) is not None:
+            return text
+    guessed = _windows_1252(content)
+    if guessed is None:
+        _refuse(source.label, f"{_not_utf8(content)}: save it as CSV UTF-8")
+    first = next(match for match in re.finditer(r"\S*[^\x00-\x7f]\S*", guessed))
+    line = guessed.count("\n", 0, first.start()) + 1
     message = f"is not UTF-8, and is read as Windows-1252 (Latin-1): is {first.group()[:40]!r} in line {line} right?"
     warnings.append(Problem(message))
-    return text
+    return guessed
+
+
+def _text_in(encoding: str, content: bytes) -> str | None:
+    try:
+        return content.decode(encoding)
+    except (UnicodeDecodeError, LookupError):
+        return None
+
+
+def _not_utf8(content: bytes) -> str:
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        before = content[max(0, error.start - 20) : error.start].rpartition(b"\n")[2].decode("utf-8", "replace")
+        return f"is not UTF-8 (byte 0x{content[error.start]:02x} in line {line}, after {before!r}), nor plainly Latin-1"
+    return "is not in the encoding that it declares"
+
+
+def _windows_1252(content: bytes) -> str | None:
+    """The text, unless it holds what speaks against it: NUL, UTF-8 among it, or runs as of another script."""
+    has_utf8 = not content.decode("utf-8", "ignore").isascii()
+    return None if has_utf8 or _NOT_LATIN.search(content) else _text_in("cp1252", content)
 
 
 def _text_records(text: str, source: TableSource, problems: list[Problem], warnings: list[Problem]) -> list[Record]:
@@ -174,7 +196,7 @@ def _text_records(text: str, source: TableSource, problems: list[Problem], warni
     if records is None:
         return _list_records(text, source, warnings)
     if _is_one_column_without_header(records):
-        warnings.append(Problem(f"has no header: each of {len(records):,} rows is read as one prompt"))
+        warnings.append(Problem(f"has no header: each of {counted(len(records), 'row')} is read as one prompt"))
         records.insert(0, (0, ["prompt"]))
     return records
 
@@ -282,11 +304,13 @@ def _is_tabular(text: str, delimiter: str) -> bool:
     return len(widths) == 1 and widths != {1} and f"{delimiter} " not in text.splitlines()[0]
 
 
-def _grid(records: Sequence[Record], label: str, problems: list[Problem], warnings: list[Problem]) -> Grid:
+def _grid(
+    records: Sequence[Record], label: str, problems: list[Problem], warnings: list[Problem], *, is_plain: bool = False
+) -> Grid:
     """Separate the header from the rows, check their shape, leave out what is empty and what results.csv added."""
     filled = [record for record in records if any(cell.strip() for cell in record[1])]
     if not filled:
-        raise TableInvalid(label, problems or [Problem(_EMPTY)])
+        raise TableInvalid(label, problems or [Problem(_EMPTY)], warnings)
     filled = _below_title(filled, warnings)
     header, rows = filled[0][1], filled[1:]
     width = max(place for place, name in enumerate(header, start=1) if name.strip())
@@ -296,10 +320,10 @@ def _grid(records: Sequence[Record], label: str, problems: list[Problem], warnin
 
     names = [name.strip() for name in header[:width]]
     is_results = is_results_table(names)
-    if is_results:
+    if is_results and not is_plain:
         names = [unescape_cell(name) for name in names]
         rows = [(number, [unescape_cell(cell) for cell in cells]) for number, cells in rows]
-    else:
+    if not is_results:
         warnings += [
             Problem("is ignored: results.csv has a column of this name. Rename it to keep it", column=name)
             for name in names
@@ -313,15 +337,12 @@ def _grid(records: Sequence[Record], label: str, problems: list[Problem], warnin
 
 def _below_title(filled: list[Record], warnings: list[Problem]) -> list[Record]:
     """The rows from the header on, if that stands below a title or notes."""
-    for at, (number, cells) in enumerate(filled[:_HEADER_LOOKED_FOR]):
-        is_header = any(parameter_name(cell) == "prompt" for cell in cells)
-        if at == 0 and (is_header or any(is_known_column(cell) for cell in cells if cell.strip())):
-            return filled
-        if is_header:
-            title = " ".join(" ".join(filled[0][1]).split())[:60]
-            warnings.append(Problem(f"the header is row {number}; what stands above it is not read: {title!r}"))
-            return filled[at:]
-    return filled
+    place = header_place([cells for _, cells in filled])
+    if place:
+        title = " ".join(" ".join(filled[0][1]).split())[:60]
+        message = f"the header is row {filled[place][0]}; what stands above it is not read: {title!r}"
+        warnings.append(Problem(message))
+    return filled[place:]
 
 
 def _as_wide(cells: list[str], width: int) -> list[str]:
@@ -339,17 +360,9 @@ def _shape_problems(record: Record, width: int) -> list[Problem]:
     text = "".join(cells)
     if "\x00" in text:
         problems.append(Problem("holds a NUL character: take it out", row=number))
-    if not text.isascii() and not _is_whole_unicode(text):
+    if not is_sendable(text):
         problems.append(Problem("holds half a character (a lone surrogate): it cannot be sent", row=number))
     return problems
-
-
-def _is_whole_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _header_problems(header: list[str], rows: list[Record]) -> list[Problem]:

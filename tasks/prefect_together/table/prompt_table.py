@@ -67,7 +67,7 @@ def read_table(
     problems = [*grid.problems]
     warnings = [*grid.warnings]
     settings = _settings(defaults or {}, problems)
-    places = understood_columns(grid.columns, problems, warnings)
+    places = understood_columns(grid.columns, grid.rows, problems, warnings)
     if not grid.rows:
         problems.append(Problem("has a header and no rows"))
     if "prompt" not in {*places, *settings} and (not places or not grid.rows):

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from prefect_together.errors import Problem
 from prefect_together.request.catalogue import catalogue, check_request
 from prefect_together.request.checks import seed_findings
-from prefect_together.request.fields import as_number, shown
+from prefect_together.request.fields import as_number, counted, shown
 from prefect_together.request.images import load_image
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import PARAMETERS, VideoRequest, problems_of
@@ -39,8 +39,9 @@ _PLAIN_PARAMETERS = tuple(name for name in (*PARAMETERS, "extra_body") if name !
 _MEDIA_COLUMNS = frozenset({"media", *MEDIA_FIELDS})
 _TEXTS = frozenset({"id", "prompt", "negative_prompt"})
 _WITH_DECIMALS = frozenset({"seconds", "guidance_scale", "price_usd"})
+_COMMENT = re.compile(r"#+\s")
 _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}")
-_TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2}):00(?:\.0+)?")
+_TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(?::00)?(?:\.0+)?")
 _SOME_MODEL = "any/model"
 _LONGEST_CACHED = 2_000
 
@@ -74,7 +75,7 @@ class SharedProblems:
 
     def problems(self) -> list[Problem]:
         return [
-            Problem(f"{message} ({count:,} rows, this is the first)" if count > 1 else message, row, column)
+            Problem(f"{message} ({counted(count, 'row')}, this is the first)" if count > 1 else message, row, column)
             for (column, message), (row, count) in self._rows.items()
         ]
 
@@ -125,7 +126,7 @@ class RowReader:
     def read(self, number: int, cells: Sequence[str]) -> TableRow | None:
         """The row, or None if something is wrong with it."""
         texts = {name: cells[place] for name, place in self._places.items() if cells[place].strip()}
-        of_row = {name: text if name in _TEXTS else _as_meant(name, text.strip()) for name, text in texts.items()}
+        of_row = {name: self._as_meant(name, text, number) for name, text in texts.items()}
         draft = _Draft(number, {**self._defaults, **of_row}, frozenset(of_row), MediaDraft(self._load_image))
         row_id = of_row.get("id")
         self._check_id(draft, row_id)
@@ -138,6 +139,19 @@ class RowReader:
         if request is None:  # it lacks a model or a prompt, which is said once for the whole table
             return None
         return TableRow(number, row_id, count, price_usd, request, dict(zip(self._columns, cells, strict=True)))
+
+    def _as_meant(self, name: str, text: str, row: int) -> str:
+        """What a spreadsheet has made something else of: 16:9 a time of day, 7.5 a number with a decimal comma."""
+        if name in _TEXTS:
+            return text
+        meant = text = text.strip()
+        if name == "ratio" and (time := _TIME_OF_DAY.fullmatch(text)):
+            meant = f"{int(time.group(1))}:{int(time.group(2))}"
+        elif name in _WITH_DECIMALS and _DECIMAL_COMMA.fullmatch(text):
+            meant = text.replace(",", ".")
+        if meant != text:
+            self.warnings.add(self._name_of(name), f"{text} is read as {meant}", row=row)
+        return meant
 
     def _check_id(self, draft: _Draft, row_id: str | None) -> None:
         if row_id is None:
@@ -191,6 +205,9 @@ class RowReader:
         if prompt is not None:
             if not any(character.isalnum() for character in prompt):
                 draft.refuse("prompt", f"{shown(prompt)} has neither a letter nor a digit: is it a line between rows?")
+            if _COMMENT.match(prompt):
+                message = "begins with # and is sent as a prompt: remove the row if it is a comment"
+                self.warnings.add(self._column_of("prompt", draft), message, row=draft.number)
             if prompt.startswith(" ") and prompt.lstrip().startswith('"'):
                 message = "begins with a space and a quote, which are sent: is there a space behind a delimiter?"
                 self.warnings.add(self._column_of("prompt", draft), message, row=draft.number)
@@ -261,15 +278,6 @@ def _validated(values: dict[str, object], draft: _Draft) -> VideoRequest | None:
         return VideoRequest.model_validate({"model": _SOME_MODEL, **rest})
     except ValidationError:
         return None
-
-
-def _as_meant(name: str, text: str) -> str:
-    """What a spreadsheet has made something else of: 16:9 a time of day, 7.5 a number with a decimal comma."""
-    if name == "ratio" and (time := _TIME_OF_DAY.fullmatch(text)):
-        return f"{int(time.group(1))}:{int(time.group(2))}"
-    if name in _WITH_DECIMALS and _DECIMAL_COMMA.fullmatch(text):
-        return text.replace(",", ".")
-    return text
 
 
 def _count(draft: _Draft) -> int:

@@ -7,13 +7,14 @@ import os
 import re
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
-import httpx
-from fsspec import core
+from fsspec import asyn, core
+from fsspec.implementations.http import HTTPFileSystem
 
 from prefect_together.errors import Problem, TableInvalid
 from prefect_together.request.media import address_name
@@ -21,7 +22,6 @@ from prefect_together.table.columns import is_known_column
 
 PASTED = "pasted table"
 STANDARD_INPUT = "standard input"
-WEB_SECONDS = 60.0
 
 DELIMITERS = (",", ";", "\t", "|")
 
@@ -63,7 +63,7 @@ def find_table(source: str) -> TableSource:
         return TableSource(PASTED, str(Path.cwd()), "", source)
     if not name:
         raise _unreadable(PASTED, "is empty: give a path, an address, or CSV text with a header line")
-    if name == "-":
+    if name in {"-", "/dev/stdin"}:
         return TableSource(STANDARD_INPUT, str(Path.cwd()), "", _standard_input())
     if name[:7].lower() == "file://":
         name = name[7:]
@@ -85,7 +85,9 @@ def _suffixes(name: str, content: bytes) -> tuple[str, bytes, str]:
     return path.suffix.lower(), content, Path(path.stem).suffix.lower()
 
 
+@cache
 def _standard_input() -> bytes:
+    """It can be read once, and is the same for whoever reads the table again in this process."""
     if sys.stdin is None or sys.stdin.isatty():
         raise _unreadable(STANDARD_INPUT, "is a terminal: give a path, or pipe the table in")
     return sys.stdin.buffer.read()
@@ -127,31 +129,33 @@ def _fetched(url: str) -> TableSource:
     label = address_name(url) if "::" not in url else url.partition("?")[0]
     if (page := _GOOGLE_SHEET.match(url)) is not None and not _is_export(url):
         raise _unreadable(label, f"is the page of a Google sheet, not its table: give {_export_link(page, url)}")
-    if "::" not in url and url[:4].lower() == "http":
-        return _from_web(url, label)
     try:
         files, path = cast("tuple[Any, str]", core.url_to_fs(url))  # pyright: ignore[reportUnknownMemberType]
-        content = cast("bytes", files.cat_file(path))
+        charset: str | None = None
+        if isinstance(files, HTTPFileSystem):
+            content, charset = cast("Any", asyn).sync(cast("Any", files).loop, _answer, files, path)
+        else:
+            content = cast("bytes", files.cat_file(path))
     except FileNotFoundError as error:
         raise _unreadable(label, "nothing is there (not found)") from error
     except ImportError as error:
         raise _unreadable(label, f"a package for this kind of address is missing: {error}") from error
+    except aiohttp.ClientResponseError as error:
+        raise _unreadable(label, f"the server answered HTTP {error.status}") from error
     except _remote_errors() as error:
         reason = f"{type(error).__name__} {error}".replace(url, label)
         raise _unreadable(label, f"cannot be read: {reason}") from error
-    return _of_address(url, label, content)
+    return replace(_of_address(url, label, content), charset=charset)
 
 
-def _from_web(url: str, label: str) -> TableSource:
-    try:
-        answer = httpx.get(url, follow_redirects=True, timeout=WEB_SECONDS)
-        answer.raise_for_status()
-    except httpx.HTTPStatusError as error:
-        said = "nothing is there (not found)" if error.response.status_code == 404 else "the server answered"
-        raise _unreadable(label, f"{said}: HTTP {error.response.status_code}") from error
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise _unreadable(label, f"cannot be read: {type(error).__name__} {error}".replace(url, label)) from error
-    return replace(_of_address(url, label, answer.content), charset=answer.charset_encoding)
+async def _answer(files: Any, url: str) -> tuple[bytes, str | None]:
+    """What stands at an address, with the charset that its server declares, which fsspec's own call does not give."""
+    session = await files.set_session()
+    async with session.get(files.encode_url(url), **files.kwargs) as response:
+        if response.status == 404:
+            raise FileNotFoundError(url)
+        response.raise_for_status()
+        return await response.read(), response.charset
 
 
 def _of_address(url: str, label: str, content: bytes) -> TableSource:
