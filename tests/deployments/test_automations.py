@@ -39,9 +39,16 @@ def test_a_state_without_a_message_leaves_its_line_empty() -> None:
 
 
 def test_a_blocked_account_is_told_in_one_sentence_with_its_reason_and_rows() -> None:
-    error = str(AccountBlocked(402, "credits_exhausted", "Credit limit exceeded, please add credits."))
+    error = AccountBlocked(402, "credits_exhausted", "Credit limit exceeded, please add credits.")
     take = TakeResult(
-        row_id="cat", status="refused", model=MODEL, parameters={}, estimate_usd=0.28, error=error, attempts=1
+        row_id="cat",
+        status="refused",
+        model=MODEL,
+        parameters={},
+        estimate_usd=0.28,
+        error=str(error),
+        failure_class=error.failure_class,
+        attempts=1,
     )
     row = RowResult(number=2, cells={}, takes=(take,))
     outcome = RunOutcome((row,), totals((row,)), "out", "out/index.html")
