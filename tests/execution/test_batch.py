@@ -7,7 +7,7 @@ import pytest
 
 from prefect_together.results.outcome import RowsFailed, RunOutcome
 from prefect_together.sandbox import MISSING
-from table_of_prompts import PRICE_USD, Desk, prompts, table_text
+from table_of_prompts import PRICE_USD, Desk, paid_calls, prompts, table_text
 
 CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A paper boat in the rain"
 
@@ -25,12 +25,12 @@ def test_every_row_downloaded_is_completed_with_the_outcome(desk: Desk) -> None:
 
 def test_a_second_run_sends_nothing(desk: Desk) -> None:
     first = desk.run(prompts(CAT, HARBOUR))
-    requests = len(desk.api.requests)
+    requests = paid_calls(desk)
 
     second = desk.run(prompts(CAT, HARBOUR))
 
     assert first.rows == second.rows
-    assert len(desk.api.requests) == requests
+    assert paid_calls(desk) == requests
     assert second.state.is_completed()
 
 
@@ -92,7 +92,7 @@ def test_a_parameter_found_bad_after_acceptance_is_never_sent_again_and_named(de
     runs = [desk.run(table, catalogue_checks=False) for _ in range(2)]
 
     assert [run.statuses for run in runs] == [["failed"], ["failed"]]
-    assert "bad_parameter" in runs[1].rows[0]["error"]
+    assert "(bad parameter, job " in runs[1].rows[0]["error"]
     assert "Duration 99 is not supported" in runs[1].rows[0]["error"]
     assert desk.api.accepted() == 1
 
@@ -238,7 +238,8 @@ def test_the_outcome_says_why_the_first_rows_failed(desk: Desk) -> None:
 
     ended = desk.run(prompts(*(f"{CAT}, take {take}" for take in range(5))))
 
-    assert ended.state.message.startswith("5 failed of 5 rows, $0.00. row 2 (r1) failed: job ")
+    held = "held for failed jobs without a reported cost"
+    assert ended.state.message.startswith(f"5 failed of 5 rows, $0.00, $1.40 {held}. row 2 (r1) failed: content_")
     assert ended.state.message.endswith("and 2 more")
 
 
@@ -249,7 +250,8 @@ def test_failures_within_what_is_allowed_complete_the_run_under_a_name_of_their_
 
     assert ended.state.is_completed()
     assert ended.state.name == "CompletedWithFailures"
-    assert ended.state.message.startswith("1 downloaded, 1 failed of 2 rows, $0.28. row 2 (r1) failed: job ")
+    held = "held for failed jobs without a reported cost"
+    assert ended.state.message.startswith(f"1 downloaded, 1 failed of 2 rows, $0.28, $0.28 {held}. row 2 (r1) failed:")
     assert isinstance(ended.result, RunOutcome)
     assert ended.result.exit_code == 1
 

@@ -17,7 +17,8 @@ def test_an_upstream_failure_is_not_sent_again_past_the_budget(desk: Desk) -> No
 
     assert desk.api.accepted(CAT) == 1
     assert ended.statuses == ["failed"]
-    assert ended.rows[0]["error"].startswith(f"job {ended.rows[0]['job_id']} failed (upstream): ")
+    assert ended.rows[0]["error"].startswith("internal_error: The upstream provider failed")
+    assert f"(upstream, job {ended.rows[0]['job_id']})" in ended.rows[0]["error"]
     assert "not sent again: budget $0.42" in ended.rows[0]["error"]
     assert isinstance(ended.result, RowsFailed)
     assert ended.result.outcome.totals.failed_usd == PRICE_USD

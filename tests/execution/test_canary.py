@@ -7,7 +7,7 @@ import asyncio
 from prefect_together.execution.admission import StartOrder
 from prefect_together.table.plan import PlannedVideo, make_plan
 from prefect_together.table.prompt_table import read_table
-from table_of_prompts import MODEL, PRICE_USD, Desk, prompts, table_text
+from table_of_prompts import MODEL, PRICE_USD, Desk, paid_calls, prompts, table_text
 
 OTHER = "acme/dream-1"
 CAT, HARBOUR, BOAT, FOX = "A cat on a drum", "A harbour at dawn", "A paper boat in the rain", "A fox in the snow"
@@ -92,7 +92,7 @@ def test_when_a_canary_fails_the_rest_of_its_model_is_refused_and_other_models_g
         "r4": "downloaded",
         "r5": "downloaded",
     }
-    assert by_id["r2"]["error"].startswith(f"not sent: canary row r1 of {MODEL}: job ")
+    assert by_id["r2"]["error"].startswith(f"not sent: canary row r1 of {MODEL}: content_policy_violation: ")
     assert "moderation" in by_id["r3"]["error"]
     assert desk.api.accepted() == 3
 
@@ -120,9 +120,9 @@ def test_a_canary_refused_for_the_budget_was_not_tried_and_the_next_row_takes_it
 
 def test_with_everything_paid_there_is_no_canary_and_nothing_is_asked(desk: Desk) -> None:
     desk.run(prompts(CAT, HARBOUR))
-    requests = len(desk.api.requests)
+    requests = paid_calls(desk)
 
     ended = desk.run(prompts(CAT, HARBOUR), canary=True)
 
     assert ended.statuses == ["downloaded", "downloaded"]
-    assert len(desk.api.requests) == requests
+    assert paid_calls(desk) == requests

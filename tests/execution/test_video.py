@@ -29,7 +29,7 @@ from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.engine import LedgerEngine, LedgerUnavailable, Operation, open_engine
 from prefect_together.ledger.ledger import HERE, Ledger, open_ledger
 from prefect_together.ledger.states import State
-from table_of_prompts import Desk, prompts
+from table_of_prompts import Desk, paid_calls, prompts
 
 
 def test_every_video_comes_to_its_file(batch_place: Place) -> None:
@@ -280,12 +280,12 @@ def test_a_ledger_that_fails_ends_the_run_as_itself_and_nothing_more_is_sent(tim
 
 def test_a_run_without_the_sandbox_does_not_go_into_the_sandboxs_directory(desk: Desk) -> None:
     desk.run(prompts("A cat"))
-    calls = len(desk.api.requests)
+    calls = paid_calls(desk)
 
     ended = desk.run(prompts("A cat", "A dog"), sandbox=True)
 
     assert ended.state.is_failed()
     assert isinstance(ended.result, SettingsInvalid)
     assert "choose another output directory for the sandbox" in ended.state.message
-    assert len(desk.api.requests) == calls
+    assert paid_calls(desk) == calls
     assert ended.statuses == ["downloaded"], "results.csv of the real videos is left as it was"

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from table_of_prompts import Desk, prompts
+from pathlib import Path
+
+import pytest
+
+from prefect_server import PrefectServer
+from table_of_prompts import Desk, opened_desk, prompts
 
 
 def test_a_clip_without_a_link_is_settled_with_its_own_reason_and_fetched_by_a_later_run(desk: Desk) -> None:
@@ -28,7 +33,10 @@ def test_a_cost_that_cannot_be_one_ends_no_run(desk: Desk) -> None:
     assert [row["cost_usd"] for row in ended.rows] == ["", ""]
 
 
-def test_a_run_at_a_sandbox_by_its_address_says_that_nothing_is_billed(desk: Desk) -> None:
-    ended = desk.run(prompts("A cat"))
+def test_a_run_at_a_sandbox_by_its_address_says_that_nothing_is_billed(
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened_desk(prefect_server, tmp_path / "out", monkeypatch, is_marked=True) as desk:
+        ended = desk.run(prompts("A cat"))
 
     assert "sandbox: nothing is billed" in ended.state.message

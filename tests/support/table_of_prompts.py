@@ -115,14 +115,23 @@ class Desk:
 def opened_desk(
     prefect: PrefectServer, output_dir: Path, environment: pytest.MonkeyPatch, **sandbox: Any
 ) -> Generator[Desk]:
-    """A desk with a sandbox of its own, whose jobs take no time; the environment names it and has a key for it."""
-    settings: dict[str, Any] = {"retry_after_seconds": 0.05, "accept_unknown_models": True, **sandbox}
+    """A desk with a sandbox of its own, whose jobs take no time; the environment names it and has a key for it.
+
+    It is taken for the real service: it does not say that it is the sandbox.
+    """
+    own = {"retry_after_seconds": 0.05, "accept_unknown_models": True, "is_marked": False}
+    settings: dict[str, Any] = {**own, **sandbox}
     with Sandbox(**settings) as api:
         environment.setenv("TOGETHER_API_KEY", KEY)
         environment.setenv("TOGETHER_BASE_URL", api.base_url)
         desk = Desk(prefect, api, output_dir)
         desk.learn_durations()
         yield desk
+
+
+def paid_calls(desk: Desk) -> int:
+    """Requests for videos that came to the service; asking it whether it is the sandbox is none."""
+    return len(desk.api.requests) - desk.api.calls("whoami")
 
 
 EARLIER = "an earlier run"
