@@ -18,6 +18,7 @@ from prefect.context import FlowRunContext
 from prefect.events.worker import EventsWorker, should_emit_events
 from prefect.filesystems import WritableFileSystem
 from prefect.flows import Flow
+from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
 from prefect.utilities.annotations import opaque, quote
 from pydantic import BaseModel
@@ -156,6 +157,7 @@ def shell_console() -> Console:
 
     Its theme gets rich's usual styles back, which Prefect leaves out. Without Prefect's handler: a console of its own.
     """
+    setup_logging()  # before its first run Prefect 3.9.1 has no handlers; what is set up already stays as it is
     for handler in logging.getLogger().handlers:
         if isinstance(handler, PrefectConsoleHandler):
             if not any(isinstance(known, ShellLines) for known in handler.filters):
