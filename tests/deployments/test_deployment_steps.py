@@ -124,7 +124,7 @@ def terminal(tmp_path: Path) -> Generator[Terminal]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = int(free.getsockname()[1])
-    with Sandbox() as sandbox:
+    with Sandbox(is_marked=False) as sandbox:
         service = {"TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": sandbox.base_url}
         opened = Terminal(home, checkout, port=port, worker_environment=service)
         try:

@@ -53,7 +53,7 @@ def place(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactor
     in_project(prefect_server, prefect, "--no-prompt", "deploy", *definitions)
     found = httpx.get(f"{prefect_server.api_url}/deployments/name/generate-videos/generate-videos", timeout=60)
     with (
-        Sandbox(retry_after_seconds=0.05, accept_unknown_models=True) as api,
+        Sandbox(retry_after_seconds=0.05, accept_unknown_models=True, is_marked=False) as api,
         (folder / "worker.log").open("wb") as log,
         opened_chromium() as browser,
     ):

@@ -36,7 +36,7 @@ async def take_away_deployments() -> None:
 def place(prefect_server: PrefectServer, tmp_path: Path) -> Generator[Place]:
     prefect_server.run(take_away_deployments)
     with (
-        Sandbox(retry_after_seconds=0.05) as api,
+        Sandbox(retry_after_seconds=0.05, is_marked=False) as api,
         (tmp_path / "worker.log").open("wb") as log,
         opened_chromium() as browser,
     ):

@@ -107,7 +107,7 @@ def test_a_single_worker_with_room_for_one_run_comes_to_the_end_alone(workers: S
     run = workers.wait_for(run_id, seconds=SECONDS)
 
     assert run.state.is_completed(), run.state.message
-    assert run.state.message == "12 downloaded of 12 rows, $3.36"
+    assert run.state.message == "12 downloaded of 12 rows, $3.36. sandbox: nothing is billed"
     assert {shard.state.name for shard in workers.shards_of(run_id)} == {"Cancelled"}
     table.assert_each_row_was_bought_once(run)
 

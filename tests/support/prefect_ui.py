@@ -55,7 +55,7 @@ class Place:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
-                expect(page.get_by_label("prompts")).to_be_visible(timeout=15_000)
+                expect(page.get_by_label("prompts", exact=True)).to_be_visible(timeout=15_000)
             except AssertionError:  # the server was too busy (503): the page goes on loading until it is loaded again
                 assert time.monotonic() < deadline, page.inner_text("body")
                 page.reload()
