@@ -92,7 +92,8 @@ def test_a_table_is_pasted_into_the_form_and_its_videos_and_failures_are_in_the_
 
     assert run["parameters"]["model"] == VIDU
     assert run["parameters"]["budget_usd"] is None
-    assert run["state"]["message"].startswith("1 downloaded, 1 failed of 2 rows, $0.22. row 3 (harbour) failed")
+    summary = "1 downloaded, 1 failed of 2 rows, $0.22, $0.22 held for failed jobs without a reported cost"
+    assert run["state"]["message"].startswith(f"{summary}. row 3 (harbour) failed")
     assert [row["status"] for row in read_results(output_dir)] == ["downloaded", "failed"]
     open_artifact(page, place, run_id, "together-video-summary")
     expect(page.get_by_role("heading", name="1 downloaded, 1 failed of 2 rows")).to_be_visible()
