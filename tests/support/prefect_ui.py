@@ -165,7 +165,7 @@ def open_artifact(page: Page, place: Place, run_id: str, key: str) -> None:
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text(key, exact=True).click()
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while not page.url.endswith(artifact["id"]):
+    while artifact["id"] not in page.url:
         try:
             page.locator(f"a[href$='{artifact['id']}']").first.click(timeout=10_000)
         except TimeoutError:  # a busy server's answer took the list away again
