@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from prefect_together.errors import NotApproved
-from prefect_together.execution.settings import Places, RunSettings
+from prefect_together.execution.settings import RunLocations, RunSettings
 from prefect_together.flows.prefect_ui import price_of, to_be_sent
 from prefect_together.flows.prompts import plan_prompts
 from prefect_together.flows.run import run_plan
@@ -101,7 +101,7 @@ def test_no_answer_in_time_ends_cancelled_and_nothing_is_sent(desk: Desk) -> Non
     async def asks() -> Any:
         return await run_plan(
             lambda: plan_prompts(prompts(CAT), model=MODEL),
-            places=Places(str(desk.output_dir)),
+            locations=RunLocations(str(desk.output_dir)),
             settings=RunSettings(approve_above_usd=0.1, approval_minutes=0.02),
         )
 

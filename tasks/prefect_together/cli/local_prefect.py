@@ -26,14 +26,14 @@ from typing import NoReturn, cast
 from dotenv import dotenv_values
 
 from prefect_together.errors import NotConfigured
-from prefect_together.execution.signals import end_at_signals, say_stopped
+from prefect_together.execution.signals import exit_at_signals, say_stopped
 
 THRESHOLDS = (20_000, 5, 5)
 """New objects before the youngest are looked at, and how many such looks before the older ones are. Python's own are
 700 (2,000 since 3.13), 10 and 10. What is not part of a cycle is freed at once in any case."""
 
 
-def collect_seldom() -> None:
+def raise_gc_thresholds() -> None:
     """For a program of ours, first thing: what imports make stays for good, and is looked at less often meanwhile.
 
     Looked at in the usual way, it costs a fifth of the time to the first row (measured on Python 3.11).
@@ -42,7 +42,7 @@ def collect_seldom() -> None:
 
 
 @contextmanager
-def collected_seldom() -> Generator[None]:
+def raised_gc_thresholds() -> Generator[None]:
     """Around a run of many rows: what is there already (the engine's modules above all) is not looked at again, and
     new objects are looked at less often.
 
@@ -223,15 +223,15 @@ def as_program(body: Callable[[], int]) -> NoReturn:
 
     Garbage is collected less often from here on.
     """
-    end_at_signals(with_a_word=True)
-    collect_seldom()
+    exit_at_signals(say_so=True)
+    raise_gc_thresholds()
     try:
         exit_code = body()
     except KeyboardInterrupt:
         say_stopped(signal.SIGINT)
         exit_code = 130
     finally:
-        end_at_signals()
+        exit_at_signals()
     if "prefect" in sys.modules:
         from prefect_together.prefect_internals import end_quietly
 

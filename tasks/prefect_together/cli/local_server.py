@@ -1,4 +1,4 @@
-"""The program of a local run's own Prefect server: serves until its starter is gone and all it was told is recorded.
+"""The program of a local run's own Prefect server: it serves until its parent is gone and all is recorded.
 
 Started by `local_prefect` only, as `python -m prefect_together.cli.local_server LISTENER_FD`. It binds nothing itself.
 """
@@ -15,10 +15,10 @@ import time
 import uvicorn
 from prefect.server.utilities.messaging import memory
 
-from prefect_together.cli.local_prefect import collect_seldom
+from prefect_together.cli.local_prefect import raise_gc_thresholds
 
 GIVE_UP_SECONDS = 15.0
-"""How long a backlog may stand still before it is given up: nobody would be left to notice."""
+"""How long a backlog may stand still before it is given up."""
 
 
 def events_waiting() -> int:
@@ -26,15 +26,15 @@ def events_waiting() -> int:
     return sum(counts["published"] - counts["consumed"] for counts in memory.METRICS.values())
 
 
-def await_starters_end(lifeline: int, starter_pid: int) -> None:
-    """Blocks until the starter closes `lifeline` or dies (another process may have inherited its end)."""
-    while os.getppid() == starter_pid:
+def wait_for_parent(lifeline: int, parent_pid: int) -> None:
+    """Blocks until the parent closes `lifeline` or dies (another process may have inherited its end)."""
+    while os.getppid() == parent_pid:
         readable, _, _ = select.select([lifeline], [], [], 1.0)
         if readable and not os.read(lifeline, 1):
             return
 
 
-def await_backlog(give_up_seconds: float = GIVE_UP_SECONDS) -> None:
+def wait_for_backlog(give_up_seconds: float = GIVE_UP_SECONDS) -> None:
     """Blocks until no event waits, or none was handled for `give_up_seconds`."""
     waiting, since = events_waiting(), time.monotonic()
     while waiting > 0 and time.monotonic() - since < give_up_seconds:
@@ -43,16 +43,16 @@ def await_backlog(give_up_seconds: float = GIVE_UP_SECONDS) -> None:
             waiting, since = now_waiting, time.monotonic()
 
 
-def stop_when_done(server: uvicorn.Server, starter_pid: int) -> None:
-    await_starters_end(sys.stdin.fileno(), starter_pid)
+def stop_when_done(server: uvicorn.Server, parent_pid: int) -> None:
+    wait_for_parent(sys.stdin.fileno(), parent_pid)
     while not server.started and not server.should_exit:
         time.sleep(0.05)  # its migrations are not to be cut short
-    await_backlog()
+    wait_for_backlog()
     server.should_exit = True
 
 
 def main() -> None:
-    collect_seldom()
+    raise_gc_thresholds()
     listener = socket.socket(fileno=int(sys.argv[1]))
     server = uvicorn.Server(
         uvicorn.Config(

@@ -19,9 +19,9 @@ from cyclopts import App, CycloptsError
 from prefect_together.cli.local_prefect import (
     LocalPrefect,
     as_program,
-    collected_seldom,
     needs_local_server,
     prepare_prefect,
+    raised_gc_thresholds,
     signals_raised,
 )
 from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid
@@ -172,7 +172,7 @@ def _run(name: str, given: Mapping[str, Any], local: LocalPrefect | None) -> int
         print(f"Prefect's UI while this runs: {local.ui_url}", file=sys.stderr)
     shell_console()  # from the first line on
     try:
-        with collected_seldom():
+        with raised_gc_thresholds():
             ended = asyncio.run(run())
     except TerminationSignal as terminated:  # by Prefect's handler of SIGTERM, until the flow's body sets its own
         ended = Stopped(signal.Signals(terminated.signal))

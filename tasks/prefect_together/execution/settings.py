@@ -17,7 +17,7 @@ RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class RunLocations:
     """Where a run reads its key, writes its videos and keeps its ledger. None: the default of each."""
 
     output_dir: str

@@ -85,11 +85,11 @@ async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
             TASK_RUN_LINES.setLevel(level)
 
 
-def end_at_signals(*, with_a_word: bool = False) -> None:
+def exit_at_signals(*, say_so: bool = False) -> None:
     """SIGINT and SIGTERM end the process at once, as 130 and 143: there is nothing to put in order."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
-        if with_a_word:
+        if say_so:
             say_stopped(number)
         os._exit(128 + number)
 

@@ -1,4 +1,4 @@
-"""Where a run works, and what it opens there: client, pace, learned times, and the batch over them."""
+"""What a run opens at its locations: client, rate limit, duration statistics, and the batch over them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prefect_together.clips.store import OutputStore
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import NotConfigured
 from prefect_together.execution.batch import Batch
-from prefect_together.execution.settings import ALONE, Places, RunLogger, RunSettings, Share
+from prefect_together.execution.settings import ALONE, RunLocations, RunLogger, RunSettings, Share
 from prefect_together.execution.tasks import client_of
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.results.progress import Tally
@@ -30,11 +30,11 @@ MESSAGE_CHARACTERS = 1500
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Work:
-    """A plan and what it is worked on with, once its ledger is open."""
+class OpenRun:
+    """A plan with its run's settings, and what is open for it."""
 
     plan: Plan
-    places: Places
+    locations: RunLocations
     settings: RunSettings
     store: OutputStore
     ledger: Ledger
@@ -44,51 +44,53 @@ class Work:
 
 @asynccontextmanager
 async def open_batch(
-    work: Work, *, share: Share = ALONE, attempts: Mapping[str, int] | None = None
+    run: OpenRun, *, share: Share = ALONE, attempts: Mapping[str, int] | None = None
 ) -> AsyncGenerator[Batch]:
     """The batch over a plan, with its client; `share` divides the limits too. Everything is closed on leaving."""
     statistics = DurationStatistics()
-    models = {video.request.model for video in work.plan.videos.values()}
-    for model, durations in (await work.ledger.durations(models)).items():
+    models = {video.request.model for video in run.plan.videos.values()}
+    for model, durations in (await run.ledger.durations(models)).items():
         statistics.load(model, durations)
-    settings = replace(work.settings, max_in_flight=share.part_of(work.settings.max_in_flight))
+    settings = replace(run.settings, max_in_flight=share.part_of(run.settings.max_in_flight))
     async with (
-        _client(work.places, work.store) as client,
+        _client(run.locations, run.store) as client,
         open_session(client, durations=statistics, requests_per_second=REQUESTS_PER_SECOND / share.of) as session,
     ):
         yield Batch(
-            work.plan,
-            ledger=work.ledger,
+            run.plan,
+            ledger=run.ledger,
             session=session,
-            store=work.store,
+            store=run.store,
             settings=settings,
-            tally=work.tally,
-            logger=work.logger,
-            output_dir=work.places.output_name,
+            tally=run.tally,
+            logger=run.logger,
+            output_dir=run.locations.output_name,
             share=share,
             attempts=attempts,
         )
 
 
 @asynccontextmanager
-async def _client(places: Places, store: OutputStore) -> AsyncGenerator[AbstractAsyncContextManager[AsyncTogether]]:
+async def _client(
+    locations: RunLocations, store: OutputStore
+) -> AsyncGenerator[AbstractAsyncContextManager[AsyncTogether]]:
     """The client to open: of the sandbox only when asked for, else with the block's or the environment's key."""
-    if not places.sandbox:
-        yield await client_of(places.credentials_block)
+    if not locations.sandbox:
+        yield await client_of(locations.credentials_block)
         return
     from prefect_together.sandbox import SandboxProcess
 
     state = Path(store.scratch) / SANDBOX_DIRECTORY
-    async with SandboxProcess(state_dir=state, speed=places.sandbox_speed) as sandbox:
+    async with SandboxProcess(state_dir=state, speed=locations.sandbox_speed) as sandbox:
         yield open_client(api_key="sandbox", base_url=sandbox.base_url)
 
 
-async def bills_nothing(places: Places) -> bool:
+async def bills_nothing(locations: RunLocations) -> bool:
     """Whether the run's service is the sandbox: its own, or one that is named by the base URL."""
-    if places.sandbox:
+    if locations.sandbox:
         return True
     try:
-        async with await client_of(places.credentials_block) as client:
+        async with await client_of(locations.credentials_block) as client:
             return await is_sandbox(client)
     except NotConfigured:
         return False  # said when the client is opened for the batch

@@ -31,12 +31,12 @@ async def collect_videos(
         sandbox: Collect from the local imitation of the service that made them.
         sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
     """
-    from prefect_together.execution.settings import Places, RunSettings
+    from prefect_together.execution.settings import RunLocations, RunSettings
     from prefect_together.flows.run import last_plan, run_plan
 
-    places = Places(output_dir, ledger, credentials_block, sandbox, sandbox_speed)
+    locations = RunLocations(output_dir, ledger, credentials_block, sandbox, sandbox_speed)
     return await run_plan(
-        lambda: last_plan(places),
-        places=places,
+        lambda: last_plan(locations),
+        locations=locations,
         settings=RunSettings(max_wait_minutes=max_wait_minutes, collect_only=True),
     )

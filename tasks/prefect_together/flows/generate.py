@@ -88,7 +88,7 @@ async def generate_videos(
             max_in_flight and budget_usd hold for all together.
         sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
     """
-    from prefect_together.execution.settings import Places, RunSettings
+    from prefect_together.execution.settings import RunLocations, RunSettings
     from prefect_together.flows.run import run_plan
 
     def plan() -> Plan:
@@ -103,7 +103,7 @@ async def generate_videos(
 
     return await run_plan(
         plan,
-        places=Places(output_dir, ledger, credentials_block, sandbox, sandbox_speed),
+        locations=RunLocations(output_dir, ledger, credentials_block, sandbox, sandbox_speed),
         settings=RunSettings(
             max_in_flight=max_in_flight,
             budget_usd=budget_usd,
@@ -159,7 +159,7 @@ async def generate_video(
         sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
     """
 
-    from prefect_together.execution.settings import Places, RunSettings
+    from prefect_together.execution.settings import RunLocations, RunSettings
     from prefect_together.flows.run import run_plan
 
     def plan() -> Plan:
@@ -176,7 +176,7 @@ async def generate_video(
 
     return await run_plan(
         plan,
-        places=Places(output_dir, None, credentials_block, sandbox, sandbox_speed),
+        locations=RunLocations(output_dir, None, credentials_block, sandbox, sandbox_speed),
         settings=RunSettings(budget_usd=budget_usd, max_wait_minutes=max_wait_minutes),
         dry_run=dry_run,
     )

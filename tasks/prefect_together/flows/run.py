@@ -18,9 +18,9 @@ from prefect_together.clips.store import OutputStore, redacted
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import NotApproved, Problem, SettingsInvalid, TogetherVideoError
 from prefect_together.execution.events import emit_run_events, quiet_about_the_server
-from prefect_together.execution.settings import Places, RunLogger, RunSettings, Share
+from prefect_together.execution.settings import RunLocations, RunLogger, RunSettings, Share
 from prefect_together.execution.signals import Stopped, until_stopped
-from prefect_together.execution.workspace import MESSAGE_CHARACTERS, Work, bills_nothing, open_batch, started_at
+from prefect_together.execution.workspace import MESSAGE_CHARACTERS, OpenRun, bills_nothing, open_batch, started_at
 from prefect_together.flows.prefect_ui import (
     Shown,
     ask_if_above,
@@ -50,7 +50,7 @@ PUBLISH_SECONDS, STOPPED_PUBLISH_SECONDS = 60.0, 15.0
 async def run_plan(
     make_plan: Callable[[], Plan | Awaitable[Plan]],
     *,
-    places: Places,
+    locations: RunLocations,
     settings: RunSettings,
     dry_run: bool = False,
 ) -> State[Any]:
@@ -73,7 +73,7 @@ async def run_plan(
             logger.info("%s", line)
             return Completed(name="DryRun", message=line, data=plan)
         async with shown_progress(tally):
-            work = _generate(plan, places=places, settings=settings, logger=logger, tally=tally)
+            work = _generate(plan, locations=locations, settings=settings, logger=logger, tally=tally)
             outcome = await (until_stopped(work) if is_own_process else work)
     except Stopped as stop:
         return Cancelled(message=f"{stop}; the same run again goes on where this one stopped", data=stop)
@@ -93,37 +93,37 @@ async def _made(make_plan: Callable[[], Plan | Awaitable[Plan]]) -> Plan:
 
 
 async def _generate(
-    plan: Plan, *, places: Places, settings: RunSettings, logger: RunLogger, tally: Tally
+    plan: Plan, *, locations: RunLocations, settings: RunSettings, logger: RunLogger, tally: Tally
 ) -> RunOutcome:
     """Run a plan and write videos, results.csv and index.html. The tally is kept up to date for whoever shows it."""
     for warning in plan.warnings:
         logger.warning("%s", warning)
     logger.info("%s", plan_line(plan, settings.budget_usd))
-    shards = await _shards(places, settings, logger)
-    store = open_store(places.output_dir)
+    shards = await _shards(locations, settings, logger)
+    store = open_store(locations.output_dir)
     await store.prepare()
-    async with _results_in_the_ui(store, logger) as left, open_ledger(places.ledger_in(store)) as ledger:
+    async with _results_in_the_ui(store, logger) as left, open_ledger(locations.ledger_in(store)) as ledger:
         if not settings.collect_only:
-            await _refuse_to_pay_again(plan, ledger, store, places, settings)
+            await _refuse_to_pay_again(plan, ledger, store, locations, settings)
         if settings.approve_above_usd is not None and await ask_if_above(
             plan, await ledger.records(list(plan.videos)), settings=settings, logger=logger
         ):
             tally.started_at = SYSTEM_CLOCK.time()  # what the person took is nobody's waiting time
-        is_sandbox = await bills_nothing(places)
+        is_sandbox = await bills_nothing(locations)
         budget_usd = settings.budget_usd
-        if settings.collect_only and (earlier := await ledger.last_table(places.output_name)):
+        if settings.collect_only and (earlier := await ledger.last_table(locations.output_name)):
             budget_usd = budget_in(earlier)  # it sends nothing, and writes the page of the run that did
         text = to_text(plan, budget_usd=budget_usd)
-        await ledger.save_table(places.output_name, text, is_sandbox=is_sandbox)
-        work = Work(plan, places, settings, store, ledger, tally, logger)
+        await ledger.save_table(locations.output_name, text, is_sandbox=is_sandbox)
+        run = OpenRun(plan, locations, settings, store, ledger, tally, logger)
         notes: list[str] = []
         try:
             shown = _progress_artifact(tally, logger, settings.budget_usd)
-            async with open_batch(work, share=Share(0, settings.shards)) as batch, shown:
+            async with open_batch(run, share=Share(0, settings.shards)) as batch, shown:
                 if shards is None:
                     await batch.run()
                 else:
-                    await shards.run(batch, work, notes)
+                    await shards.run(batch, run, notes)
         except TogetherVideoError as error:
             notes.append(str(error))
             raise
@@ -145,7 +145,7 @@ async def _generate(
 
 
 async def _refuse_to_pay_again(
-    plan: Plan, ledger: Ledger, store: OutputStore, places: Places, settings: RunSettings
+    plan: Plan, ledger: Ledger, store: OutputStore, locations: RunLocations, settings: RunSettings
 ) -> None:
     """Raises SettingsInvalid if what is paid for would be paid for again, unless the user said so."""
     if not settings.new_ledger:
@@ -153,29 +153,29 @@ async def _refuse_to_pay_again(
     known = await ledger.records(list(plan.videos))
     if settings.rebuy or len(known) == len(plan.videos):
         return
-    if found := paid_under_other_ids(plan, await ledger.records(), output_dir=places.output_name):
+    if found := paid_under_other_ids(plan, await ledger.records(), output_dir=locations.output_name):
         raise SettingsInvalid([rebuy_problem(found)])
 
 
-async def _shards(places: Places, settings: RunSettings, logger: RunLogger) -> Shards | None:
+async def _shards(locations: RunLocations, settings: RunSettings, logger: RunLogger) -> Shards | None:
     if settings.shards == 1:
         return None
     from prefect_together.shards.shards import (
         find_shards,  # with Prefect's deployments, which a run of its own does not need
     )
 
-    return await find_shards(places, settings, logger)
+    return await find_shards(locations, settings, logger)
 
 
-async def last_plan(places: Places) -> Plan:
+async def last_plan(locations: RunLocations) -> Plan:
     """The plan of the last run into an output directory, from its ledger. Raises SettingsInvalid if there is none."""
-    store = open_store(places.output_dir)
+    store = open_store(locations.output_dir)
     await store.prepare()
-    async with open_ledger(places.ledger_in(store)) as ledger:
-        text = await ledger.last_table(places.output_name)
+    async with open_ledger(locations.ledger_in(store)) as ledger:
+        text = await ledger.last_table(locations.output_name)
         if text is None:
             raise SettingsInvalid(
-                [Problem(f"no run has been made into {redacted(places.output_dir)}", column="output_dir")]
+                [Problem(f"no run has been made into {redacted(locations.output_dir)}", column="output_dir")]
             )
         return from_text(text, await ledger.records())
 

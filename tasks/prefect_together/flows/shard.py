@@ -39,13 +39,13 @@ async def generate_videos_shard(
         resubmit_in_doubt: Send rows again whose create call got no answer.
         retry_failed: Send failed rows again.
     """
-    from prefect_together.execution.settings import Places, RunSettings, Share
+    from prefect_together.execution.settings import RunLocations, RunSettings, Share
     from prefect_together.shards.shard_run import run_shard
 
     return await run_shard(
         plan,
         share=Share(shard - 1, shards),
-        places=Places(output_dir, ledger, credentials_block),
+        locations=RunLocations(output_dir, ledger, credentials_block),
         settings=RunSettings(
             max_in_flight=max_in_flight,
             budget_usd=budget_usd,

@@ -14,9 +14,9 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore, redacted
 from prefect_together.errors import Problem, SettingsInvalid, TogetherVideoError
-from prefect_together.execution.settings import Places, RunLogger, RunSettings, Share
+from prefect_together.execution.settings import RunLocations, RunLogger, RunSettings, Share
 from prefect_together.execution.signals import Stopped, until_stopped
-from prefect_together.execution.workspace import MESSAGE_CHARACTERS, Work, open_batch, started_at
+from prefect_together.execution.workspace import MESSAGE_CHARACTERS, OpenRun, open_batch, started_at
 from prefect_together.ledger.engine import parse_ledger_url
 from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.runs import this_machine
@@ -29,7 +29,7 @@ from prefect_together.shards.shared_plan import SharedPlan, join, missing_images
 IMAGES_NAMED = 5
 
 
-async def run_shard(plan_id: str, *, share: Share, places: Places, settings: RunSettings) -> State[Any]:
+async def run_shard(plan_id: str, *, share: Share, locations: RunLocations, settings: RunSettings) -> State[Any]:
     """Work on a plan until all its videos are through, and return the state that the flow ends in.
 
     Completed, with what this run itself has downloaded in its message; what became of each row says the run that has
@@ -41,7 +41,7 @@ async def run_shard(plan_id: str, *, share: Share, places: Places, settings: Run
     logger = get_run_logger()
     tally = Tally(started_at=started_at())
     try:
-        work = _work(plan_id, share, places, settings, tally, logger)
+        work = _work(plan_id, share, locations, settings, tally, logger)
         await (until_stopped(work) if is_own_process else work)
     except Stopped as stop:
         return Cancelled(message=f"{stop}; the other shards take up its videos", data=stop)
@@ -51,25 +51,25 @@ async def run_shard(plan_id: str, *, share: Share, places: Places, settings: Run
 
 
 async def _work(
-    plan_id: str, share: Share, places: Places, settings: RunSettings, tally: Tally, logger: RunLogger
+    plan_id: str, share: Share, locations: RunLocations, settings: RunSettings, tally: Tally, logger: RunLogger
 ) -> None:
-    store = open_store(places.output_dir)
-    await _find_output(store, plan_id, places)
+    store = open_store(locations.output_dir)
+    await _find_output(store, plan_id, locations)
     await store.prepare()
-    ledger_url = places.ledger_in(store)
+    ledger_url = locations.ledger_in(store)
     await asyncio.to_thread(_find_ledger, ledger_url)
     async with open_ledger(ledger_url) as ledger:
         shared = _checked(await join(ledger, plan_id, share.index), ledger_url, ledger.url)
-        work = Work(shared.plan, places, settings, store, ledger, tally, logger)
-        async with open_batch(work, share=share, attempts=shared.attempts) as batch:
+        run = OpenRun(shared.plan, locations, settings, store, ledger, tally, logger)
+        async with open_batch(run, share=share, attempts=shared.attempts) as batch:
             logger.info("shard %d of %d: %d videos in the plan", share.index + 1, share.of, len(shared.plan.videos))
             await batch.run()
 
 
-async def _find_output(store: OutputStore, plan_id: str, places: Places) -> None:
+async def _find_output(store: OutputStore, plan_id: str, locations: RunLocations) -> None:
     """Raises SettingsInvalid where the output directory is another one of the same name."""
     if await store.read_bytes(marker(plan_id)) is None:
-        where = redacted(places.output_dir)
+        where = redacted(locations.output_dir)
         message = (
             f"{where} is not the directory that the run which started this shard has under that name: mount the same"
             " shared directory at the same path on every machine, or use s3://"

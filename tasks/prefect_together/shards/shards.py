@@ -30,8 +30,8 @@ from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid
 from prefect_together.execution.batch import Batch
 from prefect_together.execution.events import quiet_about_the_server
-from prefect_together.execution.settings import NO_SERVER, Places, RunLogger, RunSettings, Share
-from prefect_together.execution.workspace import Work
+from prefect_together.execution.settings import NO_SERVER, RunLocations, RunLogger, RunSettings, Share
+from prefect_together.execution.workspace import OpenRun
 from prefect_together.ledger.engine import parse_ledger_url
 from prefect_together.ledger.states import STATES
 from prefect_together.shards.shared_plan import dead_shares, delete_plan, save_plan
@@ -62,12 +62,12 @@ class Shard:
         return f"shard {self.share.index + 1} of {self.share.of} ({self.name})"
 
 
-async def find_shards(places: Places, settings: RunSettings, logger: RunLogger) -> Shards:
+async def find_shards(locations: RunLocations, settings: RunSettings, logger: RunLogger) -> Shards:
     """What starts the other shards, after a check that they can be started. Sends nothing.
 
     Raises SettingsInvalid, saying what to do; NotConfigured if there is no Prefect server.
     """
-    if problems := list(_problems(places, settings)):
+    if problems := list(_problems(locations, settings)):
         raise SettingsInvalid(problems)
     try:
         async with get_client() as client:
@@ -87,18 +87,18 @@ async def find_shards(places: Places, settings: RunSettings, logger: RunLogger) 
     return Shards(work_pool)
 
 
-def _problems(places: Places, settings: RunSettings) -> Iterable[Problem]:
+def _problems(locations: RunLocations, settings: RunSettings) -> Iterable[Problem]:
     if settings.max_in_flight < settings.shards:
         message = f"{settings.max_in_flight} jobs at once cannot be divided among {settings.shards} shards: raise it"
         yield Problem(message, column="max_in_flight")
-    if places.sandbox:
+    if locations.sandbox:
         message = (
             "each shard would start a sandbox of its own: start one with `prefect-together sandbox`, and give every"
             " worker its address as TOGETHER_BASE_URL"
         )
         yield Problem(message, column="sandbox")
-    if places.ledger_url is not None:
-        parse_ledger_url(places.ledger_url)  # raises for a password, before the shards get it as a parameter
+    if locations.ledger_url is not None:
+        parse_ledger_url(locations.ledger_url)  # raises for a password, before the shards get it as a parameter
 
 
 async def _work_pool(client: PrefectClient) -> str | None:
@@ -112,7 +112,7 @@ async def _work_pool(client: PrefectClient) -> str | None:
 
 
 class Shards:
-    """The other runs over one plan. `await shards.run(batch, work, notes)` runs the batch with them beside it."""
+    """The other runs over one plan. `await shards.run(batch, run, notes)` runs the batch with them beside it."""
 
     def __init__(self, work_pool: str | None) -> None:
         self._work_pool = work_pool
@@ -120,57 +120,57 @@ class Shards:
         self._others: list[Shard] = []
         self._has_warned = False
 
-    async def run(self, batch: Batch, work: Work, notes: list[str]) -> None:
+    async def run(self, batch: Batch, run: OpenRun, notes: list[str]) -> None:
         """Run the batch; `notes` gets a line for each shard that did not come to its end."""
-        watching = asyncio.create_task(self._start_and_watch(batch, work, notes))
+        watching = asyncio.create_task(self._start_and_watch(batch, run, notes))
         try:
             await batch.run()
-            await self._wait_for_others(batch, work, notes)
+            await self._wait_for_others(batch, run, notes)
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-            await self._stop(work)
+            await self._stop(run)
 
-    async def _start_and_watch(self, batch: Batch, work: Work, notes: list[str]) -> None:
+    async def _start_and_watch(self, batch: Batch, run: OpenRun, notes: list[str]) -> None:
         await batch.is_open.wait()
-        starting = asyncio.ensure_future(self._start(batch, work))
+        starting = asyncio.ensure_future(self._start(batch, run))
         try:
             await asyncio.shield(starting)
             while True:
                 await SYSTEM_CLOCK.sleep(WATCH_SECONDS)
-                await self._poll(batch, work, notes)
-                await self._update_progress(work)
+                await self._poll(batch, run, notes)
+                await self._update_progress(run)
         finally:
             await asyncio.wait([starting])  # none may be started that is not known here
 
-    async def _start(self, batch: Batch, work: Work) -> None:
+    async def _start(self, batch: Batch, run: OpenRun) -> None:
         """Save the plan and start the shards; the part of the limits of those that cannot be started is this run's."""
-        of = work.settings.shards
+        of = run.settings.shards
         wanted = [video for video in batch.wanted if video.request.model not in batch.stopped_models]
         shares = [Share(index, of) for index in range(1, of)]
         started = 0
         if len(wanted) > 1:
             try:
-                await _cancel_earlier(work.logger)
-                await save_plan(work.ledger, self._plan_id, wanted, batch.attempts)
-                await work.store.write_bytes(marker(self._plan_id), self._plan_id.encode())
+                await _cancel_earlier(run.logger)
+                await save_plan(run.ledger, self._plan_id, wanted, batch.attempts)
+                await run.store.write_bytes(marker(self._plan_id), self._plan_id.encode())
                 for share in shares[: len(wanted) - 1]:
-                    self._others.append(await self._start_one(share, work))
+                    self._others.append(await self._start_one(share, run))
                     started += 1
             except (httpx.HTTPError, OSError, PrefectException) as error:
-                work.logger.warning("%d of %d shards could not be started: %s", of - 1 - started, of - 1, error)
+                run.logger.warning("%d of %d shards could not be started: %s", of - 1 - started, of - 1, error)
         for share in shares[started:]:
-            batch.raise_limit(share.part_of(work.settings.max_in_flight))
+            batch.raise_limit(share.part_of(run.settings.max_in_flight))
 
-    async def _start_one(self, share: Share, work: Work) -> Shard:
-        settings, places = work.settings, work.places
+    async def _start_one(self, share: Share, run: OpenRun) -> Shard:
+        settings, locations = run.settings, run.locations
         parameters = {
             "plan": self._plan_id,
             "shard": share.index + 1,
             "shards": share.of,
-            "output_dir": str(work.store.scratch) if work.store.is_local else places.output_dir,
-            "ledger": _absolute(places.ledger_url),
-            "credentials_block": places.credentials_block,
+            "output_dir": str(run.store.scratch) if run.store.is_local else locations.output_dir,
+            "ledger": _absolute(locations.ledger_url),
+            "credentials_block": locations.credentials_block,
             "max_in_flight": settings.max_in_flight,
             "budget_usd": settings.budget_usd,
             "max_wait_minutes": settings.max_wait_minutes,
@@ -179,23 +179,23 @@ class Shards:
         }
         context = FlowRunContext.get()
         parent = f"{context.flow_run.name} " if context and context.flow_run else ""
-        run = await arun_deployment(
+        started = await arun_deployment(
             DEPLOYMENT,
             parameters=parameters,
             flow_run_name=f"{parent}{share.index + 1} of {share.of}",
             timeout=0,
         )
-        shard = Shard(share, run.id, run.name)
-        work.logger.info("%s: started on %s", shard, self._work_pool or DEPLOYMENT)
+        shard = Shard(share, started.id, started.name)
+        run.logger.info("%s: started on %s", shard, self._work_pool or DEPLOYMENT)
         return shard
 
-    async def _poll(self, batch: Batch, work: Work, notes: list[str]) -> None:
+    async def _poll(self, batch: Batch, run: OpenRun, notes: list[str]) -> None:
         """Poll the others; the part of the limits of one that has ended is this run's from now on."""
         going = [shard for shard in self._others if not shard.is_over]
         if not going:
             return
-        with quiet_about_the_server(work.logger, "the shards could not be polled"):
-            dead = await dead_shares(work.ledger, self._plan_id)
+        with quiet_about_the_server(run.logger, "the shards could not be polled"):
+            dead = await dead_shares(run.ledger, self._plan_id)
             async with get_client() as client:
                 wanted = FlowRunFilter(id=FlowRunFilterId(any_=[shard.run_id for shard in going]))
                 runs = {run.id: run for run in await client.read_flow_runs(flow_run_filter=wanted)}
@@ -204,16 +204,16 @@ class Shards:
                     shard.state = state.type
                     if state.is_final():
                         shard.is_over = True
-                        batch.raise_limit(shard.share.part_of(work.settings.max_in_flight))
-                        _report_end(shard, state, work.logger, notes)
-            self._warn_of_unstarted(work)
+                        batch.raise_limit(shard.share.part_of(run.settings.max_in_flight))
+                        _report_end(shard, state, run.logger, notes)
+            self._warn_of_unstarted(run)
 
-    def _warn_of_unstarted(self, work: Work) -> None:
+    def _warn_of_unstarted(self, run: OpenRun) -> None:
         late = [shard for shard in self._others if shard.state in NOT_STARTED and not shard.is_over]
-        if not late or self._has_warned or SYSTEM_CLOCK.time() - work.tally.started_at < STARTED_SECONDS:
+        if not late or self._has_warned or SYSTEM_CLOCK.time() - run.tally.started_at < STARTED_SECONDS:
             return
         self._has_warned = True
-        work.logger.warning(
+        run.logger.warning(
             "%d of %d shards have not started: is there a worker with room for them? (prefect worker start --pool %s);"
             " this run continues without them",
             len(late),
@@ -221,32 +221,32 @@ class Shards:
             self._work_pool,
         )
 
-    async def _update_progress(self, work: Work) -> None:
+    async def _update_progress(self, run: OpenRun) -> None:
         """Keep the progress up to date with what the others do."""
-        tally = work.tally
+        tally = run.tally
         open_keys = [key for key, state in tally.states.items() if not STATES[state].is_finished]
-        for key, record in (await work.ledger.records(open_keys)).items():
-            if record.owner != work.ledger.run.run_id:
+        for key, record in (await run.ledger.records(open_keys)).items():
+            if record.owner != run.ledger.run.run_id:
                 tally.set(key, record.state)
                 tally.replace_cost(key, record.cost_usd)
 
-    async def _wait_for_others(self, batch: Batch, work: Work, notes: list[str]) -> None:
+    async def _wait_for_others(self, batch: Batch, run: OpenRun, notes: list[str]) -> None:
         """All videos are finished: cancel what has not started; the others notice soon and end."""
-        await self._cancel_all([shard for shard in self._others if shard.state in NOT_STARTED], work.logger)
+        await self._cancel_all([shard for shard in self._others if shard.state in NOT_STARTED], run.logger)
         deadline = SYSTEM_CLOCK.monotonic() + END_SECONDS
         while SYSTEM_CLOCK.monotonic() < deadline:
-            await self._poll(batch, work, notes)
+            await self._poll(batch, run, notes)
             if all(shard.is_over for shard in self._others):
                 return
             await SYSTEM_CLOCK.sleep(1.0)
         notes += [f"{shard} did not end in time" for shard in self._others if not shard.is_over]
 
-    async def _stop(self, work: Work) -> None:
+    async def _stop(self, run: OpenRun) -> None:
         """Cancel what still runs (Prefect does so too, for a cancelled run), and delete the plan."""
-        await self._cancel_all([shard for shard in self._others if not shard.is_over], work.logger)
+        await self._cancel_all([shard for shard in self._others if not shard.is_over], run.logger)
         if self._others:
-            await delete_plan(work.ledger, self._plan_id)
-            await work.store.remove(marker(self._plan_id))
+            await delete_plan(run.ledger, self._plan_id)
+            await run.store.remove(marker(self._plan_id))
 
     async def _cancel_all(self, shards: list[Shard], logger: RunLogger) -> None:
         """Cancel these runs."""

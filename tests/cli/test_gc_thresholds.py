@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from prefect_together.cli.local_prefect import THRESHOLDS, collect_seldom, collected_seldom
+from prefect_together.cli.local_prefect import THRESHOLDS, raise_gc_thresholds, raised_gc_thresholds
 
 
 class Cycle:
@@ -20,7 +20,7 @@ class Cycle:
 def test_the_collector_is_as_before_after_the_run() -> None:
     before = gc.get_threshold()
 
-    with collected_seldom():
+    with raised_gc_thresholds():
         during = gc.get_threshold()
 
     assert (during, gc.get_threshold()) == (THRESHOLDS, before)
@@ -30,7 +30,7 @@ def test_the_collector_is_as_before_after_the_run() -> None:
 def test_a_run_that_fails_leaves_the_collector_as_before() -> None:
     before = gc.get_threshold()
 
-    with pytest.raises(RuntimeError), collected_seldom():
+    with pytest.raises(RuntimeError), raised_gc_thresholds():
         raise RuntimeError
 
     assert gc.get_threshold() == before
@@ -38,7 +38,7 @@ def test_a_run_that_fails_leaves_the_collector_as_before() -> None:
 
 
 def test_garbage_made_during_the_run_is_still_found() -> None:
-    with collected_seldom():
+    with raised_gc_thresholds():
         seen = weakref.ref(Cycle())
         cycles = [Cycle() for _ in range(THRESHOLDS[0] + 1000)]
 
@@ -49,8 +49,8 @@ def test_garbage_made_during_the_run_is_still_found() -> None:
 def test_a_program_that_collects_seldom_from_its_start_still_does_after_a_run() -> None:
     before = gc.get_threshold()
     try:
-        collect_seldom()
-        with collected_seldom():
+        raise_gc_thresholds()
+        with raised_gc_thresholds():
             pass
         after = gc.get_threshold()
     finally:
