@@ -168,7 +168,7 @@ def shell_console() -> Console:
 
 
 def end_quietly() -> None:
-    """For a program whose run has ended: what Prefect's threads fail to send from here on is nobody's concern."""
+    """For a program whose run has ended: it does not log what Prefect's threads fail to send from here on."""
     logging.getLogger("EventsWorker").setLevel(logging.ERROR)
     logging.getLogger("APILogWorker").setLevel(logging.ERROR)
     logging.getLogger("prefect.events.utilities").setLevel(logging.CRITICAL)  # a last heartbeat comes too late

@@ -314,7 +314,7 @@ def test_a_worker_that_is_stopped_lets_its_runs_put_the_ledger_right(deployed: P
     assert code == 0
     assert run.state is not None
     assert run.state.is_cancelled(), run.state
-    assert run.state.message == "stopped by SIGTERM; the same run again goes on where this one stopped"
+    assert run.state.message == "stopped by SIGTERM; the same run again continues where this one stopped"
     assert [row["status"] for row in read_results(tmp_path / "out")] == ["submitted"]
 
 

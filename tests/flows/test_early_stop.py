@@ -50,7 +50,7 @@ def test_while_the_table_is_read(prefect_server: PrefectServer, tmp_path: Path, 
         said = stopped_when_held(gateway, number, tmp_path, f"{gateway.url}/table.csv", prefect_server.api_url)
 
     assert said.count("stopped by") == 1
-    assert said.endswith("the same command goes on where this run stopped\n")
+    assert said.endswith("the same command continues where this run stopped\n")
     assert "Traceback" not in said
 
 
@@ -63,7 +63,7 @@ def test_while_prefect_is_told_of_the_run(
         said = stopped_when_held(gateway, number, tmp_path, prompts("A cat"), gateway.url)
 
     assert said.count("stopped by") == 1
-    assert said.endswith("the same command goes on where this run stopped\n")
+    assert said.endswith("the same command continues where this run stopped\n")
     assert "Traceback" not in said
     assert "Crash" not in said
     assert not (tmp_path / "out").exists()

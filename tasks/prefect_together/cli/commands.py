@@ -187,21 +187,21 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
 
     view = asyncio.run(_view(output_dir, ledger))
     text = view.table_of(output_dir)
-    remembered = from_text(text, view.records) if text else None
-    if remembered is None or any(key not in remembered.videos for row in remembered.rows for key in row.keys):
+    last = from_text(text, view.records) if text else None
+    if last is None or any(key not in last.videos for row in last.rows for key in row.keys):
         raise SettingsInvalid([Problem(f"{view.url} has no planned table of {output_dir}: run it again")])
     store = open_store(output_dir)
-    rows = row_results(remembered, view.records, store)
+    rows = row_results(last, view.records, store)
     written_at = datetime.now().astimezone().isoformat(timespec="seconds")
     summary = PageSummary(
-        table=remembered.source,
+        table=last.source,
         written_at=written_at,
         budget_usd=budget_in(text) if text else None,
         is_running=bool(view.runs),
         is_sandbox=view.is_sandbox,
-        warnings=tuple(str(warning) for warning in remembered.warnings),
+        warnings=tuple(str(warning) for warning in last.warnings),
     )
-    asyncio.run(write_outputs(store, remembered, rows, summary))
+    asyncio.run(write_outputs(store, last, rows, summary))
     written = [store.uri(PAGE_FILE), store.uri(RESULTS_FILE)]
     command_tables.print_totals(totals(rows), written, is_sandbox=view.is_sandbox)
     return 0

@@ -80,9 +80,9 @@ def _panel(tally: Tally) -> Table:
     """Two lines for a terminal: a bar with what is finished and the time left, the states and the dollars."""
     now = SYSTEM_CLOCK.time()
     left = tally.seconds_left(now)
-    share = tally.finished / tally.total if tally.total else 1.0
+    part = tally.finished / tally.total if tally.total else 1.0
     width = 40
-    filled = round(share * width)
+    filled = round(part * width)
     bar = Text.assemble(("━" * filled, "green"), ("━" * (width - filled), "dim"))
     bar.append(f"  {tally.finished:,} of {tally.total:,} videos")
     bar.append(f"  {duration(now - tally.started_at)}", style="dim")

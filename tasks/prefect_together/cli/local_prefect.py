@@ -1,4 +1,4 @@
-"""Local runs made clean: a Prefect server for the length of one run where none is set, and an orderly end on signals.
+"""A Prefect server for the length of one run where none is set, and a clean end of the process on signals.
 
 Imports nothing of Prefect: `prepare_prefect` must run before Prefect reads its settings. Prefect's own temporary
 server (3.8.8) has no UI, dies from the Ctrl-C that was meant for its client, prints its stack traces into the user's
@@ -29,25 +29,23 @@ from prefect_together.errors import NotConfigured
 from prefect_together.execution.signals import exit_at_signals, say_stopped
 
 THRESHOLDS = (20_000, 5, 5)
-"""New objects before the youngest are looked at, and how many such looks before the older ones are. Python's own are
-700 (2,000 since 3.13), 10 and 10. What is not part of a cycle is freed at once in any case."""
+"""For `gc.set_threshold`. Python's own are 700 (2,000 since 3.13), 10 and 10."""
 
 
 def raise_gc_thresholds() -> None:
-    """For a program of ours, first thing: what imports make stays for good, and is looked at less often meanwhile.
+    """For a program of ours, first thing: what imports make stays for good.
 
-    Looked at in the usual way, it costs a fifth of the time to the first row (measured on Python 3.11).
+    Collecting it in vain, with Python's own thresholds, costs a fifth of the time to the first row (measured on 3.11).
     """
     gc.set_threshold(*THRESHOLDS)
 
 
 @contextmanager
 def raised_gc_thresholds() -> Generator[None]:
-    """Around a run of many rows: what is there already (the engine's modules above all) is not looked at again, and
-    new objects are looked at less often.
+    """Around a run of many rows: what is imported already is frozen, and new objects are collected less often.
 
-    A row makes thousands of objects; looked for in the usual way, the garbage among them costs a quarter of a run's
-    processor time (measured on Python 3.11, see benchmarks/README.md).
+    A row makes thousands of objects; collected with Python's own thresholds they cost a quarter of a run's processor
+    time (measured on Python 3.11, see benchmarks/README.md).
     """
     before = gc.get_threshold()
     gc.freeze()
@@ -83,7 +81,7 @@ SERVER_SETTINGS = {
 
 
 class LocalPrefect:
-    """A Prefect server that lives as long as this process and until it has recorded what it was told."""
+    """A Prefect server that lives as long as this process and until it has recorded what it was sent."""
 
     def __init__(self, *, port: int, process: subprocess.Popen[bytes], log_path: Path) -> None:
         self.port, self.log_path = port, log_path
@@ -127,7 +125,7 @@ class LocalPrefect:
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            print("Prefect's server goes on recording in the background", file=sys.stderr)
+            print("Prefect's server continues to record in the background", file=sys.stderr)
 
     def close_at_exit(self) -> None:
         """For `atexit`, which comes after Prefect's own threads have sent their last events."""
@@ -144,7 +142,7 @@ def needs_local_server() -> bool:
 def prepare_prefect() -> LocalPrefect | None:
     """To be called before Prefect is imported: it reads its settings then.
 
-    Where no API URL is set: analytics off, a server started on a free port of 127.0.0.1 beside the imports to come, and
+    Where no API URL is set: analytics off, a server started on a free port of 127.0.0.1 while Prefect is imported, and
     PREFECT_API_URL pointed at it. Returns None and changes nothing where an API URL is set or Prefect is imported.
     """
     if not needs_local_server():

@@ -1,4 +1,4 @@
-"""How a run goes about its plan: limits, caps, and what it sends again. No Prefect."""
+"""Settings of a run: its locations, limits and caps, and what it sends again."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class RunLocations:
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """How a run goes about its plan. Dollars, minutes; None means no cap. `allowed_failures` counts rows, `shards` the
-    runs that work on the plan together: `max_in_flight` and `budget_usd` hold for all of them."""
+    """Limits and choices of a run; None means no cap. `allowed_failures` counts rows, `shards` the runs that work on
+    the plan together: `max_in_flight` and `budget_usd` hold for all of them."""
 
     max_in_flight: int = 20
     budget_usd: float | None = None
@@ -76,7 +76,7 @@ class RunSettings:
 class Share:
     """Number `index` of `of` runs over one plan; number 0 is the run that made it.
 
-    A run begins with its own share and then takes up what is left of the others': the ledger's claims decide who has a
+    A run begins with its own share and then takes up what remains of the others': the ledger's claims decide who has a
     video, the share only where each begins.
     """
 

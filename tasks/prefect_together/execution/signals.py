@@ -1,4 +1,4 @@
-"""Ends a run in order at SIGINT and SIGTERM: no new submits, the ledger right, one sentence instead of stack traces."""
+"""Graceful shutdown at SIGINT and SIGTERM: no new submits, the ledger right, one sentence instead of stack traces."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Stopped(Exception):
 
     @property
     def advice(self) -> str:
-        """What a shell says of it."""
-        return f"{self}: the same command goes on where this run stopped"
+        """What the command line prints of it."""
+        return f"{self}: the same command continues where this run stopped"
 
 
 @contextmanager
@@ -86,7 +86,7 @@ async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
 
 
 def exit_at_signals(*, say_so: bool = False) -> None:
-    """SIGINT and SIGTERM end the process at once, as 130 and 143: there is nothing to put in order."""
+    """SIGINT and SIGTERM end the process at once, with 130 and 143: there is nothing to clean up."""
 
     def leave(number: int, frame: FrameType | None) -> NoReturn:
         if say_so:

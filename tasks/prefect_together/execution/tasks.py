@@ -146,9 +146,9 @@ async def wait_for_video(
     A job that is completed for minutes and has no link is returned without one: `download_video` asks for it again.
 
     Args:
-        job: The job, or its id alone: a job can be taken up by anyone who knows its id.
+        job: The job, or its id alone.
         row: How the row is called in task names and logs.
-        model: The model, whose learned durations say when to look. Default: the job's own word.
+        model: The model, whose learned durations say when to poll. Default: the job's own.
         submitted_at: When it was created, unix seconds. Default: now.
         max_wait_minutes: How long to wait from now, if no deadline is given.
         deadline: Until when to wait, unix seconds, absolute: a restart does not extend it.
@@ -157,7 +157,7 @@ async def wait_for_video(
 
     Raises:
         JobFailed: failed or cancelled, with the failure class.
-        JobTimedOut: the deadline passed; the job goes on and can be collected later.
+        JobTimedOut: the deadline passed; the job continues and can be collected later.
         JobNotFound: the service does not know the job, for more than a minute.
         AccountBlocked: the key is refused.
     """
@@ -215,7 +215,7 @@ async def download_video(
 ) -> DownloadedClip:
     """Download the clip of a completed job, check it, and put it under its final name.
 
-    Free and safe to repeat: a cut download goes on where it stopped, an expired link is renewed.
+    Free and safe to repeat: a cut download continues where it stopped, an expired link is renewed.
 
     Args:
         job: The completed job, or its id alone.

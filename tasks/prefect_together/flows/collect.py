@@ -25,7 +25,7 @@ async def collect_videos(
 
     Args:
         output_dir: The output directory of the runs that submitted them.
-        max_wait_minutes: How long a job is waited for, from now, up to a week (10080); 0 looks once.
+        max_wait_minutes: How long a job is waited for, from now, up to a week (10080); 0 polls once.
         credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
         ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
         sandbox: Collect from the local imitation of the service that made them.

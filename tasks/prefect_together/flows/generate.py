@@ -56,7 +56,7 @@ async def generate_videos(
 ) -> Any:
     """Turn a table of prompts into a folder of videos; each is paid once, whatever happens.
 
-    Run it again with the same output directory to go on: what is finished is left alone, what is paid is collected.
+    Run it again with the same output directory to continue: what is finished is left alone, what is paid is collected.
 
     Args:
         prompts: The table: its CSV text, pasted, with a header line that has a column prompt; or the path or URL of a
@@ -64,7 +64,7 @@ async def generate_videos(
             In Python also a DataFrame, or what `read_table` gives.
         model: Model for the rows that name none, for example minimax/video-01-director.
         output_dir: Directory or fsspec URL (s3://...) for videos/, results.csv, index.html and ledger.db. The same one
-            again goes on where the last run stopped.
+            again continues where the last run stopped.
         dry_run: Check the table and say what it costs; send nothing.
         sandbox: Use a local imitation of the service: no key, no cost, clips that show their prompt.
         budget_usd: Cap in dollars over all runs into this ledger, 0 or more; what would pass it is not sent.
@@ -139,7 +139,7 @@ async def generate_video(
     parameters: ForAllRows = None,
     sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
 ) -> Any:
-    """Make one video from a prompt. The same prompt and parameters again are the same video, and not bought again.
+    """Make one video from a prompt. The same prompt and parameters again are the same video, and not paid again.
 
     Args:
         prompt: What to show.

@@ -1,4 +1,4 @@
-"""The run in Prefect's UI: a progress artifact while it goes on, a results table and a summary at its end."""
+"""The run in Prefect's UI: a progress artifact while it lasts, a results table and a summary at its end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CLIPS_IN_A_LINE = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What the summary shows beside the outcome. `posters` are JPEGs by a clip's file; None: no cap."""
+    """What the summary shows besides the outcome. `posters` are JPEGs by a clip's file; None: no cap."""
 
     budget_usd: float | None = None
     run_seconds: float | None = None
@@ -76,8 +76,10 @@ def _facts(outcome: RunOutcome, shown: Shown) -> list[str]:
         lines.append(f"- In doubt, possibly billed without a clip: {dollars(totals.in_doubt_usd)}")
     if totals.failed_usd:
         lines.append(f"- Failed jobs whose cost was not told: up to {dollars(totals.failed_usd)}")
-    lines.append(f"- Every clip beside its prompt: {_place(outcome.page)}, to be opened in a browser")
-    lines.append(f"- The table with status, file and cost of each row: {_place(f'{outcome.output_dir}/results.csv')}")
+    lines.append(f"- Every clip beside its prompt: {_link_or_path(outcome.page)}, to be opened in a browser")
+    lines.append(
+        f"- The table with status, file and cost of each row: {_link_or_path(f'{outcome.output_dir}/results.csv')}"
+    )
     return [*lines, *(f"- {markdown_cell(note)}" for note in outcome.notes)]
 
 
@@ -147,13 +149,15 @@ def _to_do(outcome: RunOutcome) -> list[str]:
     return lines[:-1]
 
 
-def _place(place: str) -> str:
+def _link_or_path(location: str) -> str:
     """A link where a browser can follow it; a path as code, since the UI lets no link lead to a file."""
-    return f"[{markdown_cell(place)}]({place})" if _is_link(place) else f"`{place.replace('`', '')}`"
+    return f"[{markdown_cell(location)}]({location})" if _is_link(location) else f"`{location.replace('`', '')}`"
 
 
-def _is_link(place: str | None) -> bool:
-    return place is not None and place.startswith(("https://", "http://")) and not set(place) & set(' ()<>"')
+def _is_link(location: str | None) -> bool:
+    if location is None:
+        return False
+    return location.startswith(("https://", "http://")) and not set(location) & set(' ()<>"')
 
 
 TABLE_ROWS = 200
@@ -175,10 +179,10 @@ async def create_progress(tally: Tally, *, budget_usd: float | None = None) -> U
 async def update_progress(
     artifact_id: UUID, tally: Tally, seconds_left: float | None, *, budget_usd: float | None = None
 ) -> None:
-    """Write the tally's share and words into the artifact of `create_progress`. Raises what Prefect's client raises."""
-    share = 100.0 * tally.finished / tally.total if tally.total else 0.0
+    """Update the artifact of `create_progress`. Raises what Prefect's client raises."""
+    percent = 100.0 * tally.finished / tally.total if tally.total else 0.0
     text = progress_text(tally, seconds_left, budget_usd=budget_usd)
-    await aupdate_progress_artifact(artifact_id=artifact_id, progress=share, description=text)
+    await aupdate_progress_artifact(artifact_id=artifact_id, progress=percent, description=text)
 
 
 def progress_text(tally: Tally, seconds_left: float | None, *, budget_usd: float | None = None) -> str:
@@ -277,8 +281,8 @@ async def ask_if_above(
     if limit is None or not (high > limit + 1e-9 or is_unknown):
         return False
     context = FlowRunContext.get()
-    place = (url_for(context.flow_run) if context and context.flow_run else None) or "Prefect's UI"
-    logger.info("%s is above %s: waiting for approval at %s", price_of(videos), dollars(limit), place)
+    url = (url_for(context.flow_run) if context and context.flow_run else None) or "Prefect's UI"
+    logger.info("%s is above %s: waiting for approval at %s", price_of(videos), dollars(limit), url)
     await _ask(plan_markdown(plan, videos, settings), seconds=settings.approval_minutes * 60)
     logger.info("approved: %s", _count(videos, "video"))
     return True

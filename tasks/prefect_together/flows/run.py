@@ -57,7 +57,7 @@ async def run_plan(
     """Run the plan that `make_plan` gives (called in a thread) and return the state that the flow ends in.
 
     Completed, with the RunOutcome as its result, if every row is downloaded; Completed named StillGenerating if rows
-    are left for a later run, CompletedWithFailures if no more rows failed than are allowed to; Cancelled by Ctrl-C,
+    remain for a later run, CompletedWithFailures if no more rows failed than are allowed to; Cancelled by Ctrl-C,
     SIGTERM or the UI, or because its cost was not approved; else Failed, with the error as its result (RowsFailed,
     which holds the outcome, if only rows failed).
     """
@@ -76,7 +76,7 @@ async def run_plan(
             work = _generate(plan, locations=locations, settings=settings, logger=logger, tally=tally)
             outcome = await (until_stopped(work) if is_own_process else work)
     except Stopped as stop:
-        return Cancelled(message=f"{stop}; the same run again goes on where this one stopped", data=stop)
+        return Cancelled(message=f"{stop}; the same run again continues where this one stopped", data=stop)
     except NotApproved as error:
         return Cancelled(message=str(error), data=error)
     except TogetherVideoError as error:
@@ -95,20 +95,20 @@ async def _made(make_plan: Callable[[], Plan | Awaitable[Plan]]) -> Plan:
 async def _generate(
     plan: Plan, *, locations: RunLocations, settings: RunSettings, logger: RunLogger, tally: Tally
 ) -> RunOutcome:
-    """Run a plan and write videos, results.csv and index.html. The tally is kept up to date for whoever shows it."""
+    """Run a plan and write videos, results.csv and index.html. `tally` follows the run."""
     for warning in plan.warnings:
         logger.warning("%s", warning)
     logger.info("%s", plan_line(plan, settings.budget_usd))
     shards = await _shards(locations, settings, logger)
     store = open_store(locations.output_dir)
     await store.prepare()
-    async with _results_in_the_ui(store, logger) as left, open_ledger(locations.ledger_in(store)) as ledger:
+    async with _results_in_the_ui(store, logger) as results, open_ledger(locations.ledger_in(store)) as ledger:
         if not settings.collect_only:
             await _refuse_to_pay_again(plan, ledger, store, locations, settings)
         if settings.approve_above_usd is not None and await ask_if_above(
             plan, await ledger.records(list(plan.videos)), settings=settings, logger=logger
         ):
-            tally.started_at = SYSTEM_CLOCK.time()  # what the person took is nobody's waiting time
+            tally.started_at = SYSTEM_CLOCK.time()  # the time of the approval is not counted
         is_sandbox = await bills_nothing(locations)
         budget_usd = settings.budget_usd
         if settings.collect_only and (earlier := await ledger.last_table(locations.output_name)):
@@ -140,7 +140,7 @@ async def _generate(
                 ),
             )
             outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes)))
-            left.append((outcome, summary))
+            results.append((outcome, summary))
     return outcome
 
 
@@ -196,16 +196,16 @@ async def _write(
 async def _results_in_the_ui(
     store: OutputStore, logger: RunLogger
 ) -> AsyncGenerator[list[tuple[RunOutcome, PageSummary]]]:
-    """Publish what the run leaves, in whatever way it ends; in a hurry if it was stopped: somebody waits for that."""
-    left: list[tuple[RunOutcome, PageSummary]] = []
+    """Publish the results that are appended, however the run ends; with less time if it was stopped."""
+    results: list[tuple[RunOutcome, PageSummary]] = []
     seconds = STOPPED_PUBLISH_SECONDS
     try:
-        yield left
+        yield results
         seconds = PUBLISH_SECONDS
     finally:
         with quiet_about_the_server(logger):
             async with asyncio.timeout(seconds):
-                for outcome, page in left:
+                for outcome, page in results:
                     shown = Shown(budget_usd=page.budget_usd, run_seconds=page.run_seconds, is_sandbox=page.is_sandbox)
                     await publish_results(outcome, shown, store)
 
@@ -216,7 +216,7 @@ async def _progress_artifact(tally: Tally, logger: RunLogger, budget_usd: float 
         with quiet_about_the_server(logger):
             return await create_progress(tally, budget_usd=budget_usd)
 
-    creating = asyncio.create_task(create())  # beside the first rows, which do not wait for it
+    creating = asyncio.create_task(create())  # while the first rows start
 
     async def update(*, is_over: bool = False) -> None:
         seconds_left = None if is_over else tally.seconds_left(SYSTEM_CLOCK.time())
@@ -224,14 +224,14 @@ async def _progress_artifact(tally: Tally, logger: RunLogger, budget_usd: float 
             with quiet_about_the_server(logger):
                 await update_progress(artifact_id, tally, seconds_left, budget_usd=budget_usd)
 
-    async def keep_up() -> None:
+    async def keep_updating() -> None:
         pause = FIRST_PROGRESS_SECONDS
         while True:
             await SYSTEM_CLOCK.sleep(pause)
             pause = min(2 * pause, PROGRESS_SECONDS)
             await update()
 
-    updates = asyncio.create_task(keep_up())
+    updates = asyncio.create_task(keep_updating())
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ async def generate_videos_shard(
     resubmit_in_doubt: bool = False,
     retry_failed: bool = False,
 ) -> Any:
-    """Work on a table that a run of generate-videos has read, beside that run. Started by it.
+    """Work on a table together with the run of generate-videos that has read it. Started by that run.
 
     Args:
         plan: Number of the plan in the ledger.
