@@ -45,7 +45,7 @@ class VideoFlow(Flow[P, R]):
     """
 
     show_progress: Callable[[Any], AbstractAsyncContextManager[None]] | None = None
-    """Set by the command line that runs the flow: shows the run's Tally while it lasts."""
+    """Set by the command line that runs the flow: shows the run's Progress while it lasts."""
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         return {name: _stored(value) for name, value in parameters.items()}
@@ -87,12 +87,12 @@ def process_is_own() -> bool:
     return context.flow_run is not None and os.environ.get("PREFECT__FLOW_RUN_ID") == str(context.flow_run.id)
 
 
-def shown_progress(tally: object) -> AbstractAsyncContextManager[None]:
-    """Shows the run's Tally where the command line runs it; nothing elsewhere."""
+def shown_progress(progress: object) -> AbstractAsyncContextManager[None]:
+    """Shows the run's Progress where the command line runs it; nothing elsewhere."""
     context = FlowRunContext.get()
     flow = None if context is None else context.flow
     if isinstance(flow, VideoFlow) and flow.show_progress is not None:
-        return flow.show_progress(tally)
+        return flow.show_progress(progress)
     return nullcontext()
 
 

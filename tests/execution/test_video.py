@@ -37,7 +37,7 @@ def test_every_video_comes_to_its_file(batch_place: Place) -> None:
 
     assert ended.states == {"downloaded": 5}
     assert len(list((batch_place.folder / "out" / "videos").iterdir())) == 5
-    assert ended.tally.spent_usd == pytest.approx(5 * 0.28)
+    assert ended.progress.spent_usd == pytest.approx(5 * 0.28)
 
 
 def test_an_error_nobody_foresaw_in_one_create_call_is_in_doubt_and_loses_no_other_row(batch_place: Place) -> None:
@@ -88,7 +88,7 @@ def test_a_clip_that_cannot_be_fetched_is_counted_as_results_csv_counts_it(batch
     ended = batch_place.run(some(2), Service(), max_in_flight=1)
 
     assert ended.states == {"downloaded": 1, "completed": 1}
-    assert ended.tally.by_status == {"downloaded": 1, "failed": 1}
+    assert ended.progress.by_status == {"downloaded": 1, "failed": 1}
 
 
 def test_the_ledger_names_the_file_that_the_clip_was_saved_as(batch_place: Place) -> None:

@@ -76,4 +76,4 @@ def test_a_charged_job_that_failed_stays_in_the_cost_of_its_row(batch_place: Pla
     ended = batch_place.run([video := a_video()], Service(done(0.25), {"job-1": gave_up(0.2)}))
 
     assert (ended.of(video).state, ended.of(video).jobs) == (State.DOWNLOADED, 2)
-    assert ended.of(video).cost_usd == ended.tally.spent_usd == ended.totals.paid_usd == pytest.approx(0.45)
+    assert ended.of(video).cost_usd == ended.progress.spent_usd == ended.totals.paid_usd == pytest.approx(0.45)

@@ -12,7 +12,7 @@ from prefect_together.errors import FailureClass
 from prefect_together.flows.prefect_ui import Shown, posters_of, progress_text, summary_markdown
 from prefect_together.ledger.states import State, Status
 from prefect_together.results.outcome import RunOutcome, advice
-from prefect_together.results.progress import Tally
+from prefect_together.results.progress import Progress
 from prefect_together.results.results import RowResult, TakeResult, totals
 
 
@@ -96,14 +96,14 @@ def test_the_summary_has_charges_against_estimates_and_the_cap() -> None:
 
 
 def test_what_holds_a_part_of_the_cap_is_said_beside_it() -> None:
-    tally = Tally(started_at=0.0, states={"a": State.FAILED}, held_failed_usd=3.2)
+    progress = Progress(started_at=0.0, states={"a": State.FAILED}, held_failed_usd=3.2)
     lost = row(2, "failed", failure_class=FailureClass.UPSTREAM, job_id="j", attempts=1, estimate_usd=3.2)
 
     text = summary_markdown(outcome(lost), Shown(budget_usd=5.0))
 
     assert "cap $5.00 over all runs into this ledger, $3.20 held for failed jobs" in text
-    assert "cap $5.00 ($3.20 held for failed jobs" in progress_text(tally, None, budget_usd=5.0)
-    assert "held" not in progress_text(tally, None)
+    assert "cap $5.00 ($3.20 held for failed jobs" in progress_text(progress, None, budget_usd=5.0)
+    assert "held" not in progress_text(progress, None)
 
 
 def test_the_rows_of_a_failure_are_named_with_their_errors_as_text() -> None:

@@ -18,7 +18,7 @@ from prefect_together.ledger.engine import COMMIT_TRIES, LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import SAVE_PAUSES_SECONDS
-from prefect_together.results.progress import Tally
+from prefect_together.results.progress import Progress
 from scripted_api import Answer, ScriptedApi
 
 
@@ -54,7 +54,7 @@ class TestPaidIds:
         breaker, raised = CircuitBreaker(), asyncio.Event()
         async with unreliable_ledger(ledger_file, FakeClock()) as (ledger, database):
             key, attempt = await sent(ledger)
-            journal = LedgerJournal(ledger, key, 0.28, None, breaker, Tally(0.0))
+            journal = LedgerJournal(ledger, key, 0.28, None, breaker, Progress(0.0))
             database.failures = 10_000
 
             async def row() -> None:
@@ -76,7 +76,7 @@ class TestPaidIds:
     async def submit(self, ledger: Ledger, key: str, answer: Answer) -> VideoJob:
         clock = FakeClock()
         api: VideoApi = ScriptedApi(answer, clock=clock)
-        journal = LedgerJournal(ledger, key, 0.28, None, CircuitBreaker(), Tally(0.0))
+        journal = LedgerJournal(ledger, key, 0.28, None, CircuitBreaker(), Progress(0.0))
         end = clock.time() + 60
         return await submit(
             api, a_video().request, pacer=SubmitPacer(clock), journal=journal, give_up_at=end, clock=clock

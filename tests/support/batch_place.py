@@ -33,7 +33,7 @@ from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import HERE, Ledger, open_ledger
 from prefect_together.ledger.records import LedgerTotals, VideoRecord
 from prefect_together.request.request import VideoRequest
-from prefect_together.results.progress import Tally
+from prefect_together.results.progress import Progress
 from prefect_together.table.plan import Plan, PlannedVideo
 
 T = TypeVar("T")
@@ -105,7 +105,7 @@ class Ended:
     error: BaseException | None
     records: dict[str, VideoRecord]
     totals: LedgerTotals
-    tally: Tally
+    progress: Progress
 
     @property
     def states(self) -> Counter[str]:
@@ -178,7 +178,7 @@ class Place:
         clock = self.clock
         soon = DurationStatistics(min_seconds=0.01, max_seconds=0.05) if clock is SYSTEM_CLOCK else DurationStatistics()
         session = self.session(service, cast(Any, None), SubmitPacer(clock), PollBudget(clock=clock), soon, clock)
-        tally, error = Tally(clock.time()), None
+        progress, error = Progress(clock.time()), None
         await store.prepare()
         async with self.opened(self.url) as ledger:
             batch = Batch(
@@ -187,7 +187,7 @@ class Place:
                 session=session,
                 store=store,
                 settings=settings,
-                tally=tally,
+                progress=progress,
                 logger=logging.getLogger(__name__),
                 output_dir=output_dir,
             )
@@ -197,7 +197,7 @@ class Place:
             except (LedgerUnavailable, ServiceUnreachable, BaseExceptionGroup) as raised:
                 error = raised
         async with open_ledger(self.url) as ledger:
-            return Ended(error, await ledger.records(), await ledger.totals(), tally)
+            return Ended(error, await ledger.records(), await ledger.totals(), progress)
 
 
 def some(count: int, *, usd: float = 0.28) -> list[PlannedVideo]:

@@ -14,14 +14,14 @@ from rich.text import Text
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.flows.prefect_ui import progress_text
 from prefect_together.prefect_internals import shell_console
-from prefect_together.results.progress import Tally
+from prefect_together.results.progress import Progress
 from prefect_together.results.text import dollars, duration, state_counts
 
 LIVE_REFRESH_SECONDS = 0.25
 
 
 @asynccontextmanager
-async def progress(
+async def live(
     render: Callable[[], RenderableType],
     line: Callable[[], str],
     *,
@@ -67,29 +67,29 @@ async def _repeated(action: Callable[[], None], seconds: float) -> AsyncGenerato
             await task
 
 
-def show_progress(tally: Tally) -> AbstractAsyncContextManager[None]:
+def show_progress(progress: Progress) -> AbstractAsyncContextManager[None]:
     """Shows the progress of a run for as long as the context lasts."""
 
     def line() -> str:
-        return progress_text(tally, tally.seconds_left(SYSTEM_CLOCK.time()))
+        return progress_text(progress, progress.seconds_left(SYSTEM_CLOCK.time()))
 
-    return progress(lambda: _panel(tally), line, console=shell_console())
+    return live(lambda: _panel(progress), line, console=shell_console())
 
 
-def _panel(tally: Tally) -> Table:
+def _panel(progress: Progress) -> Table:
     """Two lines for a terminal: a bar with what is finished and the time left, the states and the dollars."""
     now = SYSTEM_CLOCK.time()
-    left = tally.seconds_left(now)
-    part = tally.finished / tally.total if tally.total else 1.0
+    left = progress.seconds_left(now)
+    part = progress.finished / progress.total if progress.total else 1.0
     width = 40
     filled = round(part * width)
     bar = Text.assemble(("━" * filled, "green"), ("━" * (width - filled), "dim"))
-    bar.append(f"  {tally.finished:,} of {tally.total:,} videos")
-    bar.append(f"  {duration(now - tally.started_at)}", style="dim")
+    bar.append(f"  {progress.finished:,} of {progress.total:,} videos")
+    bar.append(f"  {duration(now - progress.started_at)}", style="dim")
     if left:
         bar.append(f"  about {duration(left)} left", style="dim")
-    counts = state_counts(tally.by_status)
-    money = f"{dollars(tally.spent_usd)} so far, {dollars(tally.projected_usd)} projected"
+    counts = state_counts(progress.by_status)
+    money = f"{dollars(progress.spent_usd)} so far, {dollars(progress.projected_usd)} projected"
     grid = Table.grid()
     grid.add_row(bar)
     grid.add_row(Text(f"{counts}  ·  {money}"))

@@ -21,7 +21,7 @@ from prefect_together.ledger.plans import video_of
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import STATES, State
 from prefect_together.prefect_internals import EventBacklog, forget_results, results_not_stored
-from prefect_together.results.progress import Tally
+from prefect_together.results.progress import Progress
 from prefect_together.results.text import counted
 from prefect_together.table.plan import Plan, PlannedVideo
 
@@ -53,16 +53,16 @@ class Batch:
         session: VideoSession,
         store: OutputStore,
         settings: RunSettings,
-        tally: Tally,
+        progress: Progress,
         logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
         output_dir: str = HERE,
         share: Share = ALONE,
         attempts: Mapping[str, int] | None = None,
     ) -> None:
         self._plan, self._ledger, self._store = plan, ledger, store
-        self._settings, self._tally, self._logger, self._output_dir = settings, tally, logger, output_dir
+        self._settings, self._progress, self._logger, self._output_dir = settings, progress, logger, output_dir
         self._clock = session.clock
-        self._video_run = VideoRun(ledger=ledger, session=session, store=store, settings=settings, tally=tally)
+        self._video_run = VideoRun(ledger=ledger, session=session, store=store, settings=settings, progress=progress)
         self._records: dict[str, VideoRecord] = {}
         self._claimed_elsewhere: list[PlannedVideo] = []
         self._tried_models: set[str] = set()
@@ -108,15 +108,18 @@ class Batch:
         videos = self._plan.videos
         self._records = await self._ledger.plan(list(videos.values()), output_dir=self._output_dir)
         for key, record in self._records.items():
-            self._tally.add_video(key, record.state, videos[key].estimate_usd, record.cost_usd)
+            self._progress.add_video(key, record.state, videos[key].estimate_usd, record.cost_usd)
         self._records |= {
             key: replace(self._records[key], attempts=attempts) for key, attempts in self._attempts.items()
         }
         totals = await self._ledger.totals()
-        self._tally.held_in_doubt_usd, self._tally.held_failed_usd = totals.in_doubt_usd, totals.unsettled_failed_usd
+        self._progress.held_in_doubt_usd, self._progress.held_failed_usd = (
+            totals.in_doubt_usd,
+            totals.unsettled_failed_usd,
+        )
         if self._share.index == 0:
             await self._find_missing_files()
-        self._tally.start()
+        self._progress.start()
         todo = self._own_part()
         if self._share.index == 0:
             todo += await self._paid_but_absent()
@@ -159,7 +162,7 @@ class Batch:
         return [video_of(record) for record in absent]
 
     def _wants(self, record: VideoRecord) -> bool:
-        state = self._tally.states[record.video_key]
+        state = self._progress.states[record.video_key]
         return STATES[state].is_under_way or self._settings.sends(state)
 
     async def _find_missing_files(self) -> None:
@@ -169,7 +172,7 @@ class Batch:
         lost = [record for record in downloaded if sizes.get(record.file) != record.size_bytes]
         for record in lost:
             self._logger.warning("%s: %s is missing or changed, fetching it again", record.row_id, record.file)
-            self._tally.set(record.video_key, State.COMPLETED)
+            self._progress.set(record.video_key, State.COMPLETED)
         if lost:
             missing = (self._ledger.file_missing(record.video_key, output_dir=self._output_dir) for record in lost)
             await asyncio.gather(*missing)
@@ -221,7 +224,7 @@ class Batch:
         """Tell the breaker how a row that this run has sent ended; what was paid before does not count."""
         if not self._is_sent(video):
             return
-        state = self._tally.states[video.key]
+        state = self._progress.states[video.key]
         if error is None and state == State.DOWNLOADED:
             self._video_run.breaker.row_downloaded()
         if error is not None and STATES[state].is_paid:
@@ -239,7 +242,7 @@ class Batch:
 
     def _state(self, video: PlannedVideo) -> State:
         """How far it is now; of a video that is not of the table, how far it was when the run began."""
-        return self._tally.states.get(video.key, self._records[video.key].state)
+        return self._progress.states.get(video.key, self._records[video.key].state)
 
     async def _run_one(self, video: PlannedVideo, order: StartOrder) -> None:
         may_send = video.key in self._plan.videos
@@ -262,7 +265,7 @@ class Batch:
 
     async def _check_canary(self, canary: PlannedVideo, order: StartOrder, *, is_ours: bool) -> None:
         """Let the other videos of the model go if this one was downloaded; if it was not even tried, try another."""
-        state, model = self._tally.states[canary.key], canary.request.model
+        state, model = self._progress.states[canary.key], canary.request.model
         if state == State.DOWNLOADED:
             self._tried_models.add(model)
             order.release_model(model)
@@ -308,12 +311,12 @@ class Batch:
         free: set[str] = set()
         for video in waiting:
             record = records[video.key]
-            self._tally.set(video.key, record.state)
+            self._progress.set(video.key, record.state)
             if self._is_untouched(video, record):
                 if record.owner not in alive:
                     free.add(video.key)
             elif self._is_over(video):
-                self._tally.replace_cost(video.key, record.cost_usd)
+                self._progress.replace_cost(video.key, record.cost_usd)
             elif record.owner not in alive:
                 free.add(video.key)
         return free
@@ -325,7 +328,7 @@ class Batch:
         return not self._is_alone and is_same and self._wants(seen)
 
     def _is_over(self, video: PlannedVideo) -> bool:
-        return STATES[self._tally.states[video.key]].is_finished
+        return STATES[self._progress.states[video.key]].is_finished
 
 
 def _paid_first(records: Mapping[str, VideoRecord]) -> Callable[[PlannedVideo], bool]:

@@ -41,7 +41,7 @@ from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import REPEATED_FAILURES, RUN_ENDED, ClaimLost
 from prefect_together.prefect_internals import from_task, unsearched
-from prefect_together.results.progress import Tally
+from prefect_together.results.progress import Progress
 from prefect_together.table.plan import PlannedVideo
 
 
@@ -54,7 +54,7 @@ class LedgerJournal:
     estimate_usd: float | None
     budget: BudgetQueue | None
     breaker: CircuitBreaker
-    tally: Tally
+    progress: Progress
 
     async def intend(self) -> int:
         self.breaker.check()
@@ -62,7 +62,7 @@ class LedgerJournal:
         attempt = await self.ledger.intend(self.key, estimate_usd=self.estimate_usd, budget_usd=cap_usd)
         if self.budget is not None:
             self.budget.settle(self.key)
-        self.tally.set(self.key, State.SUBMITTING)
+        self.progress.set(self.key, State.SUBMITTING)
         return attempt
 
     async def accepted(self, attempt: int, job: VideoJob) -> None:
@@ -71,7 +71,7 @@ class LedgerJournal:
         except LedgerUnavailable as error:
             self.breaker.unsaved.append(error)  # at once: a cancellation may overtake the error on its way up
             raise
-        self.tally.set(self.key, State.SUBMITTED)
+        self.progress.set(self.key, State.SUBMITTED)
 
     async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent) -> None:
         self.breaker.refused(error)
@@ -79,12 +79,12 @@ class LedgerJournal:
         if self.budget is not None and state == State.PLANNED:
             self.budget.renew(self.key, self.estimate_usd)
         await self.ledger.not_accepted(self.key, attempt, error, state=state)
-        self.tally.set(self.key, state)
+        self.progress.set(self.key, state)
 
     async def in_doubt(self, attempt: int, reason: str) -> None:
         await self.ledger.in_doubt(self.key, attempt, reason)
-        self.tally.held_in_doubt_usd += self.estimate_usd or 0.0
-        self.tally.set(self.key, State.IN_DOUBT)
+        self.progress.held_in_doubt_usd += self.estimate_usd or 0.0
+        self.progress.set(self.key, State.IN_DOUBT)
 
 
 _STATE_AFTER_REFUSAL: dict[FailureClass | None, State] = {
@@ -102,10 +102,10 @@ class VideoRun:
     """The steps of one video, over what all videos of a run share."""
 
     def __init__(
-        self, *, ledger: Ledger, session: VideoSession, store: OutputStore, settings: RunSettings, tally: Tally
+        self, *, ledger: Ledger, session: VideoSession, store: OutputStore, settings: RunSettings, progress: Progress
     ) -> None:
         self._ledger, self._session, self._store = ledger, session, store
-        self._settings, self._tally = settings, tally
+        self._settings, self._progress = settings, progress
         self._wait_seconds = settings.max_wait_minutes * 60
         self._slots = Slots(settings.max_in_flight)
         self._budget: BudgetQueue | None = None
@@ -127,12 +127,12 @@ class VideoRun:
             video.key, resend_attempt=seen.attempts, states=self._settings.states_to_resend if may_send else ()
         )
         record = claim.record
-        self._tally.set(video.key, record.state)
-        self._tally.replace_cost(video.key, record.cost_usd)
+        self._progress.set(video.key, record.state)
+        self._progress.replace_cost(video.key, record.cost_usd)
         if not claim.is_ours:
             return False
         if record.state == State.IN_DOUBT and seen.state == State.SUBMITTING:
-            self._tally.held_in_doubt_usd += record.estimate_usd or 0.0
+            self._progress.held_in_doubt_usd += record.estimate_usd or 0.0
             emit_video_event("in_doubt", video)
         is_given_back = False
         try:
@@ -153,7 +153,7 @@ class VideoRun:
             return
         error = seen.error or RUN_ENDED
         if await self._ledger.restore(video.key, state=before, error=error, failure_class=seen.failure_class):
-            self._tally.set(video.key, before)
+            self._progress.set(video.key, before)
 
     async def _continue(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
         """Whether the video was downloaded, with which its claim ends."""
@@ -201,11 +201,11 @@ class VideoRun:
             await self._ledger.set_failure_class(video.key, error.failure_class)  # planned still: nobody refused it
             return
         state = await self._ledger.refused(video.key, error)
-        self._tally.set(video.key, state)
+        self._progress.set(video.key, state)
         emit_video_event("failed" if state == State.FAILED else "refused", video)
 
     async def _create(self, video: PlannedVideo) -> VideoJob | None:
-        journal = LedgerJournal(self._ledger, video.key, video.estimate_usd, self._budget, self.breaker, self._tally)
+        journal = LedgerJournal(self._ledger, video.key, video.estimate_usd, self._budget, self.breaker, self._progress)
         try:
             job = await create_video(
                 unsearched(video.request),
@@ -237,7 +237,9 @@ class VideoRun:
         if isinstance(error, ImageChanged):
             return
         if isinstance(error, NeverSent):
-            is_polled = State.SUBMITTED in self._tally.states.values()  # the run continues anyway, and may yet reach it
+            is_polled = (
+                State.SUBMITTED in self._progress.states.values()
+            )  # the run continues anyway, and may yet reach it
             has_shown = self._session.api.has_shown_a_job
             self.breaker.not_reached(error.reason, may_be_reached=has_shown or is_polled)
         else:
@@ -253,7 +255,7 @@ class VideoRun:
                 row=video.row_id,
                 model=video.request.model,
                 submitted_at=submitted_at,
-                deadline=max(submitted_at, self._tally.started_at) + self._wait_seconds,
+                deadline=max(submitted_at, self._progress.started_at) + self._wait_seconds,
                 session=unsearched(self._session),
             )
         except JobFailed as error:
@@ -279,17 +281,17 @@ class VideoRun:
             return None, False
         self.breaker.job_ended()
         await self._ledger.completed(video.key, done, generation_seconds=done.generation_seconds, polls=done.polls)
-        self._tally.set(video.key, State.COMPLETED)
-        self._tally.polls += done.polls
-        self._tally.add_cost(video.key, done.cost_usd)
+        self._progress.set(video.key, State.COMPLETED)
+        self._progress.polls += done.polls
+        self._progress.add_cost(video.key, done.cost_usd)
         return done, False
 
     async def _failed(self, video: PlannedVideo, error: JobFailed, *, again: bool) -> None:
         await self._ledger.failed(video.key, error, again=again)
-        self._tally.set(video.key, State.PLANNED if again else State.FAILED)
-        self._tally.add_cost(video.key, error.cost_usd)
+        self._progress.set(video.key, State.PLANNED if again else State.FAILED)
+        self._progress.add_cost(video.key, error.cost_usd)
         if error.cost_usd is None:
-            self._tally.held_failed_usd += video.estimate_usd or 0.0
+            self._progress.held_failed_usd += video.estimate_usd or 0.0
         if not again:
             emit_video_event("failed", video, job_id=error.job_id, cost_usd=error.cost_usd)
 
@@ -306,12 +308,12 @@ class VideoRun:
             file = await self._store.publish(file)  # not behind the downloads that wait: the clip is not safe yet
         except DownloadFailed as error:
             await self._ledger.set_error(video.key, error, state=State.COMPLETED)
-            self._tally.undownloaded.add(video.key)
+            self._progress.undownloaded.add(video.key)
             return False
         await self._ledger.downloaded(
             video.key, file=file, size_bytes=clip.size_bytes, sha256=clip.sha256, clip=clip.media.as_dict()
         )
-        self._tally.set(video.key, State.DOWNLOADED)
-        self._tally.downloaded_here += 1
+        self._progress.set(video.key, State.DOWNLOADED)
+        self._progress.downloaded_here += 1
         emit_video_event("downloaded", video, job_id=job.id, cost_usd=job.cost_usd)
         return True

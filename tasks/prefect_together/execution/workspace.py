@@ -21,7 +21,7 @@ from prefect_together.execution.batch import Batch
 from prefect_together.execution.settings import ALONE, RunLocations, RunLogger, RunSettings, Share
 from prefect_together.execution.tasks import client_of
 from prefect_together.ledger.ledger import Ledger
-from prefect_together.results.progress import Tally
+from prefect_together.results.progress import Progress
 from prefect_together.table.plan import Plan
 
 SANDBOX_DIRECTORY = ".sandbox"
@@ -38,7 +38,7 @@ class OpenRun:
     settings: RunSettings
     store: OutputStore
     ledger: Ledger
-    tally: Tally
+    progress: Progress
     logger: RunLogger
 
 
@@ -62,7 +62,7 @@ async def open_batch(
             session=session,
             store=run.store,
             settings=settings,
-            tally=run.tally,
+            progress=run.progress,
             logger=run.logger,
             output_dir=run.locations.output_name,
             share=share,

@@ -29,7 +29,7 @@ from prefect_together.errors import NoPoster, NotApproved, OutputUnwritable
 from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.results.outcome import RunOutcome, advice
-from prefect_together.results.progress import Tally
+from prefect_together.results.progress import Progress
 from prefect_together.results.results import ModelTotals, RowResult, TakeResult
 from prefect_together.results.text import dollars, duration, held, markdown_cell, price_text, state_counts
 from prefect_together.table.plan import Plan, PlannedVideo
@@ -169,31 +169,31 @@ POSTERS_SECONDS = 8.0
 """What is not there by then (clips that have to be fetched from afar) is left out."""
 
 
-async def create_progress(tally: Tally, *, budget_usd: float | None = None) -> UUID:
+async def create_progress(progress: Progress, *, budget_usd: float | None = None) -> UUID:
     """The run's progress bar."""
     return await acreate_progress_artifact(
-        progress=0.0, key="together-video-progress", description=progress_text(tally, None, budget_usd=budget_usd)
+        progress=0.0, key="together-video-progress", description=progress_text(progress, None, budget_usd=budget_usd)
     )
 
 
 async def update_progress(
-    artifact_id: UUID, tally: Tally, seconds_left: float | None, *, budget_usd: float | None = None
+    artifact_id: UUID, progress: Progress, seconds_left: float | None, *, budget_usd: float | None = None
 ) -> None:
     """Update the artifact of `create_progress`. Raises what Prefect's client raises."""
-    percent = 100.0 * tally.finished / tally.total if tally.total else 0.0
-    text = progress_text(tally, seconds_left, budget_usd=budget_usd)
+    percent = 100.0 * progress.finished / progress.total if progress.total else 0.0
+    text = progress_text(progress, seconds_left, budget_usd=budget_usd)
     await aupdate_progress_artifact(artifact_id=artifact_id, progress=percent, description=text)
 
 
-def progress_text(tally: Tally, seconds_left: float | None, *, budget_usd: float | None = None) -> str:
+def progress_text(progress: Progress, seconds_left: float | None, *, budget_usd: float | None = None) -> str:
     """One line: counts by state, dollars so far, projected and the cap, time left."""
-    if not tally.total:
+    if not progress.total:
         return "starting"
-    held_dollars = held(tally.held_in_doubt_usd, tally.held_failed_usd)
+    held_dollars = held(progress.held_in_doubt_usd, progress.held_failed_usd)
     cap = "" if budget_usd is None else f", cap {dollars(budget_usd)}{held_dollars and f' ({held_dollars})'}"
     parts = [
-        state_counts(tally.by_status),
-        f"{tally.money}{cap}",
+        state_counts(progress.by_status),
+        f"{progress.money}{cap}",
     ]
     if seconds_left:
         parts.append(f"about {duration(seconds_left)} left")

@@ -35,7 +35,7 @@ from prefect_together.prefect_internals import process_is_own, shorten_task_line
 from prefect_together.results.already_paid import paid_under_other_ids, rebuy_problem, refuse_unknown_work
 from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
 from prefect_together.results.outputs import PAGE_FILE, PageSummary, row_results, write_outputs
-from prefect_together.results.progress import Tally
+from prefect_together.results.progress import Progress
 from prefect_together.results.results import totals
 from prefect_together.table.plan import Plan
 
@@ -65,15 +65,15 @@ async def run_plan(
     if is_own_process:
         shorten_task_lines()
     logger = get_run_logger()
-    tally = Tally(started_at=started_at())
+    progress = Progress(started_at=started_at())
     try:
         plan = await _made(make_plan)
         if dry_run:
             line = f"{plan_line(plan, settings.budget_usd)}; nothing was sent"
             logger.info("%s", line)
             return Completed(name="DryRun", message=line, data=plan)
-        async with shown_progress(tally):
-            work = _generate(plan, locations=locations, settings=settings, logger=logger, tally=tally)
+        async with shown_progress(progress):
+            work = _generate(plan, locations=locations, settings=settings, logger=logger, progress=progress)
             outcome = await (until_stopped(work) if is_own_process else work)
     except Stopped as stop:
         return Cancelled(message=f"{stop}; the same run again continues where this one stopped", data=stop)
@@ -93,9 +93,9 @@ async def _made(make_plan: Callable[[], Plan | Awaitable[Plan]]) -> Plan:
 
 
 async def _generate(
-    plan: Plan, *, locations: RunLocations, settings: RunSettings, logger: RunLogger, tally: Tally
+    plan: Plan, *, locations: RunLocations, settings: RunSettings, logger: RunLogger, progress: Progress
 ) -> RunOutcome:
-    """Run a plan and write videos, results.csv and index.html. `tally` follows the run."""
+    """Run a plan and write videos, results.csv and index.html. `progress` follows the run."""
     for warning in plan.warnings:
         logger.warning("%s", warning)
     logger.info("%s", plan_line(plan, settings.budget_usd))
@@ -108,17 +108,17 @@ async def _generate(
         if settings.approve_above_usd is not None and await ask_if_above(
             plan, await ledger.records(list(plan.videos)), settings=settings, logger=logger
         ):
-            tally.started_at = SYSTEM_CLOCK.time()  # the time of the approval is not counted
+            progress.started_at = SYSTEM_CLOCK.time()  # the time of the approval is not counted
         is_sandbox = await bills_nothing(locations)
         budget_usd = settings.budget_usd
         if settings.collect_only and (earlier := await ledger.last_table(locations.output_name)):
             budget_usd = budget_in(earlier)  # it sends nothing, and writes the page of the run that did
         text = to_text(plan, budget_usd=budget_usd)
         await ledger.save_table(locations.output_name, text, is_sandbox=is_sandbox)
-        run = OpenRun(plan, locations, settings, store, ledger, tally, logger)
+        run = OpenRun(plan, locations, settings, store, ledger, progress, logger)
         notes: list[str] = []
         try:
-            shown = _progress_artifact(tally, logger, settings.budget_usd)
+            shown = _progress_artifact(progress, logger, settings.budget_usd)
             async with open_batch(run, share=Share(0, settings.shards)) as batch, shown:
                 if shards is None:
                     await batch.run()
@@ -131,7 +131,7 @@ async def _generate(
             summary = PageSummary(
                 table=plan.source,
                 written_at=datetime.now().astimezone().isoformat(timespec="seconds"),
-                run_seconds=SYSTEM_CLOCK.time() - tally.started_at,
+                run_seconds=SYSTEM_CLOCK.time() - progress.started_at,
                 budget_usd=budget_usd,
                 is_sandbox=is_sandbox,
                 warnings=(
@@ -211,18 +211,18 @@ async def _results_in_the_ui(
 
 
 @asynccontextmanager
-async def _progress_artifact(tally: Tally, logger: RunLogger, budget_usd: float | None) -> AsyncGenerator[None]:
+async def _progress_artifact(progress: Progress, logger: RunLogger, budget_usd: float | None) -> AsyncGenerator[None]:
     async def create() -> UUID | None:
         with quiet_about_the_server(logger):
-            return await create_progress(tally, budget_usd=budget_usd)
+            return await create_progress(progress, budget_usd=budget_usd)
 
     creating = asyncio.create_task(create())  # while the first rows start
 
     async def update(*, is_over: bool = False) -> None:
-        seconds_left = None if is_over else tally.seconds_left(SYSTEM_CLOCK.time())
+        seconds_left = None if is_over else progress.seconds_left(SYSTEM_CLOCK.time())
         if (artifact_id := await asyncio.shield(creating)) is not None:
             with quiet_about_the_server(logger):
-                await update_progress(artifact_id, tally, seconds_left, budget_usd=budget_usd)
+                await update_progress(artifact_id, progress, seconds_left, budget_usd=budget_usd)
 
     async def keep_updating() -> None:
         pause = FIRST_PROGRESS_SECONDS

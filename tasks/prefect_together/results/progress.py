@@ -11,7 +11,7 @@ from prefect_together.results.text import dollars, price_text
 
 
 @dataclass(slots=True)
-class Tally:
+class Progress:
     """Counts kept up to date by the run. `started_at` is unix seconds; dollars are those of this table's videos.
     `downloaded_here` counts what this run itself has downloaded, `undownloaded` are keys of paid clips that it could
     not. `held_...` are dollars of the whole ledger that a budget counts as spent though they may never be charged."""

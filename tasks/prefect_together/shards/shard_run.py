@@ -21,7 +21,7 @@ from prefect_together.ledger.engine import parse_ledger_url
 from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.runs import this_machine
 from prefect_together.prefect_internals import process_is_own, shorten_task_lines
-from prefect_together.results.progress import Tally
+from prefect_together.results.progress import Progress
 from prefect_together.results.text import counted
 from prefect_together.shards.shards import marker
 from prefect_together.shards.shared_plan import SharedPlan, join, missing_images
@@ -39,19 +39,19 @@ async def run_shard(plan_id: str, *, share: Share, locations: RunLocations, sett
     if is_own_process:
         shorten_task_lines()
     logger = get_run_logger()
-    tally = Tally(started_at=started_at())
+    progress = Progress(started_at=started_at())
     try:
-        work = _work(plan_id, share, locations, settings, tally, logger)
+        work = _work(plan_id, share, locations, settings, progress, logger)
         await (until_stopped(work) if is_own_process else work)
     except Stopped as stop:
         return Cancelled(message=f"{stop}; the other shards take up its videos", data=stop)
     except TogetherVideoError as error:
         return Failed(message=f"on {socket.gethostname()}: {error}"[:MESSAGE_CHARACTERS], data=error)
-    return Completed(message=f"{counted(tally.downloaded_here, 'video')} downloaded by this shard")
+    return Completed(message=f"{counted(progress.downloaded_here, 'video')} downloaded by this shard")
 
 
 async def _work(
-    plan_id: str, share: Share, locations: RunLocations, settings: RunSettings, tally: Tally, logger: RunLogger
+    plan_id: str, share: Share, locations: RunLocations, settings: RunSettings, progress: Progress, logger: RunLogger
 ) -> None:
     store = open_store(locations.output_dir)
     await _find_output(store, plan_id, locations)
@@ -60,7 +60,7 @@ async def _work(
     await asyncio.to_thread(_find_ledger, ledger_url)
     async with open_ledger(ledger_url) as ledger:
         shared = _checked(await join(ledger, plan_id, share.index), ledger_url, ledger.url)
-        run = OpenRun(shared.plan, locations, settings, store, ledger, tally, logger)
+        run = OpenRun(shared.plan, locations, settings, store, ledger, progress, logger)
         async with open_batch(run, share=share, attempts=shared.attempts) as batch:
             logger.info("shard %d of %d: %d videos in the plan", share.index + 1, share.of, len(shared.plan.videos))
             await batch.run()

@@ -210,7 +210,7 @@ class Shards:
 
     def _warn_of_unstarted(self, run: OpenRun) -> None:
         late = [shard for shard in self._others if shard.state in NOT_STARTED and not shard.is_over]
-        if not late or self._has_warned or SYSTEM_CLOCK.time() - run.tally.started_at < STARTED_SECONDS:
+        if not late or self._has_warned or SYSTEM_CLOCK.time() - run.progress.started_at < STARTED_SECONDS:
             return
         self._has_warned = True
         run.logger.warning(
@@ -223,12 +223,12 @@ class Shards:
 
     async def _update_progress(self, run: OpenRun) -> None:
         """Keep the progress up to date with what the others do."""
-        tally = run.tally
-        open_keys = [key for key, state in tally.states.items() if not STATES[state].is_finished]
+        progress = run.progress
+        open_keys = [key for key, state in progress.states.items() if not STATES[state].is_finished]
         for key, record in (await run.ledger.records(open_keys)).items():
             if record.owner != run.ledger.run.run_id:
-                tally.set(key, record.state)
-                tally.replace_cost(key, record.cost_usd)
+                progress.set(key, record.state)
+                progress.replace_cost(key, record.cost_usd)
 
     async def _wait_for_others(self, batch: Batch, run: OpenRun, notes: list[str]) -> None:
         """All videos are finished: cancel what has not started; the others notice soon and end."""
