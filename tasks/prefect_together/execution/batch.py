@@ -20,7 +20,7 @@ from prefect_together.ledger.ledger import HERE, Ledger
 from prefect_together.ledger.plans import video_of
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import STATES, State
-from prefect_together.prefect_internals import EventBacklog, forget_results, results_not_stored
+from prefect_together.prefect_internals import EventBacklog, forget_results
 from prefect_together.results.progress import Progress
 from prefect_together.results.text import counted
 from prefect_together.table.plan import Plan, PlannedVideo
@@ -124,9 +124,8 @@ class Batch:
         if self._share.index == 0:
             todo += await self._paid_but_absent()
         todo.sort(key=_paid_first(self._records))
-        with results_not_stored():
-            await self._run_all(todo)
-            await self._take_over()
+        await self._run_all(todo)
+        await self._take_over()
         if self._unexpected:
             raise BaseExceptionGroup("rows ended by an error that was not foreseen", self._unexpected)
         reason = self._video_run.breaker.reason

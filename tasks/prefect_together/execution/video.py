@@ -40,7 +40,7 @@ from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import REPEATED_FAILURES, RUN_ENDED, ClaimLost
-from prefect_together.prefect_internals import from_task, unsearched
+from prefect_together.prefect_internals import unsearched
 from prefect_together.results.progress import Progress
 from prefect_together.table.plan import PlannedVideo
 
@@ -251,7 +251,7 @@ class VideoRun:
         """The completed job, or None; and whether the video is planned anew. `is_new`: this run has created the job."""
         try:
             done = await wait_for_video(
-                from_task(job),
+                job,
                 row=video.row_id,
                 model=video.request.model,
                 submitted_at=submitted_at,
@@ -298,7 +298,7 @@ class VideoRun:
     async def _download(self, video: PlannedVideo, file: str, job: VideoJob) -> bool:
         try:
             clip = await download_video(
-                from_task(job),
+                job,
                 Path(self._store.scratch) / file,
                 row=video.row_id,
                 session=unsearched(self._session),

@@ -75,7 +75,7 @@ def _facts(outcome: RunOutcome, shown: Shown) -> list[str]:
     if totals.in_doubt_usd:
         lines.append(f"- In doubt, possibly billed without a clip: {dollars(totals.in_doubt_usd)}")
     if totals.failed_usd:
-        lines.append(f"- Failed jobs whose cost was not told: up to {dollars(totals.failed_usd)}")
+        lines.append(f"- Failed jobs without a reported cost: up to {dollars(totals.failed_usd)}")
     lines.append(f"- Every clip beside its prompt: {_link_or_path(outcome.page)}, to be opened in a browser")
     lines.append(
         f"- The table with status, file and cost of each row: {_link_or_path(f'{outcome.output_dir}/results.csv')}"
