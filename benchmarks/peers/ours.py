@@ -13,15 +13,16 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from stopwatch import body, output_directory
 
+from prefect_together.cli.local_prefect import raised_gc_thresholds
 from prefect_together.flows import generate_videos
 from prefect_together.prefect_internals import shell_console, shorten_task_lines
 
 
 @flow(name="generate-videos", persist_result=False)
 async def generate(prompts: str, output_dir: str, max_in_flight: int) -> State[Any]:
-    shell_console()  # as in a shell: the lines of single tasks are kept off the terminal
+    shell_console()  # as `prefect-together generate` does, like the garbage collector's thresholds
     shorten_task_lines()
-    with body():
+    with raised_gc_thresholds(), body():
         return await generate_videos.fn(prompts, output_dir=output_dir, max_in_flight=max_in_flight)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from prefect_together.request.catalogue import check_request, estimate_usd
     from prefect_together.request.media import LocalImage, Media
     from prefect_together.request.request import VideoRequest
-    from prefect_together.results.frame import results_frame
+    from prefect_together.results.notebook import results_frame
     from prefect_together.results.outcome import RowsFailed, RunOutcome
     from prefect_together.sandbox import Sandbox, SandboxProcess
     from prefect_together.table.prompt_table import read_table
@@ -47,7 +47,7 @@ _HOMES = {
     "open_ledger": "ledger.ledger",
     "open_session": "api.session",
     "read_table": "table.prompt_table",
-    "results_frame": "results.frame",
+    "results_frame": "results.notebook",
     "wait_for_video": "execution.tasks",
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from queue import Queue
 from typing import Any, ParamSpec, TypeVar, cast
@@ -81,13 +81,15 @@ def process_is_own() -> bool:
     return context.flow_run is not None and os.environ.get("PREFECT__FLOW_RUN_ID") == str(context.flow_run.id)
 
 
-def shown_progress(progress: object) -> AbstractAsyncContextManager[None]:
-    """Shows the run's Progress where the command line runs it; nothing elsewhere."""
+def shown_progress(
+    progress: T, *, elsewhere: Callable[[T], AbstractAsyncContextManager[None]]
+) -> AbstractAsyncContextManager[None]:
+    """Shows the run's Progress as the command line does that runs it, or as `elsewhere` does."""
     context = FlowRunContext.get()
     flow = None if context is None else context.flow
     if isinstance(flow, VideoFlow) and flow.show_progress is not None:
         return flow.show_progress(progress)
-    return nullcontext()
+    return elsewhere(progress)
 
 
 # Log lines

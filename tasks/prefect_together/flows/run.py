@@ -33,6 +33,7 @@ from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.plans import budget_in, from_text, to_text
 from prefect_together.prefect_internals import process_is_own, shorten_task_lines, shown_progress
 from prefect_together.results.already_paid import paid_under_other_ids, rebuy_problem, refuse_unknown_work
+from prefect_together.results.notebook import notebook_progress
 from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
 from prefect_together.results.outputs import PAGE_FILE, PageSummary, row_results, write_outputs
 from prefect_together.results.progress import Progress
@@ -72,7 +73,7 @@ async def run_plan(
             line = f"{plan_line(plan, settings.budget_usd)}; nothing was sent"
             logger.info("%s", line)
             return Completed(name="DryRun", message=line, data=plan)
-        async with shown_progress(progress):
+        async with shown_progress(progress, elsewhere=notebook_progress):
             work = _generate(plan, locations=locations, settings=settings, logger=logger, progress=progress)
             outcome = await (until_stopped(work) if is_own_process else work)
     except Stopped as stop:

@@ -9,6 +9,7 @@ from typing import overload
 
 from prefect_together.errors import FailureClass, TogetherVideoError
 from prefect_together.ledger.states import STATES, State, Status
+from prefect_together.results.notebook import outcome_html
 from prefect_together.results.results import RowResult, TakeResult, Totals
 from prefect_together.results.text import counted, dollars, held, state_counts
 
@@ -96,6 +97,10 @@ class RunOutcome:
         """One line: `12 downloaded, 1 failed of 13 rows, $3.36. row 8 (cat-7) failed: ...`."""
         failed = " ".join(part for part in ("; ".join(self.named), self.more) if part)
         return ". ".join(part for part in (self.headline, failed, *self.notes) if part)
+
+    def _repr_html_(self) -> str:
+        """A notebook's view: a table with each clip beside its prompt."""
+        return outcome_html(self)
 
 
 class RowsFailed(TogetherVideoError):
