@@ -1,4 +1,7 @@
-"""Submits a video until it is accepted, refused or in doubt, at the rate that the service takes. Resends no doubt."""
+"""Submits a video until it is accepted, refused or in doubt, at the rate that the service takes.
+
+Never repeats a call whose outcome is unknown.
+"""
 
 from __future__ import annotations
 

@@ -184,9 +184,9 @@ class Batch:
 
         ledger_is_gone = asyncio.Event()
 
-        def is_over(task: asyncio.Task[None], video: PlannedVideo, has_room: bool) -> None:
+        def is_over(task: asyncio.Task[None], video: PlannedVideo, needs_slot: bool) -> None:
             running.discard(task)
-            if has_room:
+            if needs_slot:
                 self._claim_slots.release()
             error = None if task.cancelled() else task.exception()
             self._report_end(video, error)
@@ -199,14 +199,14 @@ class Batch:
 
         try:
             while (video := await order.next()) is not None:
-                has_room = not STATES[self._state(video)].has_job
-                if has_room:
+                needs_slot = not STATES[self._state(video)].has_job
+                if needs_slot:
                     await self._claim_slots.acquire()
                     await self._backlog.until_short()
                 if ledger_is_gone.is_set():
                     break
                 running.add(task := asyncio.create_task(self._run_one(video, order)))
-                task.add_done_callback(partial(is_over, video=video, has_room=has_room))
+                task.add_done_callback(partial(is_over, video=video, needs_slot=needs_slot))
                 await asyncio.sleep(0)  # let the first rows run while the others start: a thousand take seconds
             while running:
                 await asyncio.wait(running)
@@ -311,10 +311,7 @@ class Batch:
         for video in waiting:
             record = records[video.key]
             self._progress.set(video.key, record.state)
-            if self._is_untouched(video, record):
-                if record.owner not in alive:
-                    free.add(video.key)
-            elif self._is_over(video):
+            if self._is_over(video) and not self._is_untouched(video, record):
                 self._progress.replace_cost(video.key, record.cost_usd)
             elif record.owner not in alive:
                 free.add(video.key)

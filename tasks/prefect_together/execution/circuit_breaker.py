@@ -1,4 +1,4 @@
-"""The circuit breaker of a run: closed while sending makes sense; once open, nothing more is sent in this run.
+"""The circuit breaker of a run: closed while sending makes sense; nothing is sent while it is open.
 
 It owns every reason to stop and what counts towards it. What is paid for is collected anyway.
 """

@@ -28,7 +28,7 @@ class RunLocations:
 
     @property
     def output_name(self) -> str:
-        """How the ledger calls the output directory: a ledger that lies in it may be moved together with it."""
+        """The ledger's name for the output directory: a ledger that lies in it may be moved together with it."""
         return HERE if self.ledger_url is None else redacted(open_store(self.output_dir).uri(PAGE_FILE))
 
     def ledger_in(self, store: OutputStore) -> str:
