@@ -135,6 +135,24 @@ def test_a_dry_run_says_the_price_and_what_is_odd_and_sends_nothing(
     assert desk.api.requests == []
 
 
+def test_every_place_says_what_is_new_in_this_run_and_what_all_of_it_costs(
+    desk: Desk, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert said_by_shell(desk, prompts(CAT)) == 0
+    assert "1 downloaded of 1 row, $0.28\n" in capsys.readouterr().out
+
+    said_by_shell(desk, prompts(CAT, HARBOUR), "--dry-run")
+    before = "2 rows, 2 videos (1 downloaded already): estimated $0.28 new in this run, $0.56 in all"
+    assert f"{before}; nothing was sent" in capsys.readouterr().out
+    caplog.clear()
+    assert said_by_shell(desk, prompts(CAT, HARBOUR)) == 0
+    assert before in caplog.text
+    assert "2 downloaded of 2 rows, $0.56 ($0.28 in this run)\n" in capsys.readouterr().out
+
+    assert said_by_shell(desk, prompts(CAT, HARBOUR)) == 0
+    assert "2 downloaded of 2 rows, $0.56 ($0.00 in this run)\n" in capsys.readouterr().out
+
+
 def test_options_are_the_flows_own_parameters_and_the_apis(desk: Desk) -> None:
     code = said_by_shell(desk, prompts(CAT), "--seed", "7", "--max-in-flight", "2", "--budget-usd", "1")
 

@@ -27,7 +27,7 @@ from prefect_together.cli.local_prefect import (
 from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid
 from prefect_together.flows import collect, generate
 from prefect_together.flows import plan as planning
-from prefect_together.flows.prompts import PlannedPrompts, plan_line, plan_prompts
+from prefect_together.flows.prompts import PlannedPrompts, plan_prompts
 from prefect_together.table.plan import Plan
 
 FlowFunction = Callable[..., Any]
@@ -109,9 +109,21 @@ def _plan_of(given: Mapping[str, Any]) -> Plan:
 
 
 def _print_plan(plan: Plan, given: Mapping[str, Any]) -> int:
+    from prefect_together.execution.settings import RunSettings  # with the ledger, which no --help waits for
+    from prefect_together.results.plan_report import dry_run
+
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"{plan_line(plan, given.get('budget_usd'))}; nothing was sent")
+    resent = {name: given[name] for name in ("resubmit_in_doubt", "retry_failed") if name in given}
+    settings = RunSettings(**resent)
+    line = dry_run(
+        plan,
+        given["output_dir"],
+        given.get("ledger"),
+        budget_usd=given.get("budget_usd"),
+        sends=settings.sends,
+    )
+    print(asyncio.run(line))
     return 0
 
 

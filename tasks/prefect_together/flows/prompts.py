@@ -9,7 +9,6 @@ from pydantic import WithJsonSchema
 
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.request.form import VideoParameters, for_all_rows
-from prefect_together.results.text import counted, dollars, price_text
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.rows import PromptTable
 
@@ -81,11 +80,3 @@ def plan_prompts(
         sheet=sheet,
     )
     return make_plan(table)
-
-
-def plan_line(plan: Plan, budget_usd: float | None) -> str:
-    """What will be asked for and what it costs, in one line."""
-    price = price_text(plan.low_usd, plan.high_usd, unknown=plan.unknown_prices)
-    cap = "" if budget_usd is None else f", budget {dollars(budget_usd)}"
-    rows, videos = counted(len(plan.rows), "row"), counted(len(plan.videos), "video")
-    return f"{rows}, {videos}: estimated {price}{cap}"

@@ -28,7 +28,6 @@ from prefect_together.flows.prefect_ui import (
     publish_results,
     update_progress,
 )
-from prefect_together.flows.prompts import plan_line
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.plans import budget_in, from_text, to_text
 from prefect_together.prefect_internals import process_is_own, shorten_task_lines, shown_progress
@@ -36,6 +35,8 @@ from prefect_together.results.already_paid import paid_under_other_ids, rebuy_pr
 from prefect_together.results.notebook import notebook_progress
 from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
 from prefect_together.results.outputs import PAGE_FILE, PageSummary, row_results, write_outputs
+from prefect_together.results.plan_report import Known, plan_report
+from prefect_together.results.plan_report import dry_run as dry_run_line
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import totals
 from prefect_together.table.plan import Plan
@@ -70,7 +71,13 @@ async def run_plan(
     try:
         plan = await _made(make_plan)
         if dry_run:
-            line = f"{plan_line(plan, settings.budget_usd)}; nothing was sent"
+            line = await dry_run_line(
+                plan,
+                locations.output_dir,
+                locations.ledger_url,
+                budget_usd=settings.budget_usd,
+                sends=settings.sends,
+            )
             logger.info("%s", line)
             return Completed(name="DryRun", message=line, data=plan)
         async with shown_progress(progress, elsewhere=notebook_progress):
@@ -99,15 +106,17 @@ async def _generate(
     """Run a plan and write videos, results.csv and index.html. `progress` follows the run."""
     for warning in plan.warnings:
         logger.warning("%s", warning)
-    logger.info("%s", plan_line(plan, settings.budget_usd))
     shards = await _shards(locations, settings, logger)
     store = open_store(locations.output_dir)
     await store.prepare()
     async with _results_in_the_ui(store, logger) as results, open_ledger(locations.ledger_in(store)) as ledger:
         if not settings.collect_only:
             await _refuse_to_pay_again(plan, ledger, store, locations, settings)
+        records = await ledger.records(list(plan.videos))
+        known = {key: Known.of(record) for key, record in records.items()}
+        logger.info("%s", plan_report(plan, known=known, sends=settings.sends).line(settings.budget_usd))
         if settings.approve_above_usd is not None and await ask_if_above(
-            plan, await ledger.records(list(plan.videos)), settings=settings, logger=logger
+            plan, records, settings=settings, logger=logger
         ):
             progress.started_at = SYSTEM_CLOCK.time()  # the time of the approval is not counted
         is_sandbox = await bills_nothing(locations)
@@ -140,7 +149,7 @@ async def _generate(
                     *notes,
                 ),
             )
-            outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes)))
+            outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes), new_usd=progress.new_usd))
             results.append((outcome, summary))
     return outcome
 
@@ -182,7 +191,7 @@ async def last_plan(locations: RunLocations) -> Plan:
 
 
 async def _write(
-    store: OutputStore, ledger: Ledger, plan: Plan, summary: PageSummary, notes: tuple[str, ...]
+    store: OutputStore, ledger: Ledger, plan: Plan, summary: PageSummary, notes: tuple[str, ...], *, new_usd: float
 ) -> RunOutcome:
     records = await ledger.records(list(plan.videos))
     rows = row_results(plan, records, store)
@@ -190,7 +199,8 @@ async def _write(
     page = store.uri(PAGE_FILE)
     if summary.is_sandbox:
         notes = (SANDBOX_NOTE, *notes)
-    return RunOutcome(Rows(rows), totals(rows), page.removesuffix(PAGE_FILE).rstrip("/"), page, notes=notes)
+    output_dir = page.removesuffix(PAGE_FILE).rstrip("/")
+    return RunOutcome(Rows(rows), totals(rows), output_dir, page, notes=notes, new_usd=new_usd)
 
 
 @asynccontextmanager

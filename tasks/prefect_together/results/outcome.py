@@ -41,7 +41,7 @@ class RunOutcome:
     """What a run over a table leaves: its rows in the table's order, sums, and where they lie.
 
     `output_dir` holds videos/, results.csv and index.html, as a path or URL without credentials. `notes` say what
-    happened beside the rows.
+    happened beside the rows. `new_usd` are the charges that this run was the first to learn of.
     """
 
     rows: Sequence[RowResult]
@@ -49,6 +49,7 @@ class RunOutcome:
     output_dir: str
     page: str
     notes: tuple[str, ...] = ()
+    new_usd: float | None = None
 
     @property
     def failed(self) -> tuple[RowResult, ...]:
@@ -72,9 +73,15 @@ class RunOutcome:
 
     @property
     def headline(self) -> str:
-        """Like `12 downloaded, 1 failed of 13 rows, $3.36, $0.28 held for failed jobs without a reported cost`."""
+        """Like `12 downloaded, 1 failed of 13 rows, $3.36, $0.28 held for failed jobs without a reported cost`.
+
+        After `$3.36` comes `($0.28 in this run)` where earlier runs paid for the rest.
+        """
         held_dollars = held(self.totals.in_doubt_usd, self.totals.failed_usd)
-        return ", ".join(part for part in (self.counts, dollars(self.totals.spent_usd), held_dollars) if part)
+        spent = dollars(self.totals.spent_usd)
+        if self.new_usd is not None and dollars(self.new_usd) != spent:
+            spent = f"{spent} ({dollars(self.new_usd)} in this run)"
+        return ", ".join(part for part in (self.counts, spent, held_dollars) if part)
 
     @property
     def named(self) -> list[str]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from prefect_together.api.poll_schedule import DurationStatistics
-from prefect_together.errors import Problem
+from prefect_together.errors import Problem, SettingsInvalid
+from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.ledger.view import LedgerView, ledger_of, read_ledger
-from prefect_together.results.text import counted, duration, price_text, state_counts
+from prefect_together.results.text import counted, dollars, duration, price_text, state_counts
 from prefect_together.table.plan import Plan, PlannedRow, PlannedVideo
 
 USUAL, SLOW = 0.5, 0.9
@@ -24,6 +25,11 @@ PlanStatus = Status | Literal["new"]
 """A video's word in results.csv; "new" if the ledger does not know it."""
 
 
+def sent_unasked(state: State) -> bool:
+    """Whether any run sends a video that the ledger has in this state."""
+    return STATES[state].sent_if == "always"
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
     """What a ledger has of a video of the plan."""
@@ -32,15 +38,14 @@ class Known:
     status: Status
     file: str
 
-    @property
-    def is_sent(self) -> bool:
-        """Whether the next run sends it unasked."""
-        return STATES[self.state].sent_if == "always"
+    @classmethod
+    def of(cls, record: VideoRecord) -> Known:
+        return cls(record.state, record.status, record.file)
 
     @property
     def is_awaited(self) -> bool:
         """Whether the next run waits for its job, sent already or not."""
-        return self.is_sent or STATES[self.state].is_waiting
+        return sent_unasked(self.state) or STATES[self.state].is_waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,8 @@ class PlanLine:
 
 @dataclass(frozen=True, slots=True)
 class PlanReport:
-    """A plan in lines and sums. Dollars and seconds count only what is left to send; `learned_models` of `models`
-    have durations in the ledger, for the others the usual range was taken."""
+    """A plan in lines and sums. Dollars and seconds count only what is left to send, `..._in_all` every video;
+    `learned_models` of `models` have durations in the ledger, for the others the usual range was taken."""
 
     source: str
     rows: int
@@ -76,6 +81,7 @@ class PlanReport:
     low_usd: float
     high_usd: float
     unknown_prices: int
+    price_in_all: str
     low_seconds: float
     high_seconds: float
     models: int
@@ -87,19 +93,29 @@ class PlanReport:
     @property
     def summary(self) -> str:
         """Like `3 rows, 4 videos: $1.12 to $2.40, about 2 min 10 s to 4 min 00 s; nothing was sent`."""
-        there: dict[Status, int] = {status: self.states[status] for status in STATUSES if status in self.states}
-        known = f" ({state_counts(there)} already)" if there else ""
         low, high = duration(self.low_seconds), duration(self.high_seconds)
         time = (
             "nothing to wait for" if self.high_seconds == 0 else f"about {low if low == high else f'{low} to {high}'}"
         )
-        rows, videos = counted(self.rows, "row"), counted(self.videos, "video")
-        return f"{rows}, {videos}{known}: {self.price}, {time}; nothing was sent"
+        return f"{self.counts}: {self.price}, {time}; nothing was sent"
+
+    @property
+    def counts(self) -> str:
+        """Like `3 rows, 4 videos (2 downloaded already)`."""
+        there: dict[Status, int] = {status: self.states[status] for status in STATUSES if status in self.states}
+        known = f" ({state_counts(there)} already)" if there else ""
+        return f"{counted(self.rows, 'row')}, {counted(self.videos, 'video')}{known}"
 
     @property
     def price(self) -> str:
-        """Like `$1.12 to $2.40 and 2 of unknown price`."""
-        return price_text(self.low_usd, self.high_usd, unknown=self.unknown_prices)
+        """Like `$1.12 to $2.40 and 2 of unknown price`, or `$0.28 new in this run, $0.84 in all`."""
+        new = price_text(self.low_usd, self.high_usd, unknown=self.unknown_prices)
+        return new if self.states.get("new") == self.videos else f"{new} new in this run, {self.price_in_all} in all"
+
+    def line(self, budget_usd: float | None) -> str:
+        """Like `3 rows, 4 videos: estimated $1.12, budget $5.00`."""
+        cap = "" if budget_usd is None else f", budget {dollars(budget_usd)}"
+        return f"{self.counts}: estimated {self.price}{cap}"
 
 
 def plan_report(
@@ -109,11 +125,15 @@ def plan_report(
     taken_files: Iterable[str] = (),
     book: DurationStatistics | None = None,
     max_in_flight: int = 20,
+    sends: Callable[[State], bool] = sent_unasked,
 ) -> PlanReport:
-    """Report on a plan. `known` and `taken_files` are what a ledger has of its videos and of all, `book` its times."""
+    """Report on a plan. `known` and `taken_files` are what a ledger has of its videos and of all, `book` its times.
+
+    `sends` says in which states a run sends a video that the ledger has.
+    """
     known, book = known or {}, book or DurationStatistics()
     files = _files(plan, known, taken_files)
-    to_send = [video for key, video in plan.videos.items() if key not in known or known[key].is_sent]
+    to_send = [video for key, video in plan.videos.items() if key not in known or sends(known[key].state)]
     to_wait = [video for key, video in plan.videos.items() if key not in known or known[key].is_awaited]
     of_rows, of_table = _problems(plan.warnings)
     models = {video.request.model for video in plan.videos.values()}
@@ -127,6 +147,7 @@ def plan_report(
         low_usd=round(sum(video.low_usd or 0.0 for video in to_send), 6),
         high_usd=round(sum(video.estimate_usd or 0.0 for video in to_send), 6),
         unknown_prices=sum(video.estimate_usd is None for video in to_send),
+        price_in_all=price_text(plan.low_usd, plan.high_usd, unknown=plan.unknown_prices),
         low_seconds=_seconds(to_wait, book, USUAL, max_in_flight),
         high_seconds=_seconds(to_wait, book, SLOW, max_in_flight),
         models=len(models),
@@ -209,7 +230,12 @@ def _seconds(videos: list[PlannedVideo], book: DurationStatistics, part: float, 
 
 
 async def report_on(
-    plan: Plan, output_dir: str | None = None, ledger: str | None = None, max_in_flight: int = 20
+    plan: Plan,
+    output_dir: str | None = None,
+    ledger: str | None = None,
+    max_in_flight: int = 20,
+    *,
+    sends: Callable[[State], bool] = sent_unasked,
 ) -> PlanReport:
     """Report on a plan, with what the ledger knows of its videos and of its models' times.
 
@@ -220,11 +246,7 @@ async def report_on(
     if ledger is None and not _has_ledger(output_dir):
         return plan_report(plan, max_in_flight=max_in_flight)
     view = await read_ledger(ledger_of(output_dir or ".", ledger))
-    known = {
-        key: Known(record.state, record.status, record.file)
-        for key, record in view.records.items()
-        if key in plan.videos
-    }
+    known = {key: Known.of(record) for key, record in view.records.items() if key in plan.videos}
     if output_dir:
         plan = replace(plan, warnings=(*plan.warnings, *_paid_under_other_ids(plan, view, output_dir, ledger)))
     return plan_report(
@@ -233,7 +255,19 @@ async def report_on(
         taken_files=[record.file for record in view.records.values()],
         book=view.book(),
         max_in_flight=max_in_flight,
+        sends=sends,
     )
+
+
+async def dry_run(
+    plan: Plan, output_dir: str, ledger: str | None, *, budget_usd: float | None, sends: Callable[[State], bool]
+) -> str:
+    """What a run with these settings would ask for, in one line. Raises LedgerUnavailable."""
+    try:
+        report = await report_on(plan, output_dir, ledger, sends=sends)
+    except SettingsInvalid:  # there is no such ledger yet: it would be the first run
+        report = plan_report(plan)
+    return f"{report.line(budget_usd)}; nothing was sent"
 
 
 def _paid_under_other_ids(plan: Plan, view: LedgerView, output_dir: str, ledger: str | None) -> list[Problem]:

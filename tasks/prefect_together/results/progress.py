@@ -23,6 +23,7 @@ class Progress:
     held_in_doubt_usd: float = 0.0
     held_failed_usd: float = 0.0
     finished_before: int = 0
+    spent_before_usd: float = 0.0
     polls: int = 0
     downloaded_here: int = 0
     undownloaded: set[str] = field(default_factory=set[str])
@@ -35,8 +36,8 @@ class Progress:
         self.replace_cost(key, cost_usd)
 
     def start(self) -> None:
-        """Keep what was finished before this run: the speed is that of this run."""
-        self.finished_before = self.finished
+        """Keep what was finished and charged before this run."""
+        self.finished_before, self.spent_before_usd = self.finished, self.spent_usd
 
     def set(self, key: str, state: State) -> None:
         """Set a video's state; videos that are not of this table are not counted."""
@@ -70,6 +71,11 @@ class Progress:
     def spent_usd(self) -> float:
         """What the service charged for this table's videos, so far."""
         return sum(self.costs_usd.values())
+
+    @property
+    def new_usd(self) -> float:
+        """What of it was first reported in this run."""
+        return round(self.spent_usd - self.spent_before_usd, 6)
 
     @property
     def projected_usd(self) -> float:
