@@ -40,3 +40,15 @@ def test_a_run_at_a_sandbox_by_its_address_says_that_nothing_is_billed(
         ended = desk.run(prompts("A cat"))
 
     assert "sandbox: nothing is billed" in ended.state.message
+
+
+def test_a_clip_above_the_limit_is_fetched_with_a_larger_limit_and_not_paid_again(
+    prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened_desk(prefect_server, tmp_path / "out", monkeypatch, clip_bytes=3_000_000) as desk:
+        ended = desk.run(prompts("A cat"), max_clip_megabytes=2)
+        again = desk.run(prompts("A cat"), max_clip_megabytes=4)
+
+        assert desk.api.accepted("A cat") == 1
+    assert "the limit is 2,000,000: raise max_clip_megabytes" in ended.state.message
+    assert again.statuses == ["downloaded"]

@@ -27,7 +27,7 @@ from prefect_together.retry_after import retry_after_seconds
 if TYPE_CHECKING:
     from prefect_together.clips.inspection import MediaFacts
 
-MAX_CLIP_BYTES = 1 << 30
+MAX_CLIP_BYTES = 1_000_000_000
 FLUSH_BYTES = 1 << 20
 OVERLAP_BYTES = 1 << 12
 """How much is requested again on resuming, to verify that it is still the same clip if the server sends no ETag."""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from prefect_together.request.form import BlockName, LedgerPlace
+from prefect_together.request.form import BlockName, ClipMegabytes, LedgerPlace
 
 
 async def collect_videos(
@@ -17,6 +17,7 @@ async def collect_videos(
     output_dir: str = "out",
     max_wait_minutes: Annotated[float, Field(ge=0, le=10_080)] = 5.0,
     credentials_block: BlockName = None,
+    max_clip_megabytes: ClipMegabytes = 1000,
     ledger: LedgerPlace = None,
     sandbox: bool = False,
     sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
@@ -27,6 +28,7 @@ async def collect_videos(
         output_dir: The output directory of the runs that submitted them.
         max_wait_minutes: How long a job is waited for, from now, up to a week (10080); 0 polls once.
         credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
+        max_clip_megabytes: A larger clip is not downloaded, in millions of bytes.
         ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
         sandbox: Collect from the local imitation of the service that made them.
         sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
@@ -38,5 +40,9 @@ async def collect_videos(
     return await run_plan(
         lambda: last_plan(locations),
         locations=locations,
-        settings=RunSettings(max_wait_minutes=max_wait_minutes, collect_only=True),
+        settings=RunSettings(
+            max_wait_minutes=max_wait_minutes,
+            max_clip_bytes=max_clip_megabytes * 1_000_000,
+            collect_only=True,
+        ),
     )

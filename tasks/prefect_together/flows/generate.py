@@ -15,6 +15,7 @@ from prefect_together.request.form import (
     ApprovalLimit,
     BlockName,
     Budget,
+    ClipMegabytes,
     ForAllRows,
     Image,
     ImageDirectory,
@@ -48,6 +49,7 @@ async def generate_videos(
     parameters: ForAllRows = None,
     image_directory: ImageDirectory = None,
     sheet: Sheet = None,
+    max_clip_megabytes: ClipMegabytes = 1000,
     ledger: LedgerPlace = None,
     new_ledger: bool = False,
     rebuy: bool = False,
@@ -81,6 +83,7 @@ async def generate_videos(
         parameters: For the rows that do not set them. Empty: the model's own default holds.
         image_directory: Where relative image paths start. Default: the directory of the table.
         sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
+        max_clip_megabytes: A larger clip is not downloaded, in millions of bytes.
         ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
         new_ledger: Begin a new ledger although the output directory shows paid work that the ledger does not know.
         rebuy: Pay again for rows whose prompt and parameters are paid for under another id.
@@ -108,6 +111,7 @@ async def generate_videos(
             max_in_flight=max_in_flight,
             budget_usd=budget_usd,
             max_wait_minutes=max_wait_minutes,
+            max_clip_bytes=max_clip_megabytes * 1_000_000,
             resubmit_in_doubt=resubmit_in_doubt,
             retry_failed=retry_failed,
             allowed_failures=allowed_failures,
@@ -135,6 +139,7 @@ async def generate_video(
     budget_usd: Budget = None,
     credentials_block: BlockName = None,
     max_wait_minutes: Annotated[float, Field(gt=0, le=10_080)] = 60.0,
+    max_clip_megabytes: ClipMegabytes = 1000,
     catalogue_checks: bool = True,
     parameters: ForAllRows = None,
     sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
@@ -154,6 +159,7 @@ async def generate_video(
         budget_usd: Cap in dollars over all runs into this output directory, 0 or more.
         credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
         max_wait_minutes: How long the job is waited for, up to a week (10080); after that a later run collects it.
+        max_clip_megabytes: A larger clip is not downloaded, in millions of bytes.
         catalogue_checks: Check against the known limits of the model before anything is sent.
         parameters: The API's other parameters. Empty: the model's own default holds.
         sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
@@ -177,6 +183,10 @@ async def generate_video(
     return await run_plan(
         plan,
         locations=RunLocations(output_dir, None, credentials_block, sandbox, sandbox_speed),
-        settings=RunSettings(budget_usd=budget_usd, max_wait_minutes=max_wait_minutes),
+        settings=RunSettings(
+            budget_usd=budget_usd,
+            max_wait_minutes=max_wait_minutes,
+            max_clip_bytes=max_clip_megabytes * 1_000_000,
+        ),
         dry_run=dry_run,
     )

@@ -21,6 +21,7 @@ async def generate_videos_shard(
     max_in_flight: Annotated[int, Field(ge=1, le=2000)] = 20,
     budget_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None,
     max_wait_minutes: Annotated[float, Field(gt=0, le=10_080)] = 60.0,
+    max_clip_megabytes: Annotated[int, Field(ge=1, le=1_000_000)] = 1000,
     resubmit_in_doubt: bool = False,
     retry_failed: bool = False,
 ) -> Any:
@@ -36,6 +37,7 @@ async def generate_videos_shard(
         max_in_flight: Jobs at the provider at once, over all shards.
         budget_usd: Cap in dollars over all shards and all runs into this ledger.
         max_wait_minutes: How long a job is waited for.
+        max_clip_megabytes: A larger clip is not downloaded, in millions of bytes.
         resubmit_in_doubt: Send rows again whose create call got no answer.
         retry_failed: Send failed rows again.
     """
@@ -50,6 +52,7 @@ async def generate_videos_shard(
             max_in_flight=max_in_flight,
             budget_usd=budget_usd,
             max_wait_minutes=max_wait_minutes,
+            max_clip_bytes=max_clip_megabytes * 1_000_000,
             resubmit_in_doubt=resubmit_in_doubt,
             retry_failed=retry_failed,
             shards=shards,

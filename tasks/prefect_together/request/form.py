@@ -47,6 +47,7 @@ LedgerPlace = (
 )
 Sheet = Annotated[None, Field(title="The first with prompts")] | Annotated[str, Field(title="By its name")]
 ImageDirectory = Annotated[None, Field(title="The table's directory")] | Annotated[str, Field(title="Directory")]
+ClipMegabytes = Annotated[int, Field(ge=1, le=1_000_000)]
 PlannedDirectory = Annotated[None, Field(title="None yet")] | Annotated[str, Field(title="Directory or URL")]
 Image = Annotated[None, Field(title="None")] | Annotated[str, Field(title="URL or file")]
 Images = Annotated[None, Field(title="None")] | Annotated[list[str], Field(title="URLs or files")]

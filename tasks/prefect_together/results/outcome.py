@@ -138,7 +138,9 @@ class Advice:
     to_do: str
 
 
-OPTIONS = re.compile(r"`(output_dir|budget_usd|canary|retry_failed|resubmit_in_doubt)`( switched on)?")
+OPTIONS = re.compile(
+    r"`(output_dir|budget_usd|canary|max_clip_megabytes|retry_failed|resubmit_in_doubt)`( switched on)?"
+)
 
 AGAIN = "run again with the same table and `output_dir`"
 RETRY = "run again with `retry_failed` switched on"
@@ -178,7 +180,8 @@ _KINDS: dict[FailureClass | Status, _Kind] = {
     ),
     FailureClass.DOWNLOAD: _Kind(
         "paid, but not downloaded",
-        f"To fetch them, {AGAIN}. Nothing is paid for again.",
+        f"To fetch them, {AGAIN}. Nothing is paid for again. A clip above the limit is only downloaded with a larger"
+        " `max_clip_megabytes`.",
     ),
     FailureClass.NO_LINK: _Kind(
         "paid, but the service gives no link",
