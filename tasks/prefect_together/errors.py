@@ -13,6 +13,7 @@ TogetherVideoError
 │   ├── ImageChanged        a local image is gone or no longer what the table was checked with
 │   └── StoppedBeforeSending  the run was stopped before it sent anything
 ├── SubmissionInDoubt       no usable answer: a job may exist and be billed
+├── RetryRefused            a retry of a flow without a ledger: what its first try paid for is not known
 ├── ServiceUnreachable      no connection for any of the first rows: no more are sent in this run
 ├── ServiceStuck            too many jobs in a row were not done in time: no more are sent in this run
 ├── UnforeseenErrors        too many paid rows in a row broke off: no more are sent in this run
@@ -246,6 +247,16 @@ class SubmissionInDoubt(TogetherVideoError):
     def __str__(self) -> str:
         dollars = "an unknown price" if self.estimate_usd is None else f"${self.estimate_usd:.2f}"
         return f"in doubt ({self.reason}): possibly billed, {dollars}"
+
+
+class RetryRefused(TogetherVideoError):
+    """A create call without a ledger in a retry of a flow run. Nothing was sent."""
+
+    def __str__(self) -> str:
+        return (
+            "not sent: this flow run is a retry, and without a ledger nobody knows what its earlier try has paid for."
+            " Start a new flow run, or take generate_videos, which has a ledger, in place of create_video"
+        )
 
 
 class ServiceStuck(TogetherVideoError):

@@ -13,8 +13,10 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from queue import Queue
 from typing import Any, ParamSpec, TypeVar, cast
+from uuid import UUID
 
-from prefect.context import FlowRunContext
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events.worker import EventsWorker, should_emit_events
 from prefect.flows import Flow
 from prefect.logging.configuration import setup_logging
@@ -62,6 +64,35 @@ def unsearched(value: T) -> T:
     """A task's argument that the engine does not search for futures: it would, twice a task run, 2 ms for a large
     object (3.8.8)."""
     return cast("T", quote(value))
+
+
+# Retries
+
+
+def task_run_id() -> UUID | None:
+    """The task run that is executing; it keeps its id when Prefect tries it again."""
+    context = TaskRunContext.get()
+    return None if context is None else context.task_run.id
+
+
+def flow_run_is_retried() -> bool:
+    """Whether the flow run that is executing, or one that it is a subflow of, is a retry, by its flow or from the UI.
+
+    Resuming after a pause also raises `run_count`; only a retry has a type in `empirical_policy` (3.8.8, 3.9.1).
+    """
+    context = FlowRunContext.get()
+    run = None if context is None else context.flow_run
+    if run is None:
+        return False
+    with get_client(sync_client=True) as client:
+        while run.run_count <= 1 or client.read_flow_run(run.id).empirical_policy.retry_type is None:
+            if run.parent_task_run_id is None:
+                return False
+            parent = client.read_task_run(run.parent_task_run_id).flow_run_id
+            if parent is None:
+                return False
+            run = client.read_flow_run(parent)
+    return True
 
 
 # The process

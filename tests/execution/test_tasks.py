@@ -22,6 +22,7 @@ from prefect_together.errors import (
     JobFailed,
     JobTimedOut,
     NotConfigured,
+    RetryRefused,
     SubmissionInDoubt,
 )
 from prefect_together.execution.tasks import create_video, download_video, wait_for_video
@@ -256,3 +257,94 @@ def test_a_flow_of_many_rows_can_let_go_of_what_prefect_keeps_of_each_result(des
 
     assert kept > 0
     assert left == 0
+
+
+def again_whatever_happens(*_: object) -> bool:
+    return True
+
+
+RETRYING: list[dict[str, Any]] = [
+    {"retries": 3},
+    {"retries": 3, "retry_condition_fn": again_whatever_happens},
+    {"retries": 3, "retry_condition_fn": again_whatever_happens, "timeout_seconds": 1.0},
+]
+
+
+@pytest.mark.parametrize("fault", ["500-after", "drop-after"])
+@pytest.mark.parametrize("options", RETRYING)
+def test_a_retried_create_task_never_repeats_a_call_that_may_have_been_accepted(
+    desk: Desk, options: dict[str, Any], fault: str
+) -> None:
+    desk.api.fault(fault, endpoint="create", count=None)
+
+    async def body() -> Any:
+        return await create_video.with_options(**options)(REQUEST)
+
+    with pytest.raises(SubmissionInDoubt):
+        in_own_flow(desk, body)
+
+    assert desk.api.accepted() == 1
+
+
+def test_a_create_task_cut_off_by_its_own_time_limit_is_not_sent_again(desk: Desk) -> None:
+    desk.api.fault("late", endpoint="create", count=None)
+
+    async def body() -> Any:
+        options: dict[str, Any] = {"retries": 2, "retry_condition_fn": again_whatever_happens, "timeout_seconds": 1.0}
+        return await create_video.with_options(**options)(REQUEST)
+
+    with pytest.raises(SubmissionInDoubt, match="ended by"):
+        in_own_flow(desk, body)
+
+    assert desk.api.accepted() == 1
+
+
+@pytest.mark.parametrize("call", ["submit", "map"])
+def test_submitted_and_mapped_create_tasks_with_retries_pay_once_each(desk: Desk, call: str) -> None:
+    desk.api.fault("500-after", endpoint="create", count=None)
+    requests = [REQUEST, REQUEST.model_copy(update={"prompt": "A paper boat in the snow"})]
+
+    @flow(name="somebodys-own", persist_result=False)
+    async def own() -> list[bool]:
+        create: Any = create_video.with_options(retries=3, retry_condition_fn=again_whatever_happens)
+        futures = create.map(requests) if call == "map" else [create.submit(request) for request in requests]
+        return [isinstance(future.result(raise_on_failure=False), SubmissionInDoubt) for future in futures]
+
+    assert desk.prefect.run(own) == [True, True]
+    assert desk.api.accepted() == 2
+
+
+def test_a_retried_flow_without_a_ledger_sends_nothing_again_and_says_why(desk: Desk) -> None:
+    tries: list[str] = []
+
+    async def own() -> Any:
+        try:
+            await create_video(REQUEST)
+        except RetryRefused as error:
+            tries.append(str(error))
+            raise
+        tries.append("accepted")
+        raise ValueError("a later step of the flow")
+
+    with pytest.raises(RetryRefused, match="generate_videos, which has a ledger"):
+        desk.prefect.run(flow(name="somebodys-own", retries=2, persist_result=False)(own))
+
+    assert tries[0] == "accepted"
+    assert len(tries) == 3
+    assert desk.api.accepted() == 1
+
+
+def test_a_subflow_of_a_retried_flow_sends_nothing_again(desk: Desk) -> None:
+    @flow(name="part", persist_result=False)
+    async def part() -> None:
+        await create_video(REQUEST)
+        raise ValueError("a later step of the subflow")
+
+    @flow(name="whole", retries=1, persist_result=False)
+    async def whole() -> None:
+        await part()
+
+    with pytest.raises(RetryRefused):
+        desk.prefect.run(whole)
+
+    assert desk.api.accepted() == 1

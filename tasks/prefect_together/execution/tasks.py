@@ -1,7 +1,8 @@
 """The three steps of a video as Prefect tasks: create, wait, download. Each is usable alone in anybody's flow.
 
-Retries by Prefect are only where they are safe: never on `create_video`, which costs money and has no idempotency
-key; not on `wait_for_video`, whose loop takes a failed poll as a missed one; on `download_video`, twice.
+Retries by Prefect are only where they are safe: none of `create_video`, which costs money and has no idempotency key,
+whatever options it is given, unless its call was certainly not accepted; not on `wait_for_video`, whose loop takes a
+failed poll as a missed one; on `download_video`, twice.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
+from uuid import UUID
 
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -27,7 +29,17 @@ from prefect_together.api.session import VideoSession, open_session
 from prefect_together.api.submit import Journal, NoJournal, submit
 from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip
 from prefect_together.credentials import TogetherCredentials
-from prefect_together.errors import ClipTooLarge, DownloadFailed, NoLink, OutputUnwritable
+from prefect_together.errors import (
+    ClipTooLarge,
+    DownloadFailed,
+    NeverSent,
+    NoLink,
+    OutputUnwritable,
+    RetryRefused,
+    SubmissionInDoubt,
+    SubmissionRefused,
+)
+from prefect_together.prefect_internals import flow_run_is_retried, task_run_id
 from prefect_together.request.request import VideoRequest
 
 RATE_LIMIT_MINUTES = 30.0
@@ -80,7 +92,50 @@ def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
     return lambda function: AsyncTask(function, **options)
 
 
-@task(name="create-video", task_run_name="create {row}", cache_policy=NO_CACHE, retries=0, persist_result=False)
+NOT_ACCEPTED = (SubmissionRefused, NeverSent)
+_possibly_accepted: dict[UUID, SubmissionInDoubt] = {}
+"""Task runs whose create call may have been accepted though it ended by an error."""
+
+
+@contextmanager
+def _accepted_at_most_once(*, has_ledger: bool) -> Generator[None]:
+    """Around a create call: what Prefect runs again, by retries of the task or of its flow, is not sent again.
+
+    Raises SubmissionInDoubt if an earlier try of this task run may have been accepted, RetryRefused in a retry of the
+    flow run unless a ledger knows what is paid for.
+    """
+    run_id = task_run_id()
+    if run_id is not None and run_id in _possibly_accepted:
+        raise SubmissionInDoubt(*_possibly_accepted[run_id].args)
+    if not has_ledger and flow_run_is_retried():
+        raise RetryRefused
+    try:
+        yield
+    except NOT_ACCEPTED:
+        raise
+    except BaseException as error:  # also a timeout of the task, or its cancellation, in the middle of the call
+        if run_id is not None:
+            in_doubt = SubmissionInDoubt(f"the call ended by {type(error).__name__}")
+            _possibly_accepted[run_id] = error if isinstance(error, SubmissionInDoubt) else in_doubt
+        raise
+
+
+def _was_not_accepted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(_error_of(state), NOT_ACCEPTED)
+
+
+def _error_of(state: State[Any]) -> object:
+    return state.data if isinstance(state.data, BaseException) else getattr(state.data, "result", None)
+
+
+@task(
+    name="create-video",
+    task_run_name="create {row}",
+    cache_policy=NO_CACHE,
+    retries=0,
+    retry_condition_fn=_was_not_accepted,
+    persist_result=False,
+)
 async def create_video(
     request: VideoRequest,
     *,
@@ -90,10 +145,10 @@ async def create_video(
     journal: Journal | None = None,
     give_up_at: float | None = None,
 ) -> VideoJob:
-    """Create a job (`POST /v2/videos`) and return it as accepted. Costs money; sent once.
+    """Create a job (`POST /v2/videos`) and return it as accepted. Costs money; creates at most one job.
 
-    Sent again by itself only what was refused for rate (429, 503 with a JSON error) or never left this machine. A flow
-    that calls it must not have retries of its own: without a ledger a repeated flow pays again.
+    Sent again only what was refused for rate (429, 503 with a JSON error) or never left this machine, also where the
+    task has retries. In a retry of a flow run it sends nothing: without a ledger it cannot know what is paid for.
 
     Args:
         request: What to generate.
@@ -108,17 +163,19 @@ async def create_video(
         WrongAddress: there is no video API at the base URL.
         RateLimited, NeverSent: not accepted, and the tries are over; nothing is billed.
         SubmissionInDoubt: no usable answer; a job may exist and be billed. Never send it again unasked.
+        RetryRefused: the flow run is a retry, and there is no journal.
     """
     logger = _logger_for(row)  # first: nothing may fail between the payment and the return of the job's id
     async with _session(session, credentials_block) as parts:
-        job = await submit(
-            parts.api,
-            request,
-            pacer=parts.pacer,
-            journal=journal or NoJournal(),
-            give_up_at=give_up_at or parts.clock.time() + RATE_LIMIT_MINUTES * 60,
-            clock=parts.clock,
-        )
+        with _accepted_at_most_once(has_ledger=journal is not None):
+            job = await submit(
+                parts.api,
+                request,
+                pacer=parts.pacer,
+                journal=journal or NoJournal(),
+                give_up_at=give_up_at or parts.clock.time() + RATE_LIMIT_MINUTES * 60,
+                clock=parts.clock,
+            )
     logger.info("%s: job %s created", row, job.id)
     return job
 
@@ -190,7 +247,7 @@ async def wait_for_video(
 
 def _download_can_be_repeated(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """A failed download is free to repeat, unless the reason would be the same again."""
-    error = state.data if isinstance(state.data, BaseException) else getattr(state.data, "result", None)
+    error = _error_of(state)
     return isinstance(error, DownloadFailed) and not isinstance(error, ClipTooLarge | NoLink | OutputUnwritable)
 
 
