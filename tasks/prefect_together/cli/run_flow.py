@@ -20,6 +20,7 @@ from prefect_together.cli.local_prefect import (
     LocalPrefect,
     as_program,
     needs_local_server,
+    prefect_problem,
     prepare_prefect,
     raised_gc_thresholds,
     signals_raised,
@@ -91,7 +92,7 @@ def run_flow(name: str, bound: BoundArguments) -> int:
     try:
         with signals_raised():
             code = _run(name, given, local)
-    except NotConfigured as error:  # the local server did not start
+    except NotConfigured as error:  # Prefect's server cannot be used
         _print_mistakes(error)
         code = INVALID
     except BaseException:
@@ -173,6 +174,8 @@ def _run(name: str, given: Mapping[str, Any], local: LocalPrefect | None) -> int
     flow.show_progress = show_progress
 
     async def run() -> object:
+        if problem := await prefect_problem():
+            raise NotConfigured(f"{problem}; nothing was sent")
         try:
             state = await until_stopped(flow(**given, return_state=True))
         except Stopped as stop:  # before or after the flow's body, which sees to its own stop
