@@ -212,21 +212,18 @@ async def prefect_problem() -> str | None:
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectException
 
-    client = get_client()
+    client = get_client(httpx_settings={"timeout": ANSWER_SECONDS})  # its own: a flow run's would try for a minute
     url = redacted(str(client.api_url))
     try:
         async with asyncio.timeout(ANSWER_SECONDS), client:
             await client.read_flows(limit=1)
     except httpx.HTTPStatusError as error:
         code = error.response.status_code
-        to_do = "set PREFECT_API_KEY or PREFECT_API_AUTH_STRING" if code in (401, 403) else "see its log"
-        return f"Prefect's server at {url} answers {code}: {to_do}"
+        key = " (PREFECT_API_KEY or PREFECT_API_AUTH_STRING is missing or wrong)" if code in (401, 403) else ""
+        return f"Prefect's server at {url} answers {code}{key}"
     except (httpx.HTTPError, OSError, PrefectException, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0] or "no answer"
-        return (
-            f"Prefect's server at {url} cannot be reached ({reason}): start it, correct PREFECT_API_URL, or"
-            " unset it for a server of this run alone"
-        )
+        return f"Prefect's server at {url} cannot be reached ({reason})"
     return None
 
 
