@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from queue import Queue
 from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events.worker import EventsWorker, should_emit_events
+from prefect.exceptions import PrefectException
 from prefect.flows import Flow
 from prefect.logging.configuration import setup_logging
 from prefect.logging.handlers import PrefectConsoleHandler
@@ -47,6 +49,8 @@ class VideoFlow(Flow[P, R]):
 
     show_progress: Callable[[Any], AbstractAsyncContextManager[None]] | None = None
     """Set by the command line that runs the flow: shows the run's Progress while it lasts."""
+    show_ending: Callable[[object], Awaitable[None]] | None = None
+    """Set with it: says how the run ended, as soon as the body of the flow knows, whatever Prefect's server does."""
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         return {name: _stored(value) for name, value in parameters.items()}
@@ -123,6 +127,14 @@ def shown_progress(
     return elsewhere(progress)
 
 
+async def report_ending(result: object) -> None:
+    """Hands what the run ended with to the command line that runs it; does nothing elsewhere."""
+    context = FlowRunContext.get()
+    flow = None if context is None else context.flow
+    if isinstance(flow, VideoFlow) and flow.show_ending is not None:
+        await flow.show_ending(result)
+
+
 # Log lines
 
 TASK_RUN_LINES = logging.getLogger("prefect.task_runs")
@@ -131,6 +143,9 @@ RAISED = "Task run encountered an exception"
 """How the state of a task run begins whose error has just been logged (3.8.8, 3.9.1)."""
 STOPPED = "Execution was cancelled by the runtime environment"
 """Prefect's words, after "Crash detected!", for a flow that was stopped before or after its body (3.8.8, 3.9.1)."""
+
+EVENT_LOGGERS = ("prefect.events.clients", "prefect._internal.concurrency")
+"""They say that an event could not be sent, and quote the whole of it (3.8.8, 3.9.1)."""
 
 
 class FinishedTaskLines(logging.Filter):
@@ -159,15 +174,24 @@ class ShellLines(logging.Filter):
     """Keeps off the terminal what the progress display says better.
 
     That is: lines of task runs below WARNING, the run's URL a second time, the flow's final state, whose message is
-    printed at the end, and that a stop is a crash. They still reach Prefect's UI.
+    printed at the end, and that a stop is a crash. They still reach Prefect's UI. A server that is away is one line,
+    not two of 2 kB an event.
     """
 
+    _server_is_away = False
+
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.name in EVENT_LOGGERS and record.levelno >= logging.WARNING:
+            record.msg, record.args = "Prefect's server cannot be reached: its UI will lack a part of this run", ()
+            is_first, self._server_is_away = not self._server_is_away, True
+            return is_first
         if record.name.startswith("prefect.task_runs"):
             return record.levelno >= logging.WARNING
         if record.name.startswith(("prefect.flow_runs", "prefect.engine")) and STOPPED in record.getMessage():
             return False
         if record.name.startswith("prefect.flow_runs"):
+            if record.exc_info and isinstance(record.exc_info[1], httpx.HTTPError | PrefectException):
+                return False  # the command line says it in a sentence
             return not record.getMessage().startswith(("View at", "Finished in state"))
         return True
 

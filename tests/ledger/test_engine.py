@@ -63,6 +63,7 @@ class Flaky:
             raise self.errors.pop(0)
         return await self._engine.run(work)
 
+    async def checkpoint(self) -> None: ...
     async def close(self) -> None: ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from ledger_rows import a_video, planned, sent, state_of, unreliable_ledger
 from prefect_together.api.client import VideoApi
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.submit import SubmitPacer, submit
+from prefect_together.clips.store import LocalStore
 from prefect_together.errors import SubmissionInDoubt
 from prefect_together.execution.circuit_breaker import CircuitBreaker
 from prefect_together.execution.video import LedgerJournal
@@ -18,6 +20,7 @@ from prefect_together.ledger.engine import COMMIT_TRIES, LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import SAVE_PAUSES_SECONDS
+from prefect_together.results.already_paid import UNSAVED_FILE
 from prefect_together.results.progress import Progress
 from scripted_api import Answer, ScriptedApi
 
@@ -54,7 +57,9 @@ class TestPaidIds:
         breaker, raised = CircuitBreaker(), asyncio.Event()
         async with unreliable_ledger(ledger_file, FakeClock()) as (ledger, database):
             key, attempt = await sent(ledger)
-            journal = LedgerJournal(ledger, key, 0.28, None, breaker, Progress(0.0))
+            journal = LedgerJournal(
+                ledger, LocalStore(Path(ledger_file).parent), key, 0.28, None, breaker, Progress(0.0)
+            )
             database.failures = 10_000
 
             async def row() -> None:
@@ -72,11 +77,12 @@ class TestPaidIds:
             database.failures = 0
 
         assert "job job-paid was accepted, is paid" in str(breaker.unsaved[0])
+        assert '"job_id": "job-paid"' in (Path(ledger_file).parent / UNSAVED_FILE).read_text()
 
     async def submit(self, ledger: Ledger, key: str, answer: Answer) -> VideoJob:
         clock = FakeClock()
         api: VideoApi = ScriptedApi(answer, clock=clock)
-        journal = LedgerJournal(ledger, key, 0.28, None, CircuitBreaker(), Progress(0.0))
+        journal = LedgerJournal(ledger, LocalStore(Path()), key, 0.28, None, CircuitBreaker(), Progress(0.0))
         end = clock.time() + 60
         return await submit(
             api, a_video().request, pacer=SubmitPacer(clock), journal=journal, give_up_at=end, clock=clock

@@ -16,8 +16,11 @@ from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import SettingsInvalid
 from prefect_together.ledger.ledger import HERE, LEDGER_FILE, Ledger, open_ledger
+from prefect_together.ledger.records import UnsavedJob
 from prefect_together.ledger.states import State
 from prefect_together.results.already_paid import (
+    UNSAVED_FILE,
+    keep_unsaved,
     paid_rows,
     paid_under_other_ids,
     rebuy_problem,
@@ -170,6 +173,21 @@ def test_the_command_rebuilds_the_ledger(store: OutputStore, capsys: pytest.Capt
     assert main(["recover", str(store.scratch), "--model", DIRECTOR]) == 0
     assert "nothing to recover" in capsys.readouterr().out
     assert main(["recover", str(store.scratch / "videos")]) == 2
+
+
+async def test_a_job_that_no_ledger_could_take_is_recovered_from_its_file(store: OutputStore) -> None:
+    plan = make_plan(read(TABLE))
+    await a_run(store, plan)
+    lose_the_ledger(store)
+    fox = list(plan.videos)[3]
+    keep_unsaved(store, UnsavedJob(fox, 1, "job-fox", 1.0))
+
+    async with ledger_in(store) as ledger:
+        await recover(plan, ledger, store, output_dir=HERE)
+        record = (await ledger.records())[fox]
+
+    assert (record.state, record.job_id, record.jobs) == (State.SUBMITTED, "job-fox", 1)
+    assert not (store.scratch / UNSAVED_FILE).exists()
 
 
 async def test_a_clip_that_is_not_whole_is_collected_again(store: OutputStore) -> None:

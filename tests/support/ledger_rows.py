@@ -76,6 +76,7 @@ class Unreliable:
             raise OperationalError("BEGIN IMMEDIATE", {}, sqlite3.OperationalError("database is locked"))
         return await self._engine.run(work)
 
+    async def checkpoint(self) -> None: ...
     async def close(self) -> None: ...
 
 

@@ -21,3 +21,15 @@ def in_shell(home: Path, *words: str, **environment: str) -> subprocess.Complete
         timeout=300,
         check=False,
     )
+
+
+def in_shell_started(home: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    """The same without waiting for its end; the test sees to that."""
+    return subprocess.Popen(
+        [sys.executable, str(FLOWS / "generate_videos.py"), *words],
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "PREFECT_HOME": str(home / "prefect"), **environment},
+        cwd=home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )

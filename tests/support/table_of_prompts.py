@@ -142,7 +142,7 @@ async def _learn(output_dir: Path, seconds: float, model: str, count: int) -> No
     plan = make_plan(read_table(rows, catalogue_checks=False))
     async with open_ledger(str(output_dir / "ledger.db")) as ledger:
         await ledger.plan(list(plan.videos.values()))
-        await asyncio.gather(*(_make(ledger, key, f"earlier-{n}", seconds) for n, key in enumerate(plan.videos)))
+        await asyncio.gather(*(_make(ledger, key, f"earlier-{key}", seconds) for key in plan.videos))
 
 
 async def _make(ledger: Ledger, key: str, job_id: str, seconds: float) -> None:

@@ -8,6 +8,7 @@ of its own, with a log file, with the UI, and with the services that a single lo
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import gc
 import http.client
@@ -25,6 +26,7 @@ from typing import NoReturn, cast
 
 from dotenv import dotenv_values
 
+from prefect_together.clips.store import redacted
 from prefect_together.errors import NotConfigured
 from prefect_together.execution.signals import exit_at_signals, say_stopped
 
@@ -57,6 +59,7 @@ def raised_gc_thresholds() -> Generator[None]:
         gc.unfreeze()
 
 
+ANSWER_SECONDS = 15.0
 NO_ANALYTICS = {"DO_NOT_TRACK": "1", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
 
 SERVER_SETTINGS = {
@@ -198,6 +201,30 @@ def api_is_configured(environment: Mapping[str, str], directory: Path) -> bool:
     profiles = _toml(Path(profiles_path).expanduser() if profiles_path else home / "profiles.toml")
     active = environment.get("PREFECT_PROFILE") or str(profiles.get("active", ""))
     return bool(_table(profiles, "profiles", active).get("PREFECT_API_URL"))
+
+
+async def prefect_problem() -> str | None:
+    """In a sentence, why Prefect's API cannot be used: nothing answers, it answers an error; None if it can be.
+
+    It takes 15 s at most, and 5 ms where the API answers.
+    """
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectException
+
+    client = get_client(httpx_settings={"timeout": ANSWER_SECONDS})  # its own: a flow run's would try for a minute
+    url = redacted(str(client.api_url))
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS), client:
+            await client.read_flows(limit=1)
+    except httpx.HTTPStatusError as error:
+        code = error.response.status_code
+        key = " (PREFECT_API_KEY or PREFECT_API_AUTH_STRING is missing or wrong)" if code in (401, 403) else ""
+        return f"Prefect's server at {url} answers {code}{key}"
+    except (httpx.HTTPError, OSError, PrefectException, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0] or "no answer"
+        return f"Prefect's server at {url} cannot be reached ({reason})"
+    return None
 
 
 def _toml(path: Path) -> dict[str, object]:

@@ -7,6 +7,7 @@ Prefect is imported, and a server started, once the command line, the table and 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from prefect_together.cli.local_prefect import (
     LocalPrefect,
     as_program,
     needs_local_server,
+    prefect_problem,
     prepare_prefect,
     raised_gc_thresholds,
     signals_raised,
@@ -44,6 +46,8 @@ FUNCTIONS: Mapping[str, FlowFunction] = {
 INVALID = 2
 """The exit code where the command line, the table or a setting is invalid and nothing was sent."""
 MISTAKES_SHOWN = 1000
+PREFECT_ADVICE = "Start it, or correct PREFECT_API_URL; without one a run starts a server of its own"
+NOT_RECORDED = "the end of this run is missing in Prefect's UI; its videos, results.csv and index.html are complete"
 
 
 def flow_script(name: str) -> NoReturn:
@@ -91,7 +95,7 @@ def run_flow(name: str, bound: BoundArguments) -> int:
     try:
         with signals_raised():
             code = _run(name, given, local)
-    except NotConfigured as error:  # the local server did not start
+    except NotConfigured as error:  # Prefect's server cannot be used
         _print_mistakes(error)
         code = INVALID
     except BaseException:
@@ -161,7 +165,8 @@ def _print_mistakes(error: Exception) -> None:
 
 
 def _run(name: str, given: Mapping[str, Any], local: LocalPrefect | None) -> int:
-    from prefect.exceptions import TerminationSignal
+    import httpx
+    from prefect.exceptions import PrefectException, TerminationSignal
 
     from prefect_together.cli.ending import print_ending
     from prefect_together.cli.live_display import show_progress
@@ -170,13 +175,28 @@ def _run(name: str, given: Mapping[str, Any], local: LocalPrefect | None) -> int
     from prefect_together.prefect_internals import shell_console
 
     flow = copy(getattr(entrypoints, name))
-    flow.show_progress = show_progress
+    codes: list[int] = []
+
+    async def show_ending(result: object) -> None:
+        codes.append(print_ending(result))
+        if problem := await prefect_problem():
+            _leave(codes[0], problem)
+
+    flow.show_progress, flow.show_ending = show_progress, show_ending
 
     async def run() -> object:
+        if problem := await prefect_problem():
+            raise NotConfigured(f"nothing was sent: {problem}. {PREFECT_ADVICE}")
         try:
             state = await until_stopped(flow(**given, return_state=True))
         except Stopped as stop:  # before or after the flow's body, which sees to its own stop
             return stop
+        except (httpx.HTTPError, OSError, PrefectException) as error:
+            text = str(error).partition("\n")[0]
+            problem = text if text not in ("", "None") else type(error).__name__
+            said = f"warning: {NOT_RECORDED}" if codes else "Prefect ended the run; the same command continues it"
+            print(f"{said} ({problem})", file=sys.stderr)
+            return None
         return await state.aresult(raise_on_failure=False)
 
     if local is not None:
@@ -188,4 +208,12 @@ def _run(name: str, given: Mapping[str, Any], local: LocalPrefect | None) -> int
             ended = asyncio.run(run())
     except TerminationSignal as terminated:  # by Prefect's handler of SIGTERM, until the flow's body sets its own
         ended = Stopped(signal.Signals(terminated.signal))
-    return print_ending(ended)
+    return codes[0] if codes else print_ending(ended)
+
+
+def _leave(code: int, problem: str) -> NoReturn:
+    """End the process at once: all else has been written and said, and Prefect would try for minutes to reach its
+    server, with stack traces."""
+    print(f"warning: {NOT_RECORDED} ({problem})", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(code)

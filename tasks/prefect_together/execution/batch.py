@@ -21,6 +21,7 @@ from prefect_together.ledger.plans import video_of
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import STATES, State
 from prefect_together.prefect_internals import EventBacklog, forget_results
+from prefect_together.results.already_paid import UNSAVED_FILE
 from prefect_together.results.progress import Progress
 from prefect_together.results.text import counted
 from prefect_together.table.plan import Plan, PlannedVideo
@@ -217,7 +218,10 @@ class Batch:
         errors = (*self._video_run.breaker.unsaved, *self._unexpected)
         gone = [error for error in errors if isinstance(error, LedgerUnavailable)]
         if gone:  # one error with what each row has to say: the id of a paid job may be in it
-            raise LedgerUnavailable(gone[0].url, "; ".join(dict.fromkeys(error.reason for error in gone))) from gone[0]
+            reasons = list(dict.fromkeys(error.reason for error in gone))
+            if self._video_run.breaker.unsaved:
+                reasons.append(f"the ids are in {self._store.scratch / UNSAVED_FILE}, and the next run takes them up")
+            raise LedgerUnavailable(gone[0].url, "; ".join(reasons)) from gone[0]
 
     def _report_end(self, video: PlannedVideo, error: BaseException | None) -> None:
         """Tell the breaker how a row that this run has sent ended; what was paid before does not count."""

@@ -37,10 +37,11 @@ from prefect_together.execution.settings import RunSettings
 from prefect_together.execution.tasks import create_video, download_video, wait_for_video
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger
-from prefect_together.ledger.records import VideoRecord
+from prefect_together.ledger.records import JobUnsaved, VideoRecord
 from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import REPEATED_FAILURES, RUN_ENDED, ClaimLost
 from prefect_together.prefect_internals import unsearched
+from prefect_together.results.already_paid import keep_unsaved
 from prefect_together.results.progress import Progress
 from prefect_together.table.plan import PlannedVideo
 
@@ -50,6 +51,7 @@ class LedgerJournal:
     """Writes a submit's steps into the ledger; keeps budget, breaker and progress up to date. See `submit.Journal`."""
 
     ledger: Ledger
+    store: OutputStore
     key: str
     estimate_usd: float | None
     budget: BudgetQueue | None
@@ -68,8 +70,12 @@ class LedgerJournal:
     async def accepted(self, attempt: int, job: VideoJob) -> None:
         try:
             await self.ledger.accepted(self.key, attempt, job)
-        except LedgerUnavailable as error:
+        except JobUnsaved as error:
             self.breaker.unsaved.append(error)  # at once: a cancellation may overtake the error on its way up
+            keep_unsaved(self.store, error.job)
+            raise
+        except SubmissionInDoubt:
+            self._set_in_doubt()
             raise
         self.progress.set(self.key, State.SUBMITTED)
 
@@ -83,6 +89,9 @@ class LedgerJournal:
 
     async def in_doubt(self, attempt: int, reason: str) -> None:
         await self.ledger.in_doubt(self.key, attempt, reason)
+        self._set_in_doubt()
+
+    def _set_in_doubt(self) -> None:
         self.progress.held_in_doubt_usd += self.estimate_usd or 0.0
         self.progress.set(self.key, State.IN_DOUBT)
 
@@ -205,7 +214,9 @@ class VideoRun:
         emit_video_event("failed" if state == State.FAILED else "refused", video)
 
     async def _create(self, video: PlannedVideo) -> VideoJob | None:
-        journal = LedgerJournal(self._ledger, video.key, video.estimate_usd, self._budget, self.breaker, self._progress)
+        journal = LedgerJournal(
+            self._ledger, self._store, video.key, video.estimate_usd, self._budget, self.breaker, self._progress
+        )
         try:
             job = await create_video(
                 unsearched(video.request),

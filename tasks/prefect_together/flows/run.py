@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import httpx
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
@@ -28,10 +31,16 @@ from prefect_together.flows.prefect_ui import (
     publish_results,
     update_progress,
 )
+from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.plans import budget_in, from_text, to_text
-from prefect_together.prefect_internals import process_is_own, shorten_task_lines, shown_progress
-from prefect_together.results.already_paid import paid_under_other_ids, rebuy_problem, refuse_unknown_work
+from prefect_together.prefect_internals import process_is_own, report_ending, shorten_task_lines, shown_progress
+from prefect_together.results.already_paid import (
+    paid_under_other_ids,
+    rebuy_problem,
+    refuse_unknown_work,
+    take_up_unsaved,
+)
 from prefect_together.results.notebook import notebook_progress
 from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
 from prefect_together.results.outputs import PAGE_FILE, PageSummary, row_results, write_outputs
@@ -39,6 +48,7 @@ from prefect_together.results.plan_report import Known, plan_report
 from prefect_together.results.plan_report import dry_run as dry_run_line
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import totals
+from prefect_together.results.text import counted
 from prefect_together.table.plan import Plan
 
 if TYPE_CHECKING:
@@ -67,7 +77,28 @@ async def run_plan(
     if is_own_process:
         shorten_task_lines()
     logger = get_run_logger()
-    progress = Progress(started_at=started_at())
+    ui = RunInTheUi(Progress(started_at=started_at()), settings.budget_usd, logger)
+    try:
+        state = await _ended(make_plan, locations=locations, settings=settings, dry_run=dry_run, ui=ui)
+        await report_ending(state.data)  # before the server is asked for anything: it may be away
+    finally:
+        seconds = STOPPED_PUBLISH_SECONDS if ui.is_stopped else PUBLISH_SECONDS
+        publishing = ui.publish(seconds=seconds)
+        with suppress(Stopped):
+            await (until_stopped(publishing) if is_own_process else publishing)
+    return state
+
+
+async def _ended(
+    make_plan: Callable[[], Plan | Awaitable[Plan]],
+    *,
+    locations: RunLocations,
+    settings: RunSettings,
+    dry_run: bool,
+    ui: RunInTheUi,
+) -> State[Any]:
+    """Run the plan; the state that the flow ends in."""
+    logger, progress = ui.logger, ui.progress
     try:
         plan = await _made(make_plan)
         if dry_run:
@@ -81,8 +112,8 @@ async def run_plan(
             logger.info("%s", line)
             return Completed(name="DryRun", message=line, data=plan)
         async with shown_progress(progress, elsewhere=notebook_progress):
-            work = _generate(plan, locations=locations, settings=settings, logger=logger, progress=progress)
-            outcome = await (until_stopped(work) if is_own_process else work)
+            work = _generate(plan, locations=locations, settings=settings, ui=ui)
+            outcome = await (until_stopped(work) if process_is_own() else work)
     except Stopped as stop:
         return Cancelled(message=f"{stop}; the same run again continues where this one stopped", data=stop)
     except NotApproved as error:
@@ -91,6 +122,7 @@ async def run_plan(
         if len(str(error)) > MESSAGE_CHARACTERS:
             logger.error("%s", error)
         return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
+    ui.is_stopped = False
     emit_run_events(outcome)
     return final_state(outcome, allowed_failures=settings.allowed_failures)
 
@@ -100,16 +132,19 @@ async def _made(make_plan: Callable[[], Plan | Awaitable[Plan]]) -> Plan:
     return plan if isinstance(plan, Plan) else await plan
 
 
-async def _generate(
-    plan: Plan, *, locations: RunLocations, settings: RunSettings, logger: RunLogger, progress: Progress
-) -> RunOutcome:
-    """Run a plan and write videos, results.csv and index.html. `progress` follows the run."""
+async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSettings, ui: RunInTheUi) -> RunOutcome:
+    """Run a plan and write videos, results.csv and index.html. `ui.progress` follows the run."""
+    logger, progress = ui.logger, ui.progress
     for warning in plan.warnings:
         logger.warning("%s", warning)
     shards = await _shards(locations, settings, logger)
     store = open_store(locations.output_dir)
     await store.prepare()
-    async with _results_in_the_ui(store, logger) as results, open_ledger(locations.ledger_in(store)) as ledger:
+    async with open_ledger(locations.ledger_in(store)) as ledger:
+        if taken_up := await take_up_unsaved(ledger, store):
+            logger.info(
+                "%s of an earlier run, which could not write them, taken up", counted(len(taken_up), "paid job")
+            )
         if not settings.collect_only:
             await _refuse_to_pay_again(plan, ledger, store, locations, settings)
         records = await ledger.records(list(plan.videos))
@@ -128,8 +163,7 @@ async def _generate(
         run = OpenRun(plan, locations, settings, store, ledger, progress, logger)
         notes: list[str] = []
         try:
-            shown = _progress_artifact(progress, logger, settings.budget_usd)
-            async with open_batch(run, share=Share(0, settings.shards)) as batch, shown:
+            async with open_batch(run, share=Share(0, settings.shards)) as batch, ui.progress_updated():
                 if shards is None:
                     await batch.run()
                 else:
@@ -149,8 +183,17 @@ async def _generate(
                     *notes,
                 ),
             )
-            outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes), new_usd=progress.new_usd))
-            results.append((outcome, summary))
+            outcome: RunOutcome | None = None
+            is_ending_in_error = sys.exception() is not None
+            try:
+                outcome = written = await asyncio.shield(
+                    _write(store, ledger, plan, summary, tuple(notes), new_usd=progress.new_usd)
+                )
+                ui.results = (written, summary, store)
+            except LedgerUnavailable:
+                if not is_ending_in_error:  # else the first error has more to say
+                    raise
+    assert outcome is not None
     return outcome
 
 
@@ -203,52 +246,54 @@ async def _write(
     return RunOutcome(Rows(rows), totals(rows), output_dir, page, notes=notes, new_usd=new_usd)
 
 
-@asynccontextmanager
-async def _results_in_the_ui(
-    store: OutputStore, logger: RunLogger
-) -> AsyncGenerator[list[tuple[RunOutcome, PageSummary]]]:
-    """Publish the results that are appended, however the run ends; with less time if it was stopped."""
-    results: list[tuple[RunOutcome, PageSummary]] = []
-    seconds = STOPPED_PUBLISH_SECONDS
-    try:
-        yield results
-        seconds = PUBLISH_SECONDS
-    finally:
-        with quiet_about_the_server(logger):
-            async with asyncio.timeout(seconds):
-                for outcome, page in results:
-                    shown = Shown(budget_usd=page.budget_usd, run_seconds=page.run_seconds, is_sandbox=page.is_sandbox)
-                    await publish_results(outcome, shown, store)
+class RunInTheUi:
+    """The run's artifacts: its progress while it lasts, its results once they are written.
 
+    A Prefect server that does not answer delays the run by nothing and its end by `publish`'s seconds.
+    """
 
-@asynccontextmanager
-async def _progress_artifact(progress: Progress, logger: RunLogger, budget_usd: float | None) -> AsyncGenerator[None]:
-    async def create() -> UUID | None:
-        with quiet_about_the_server(logger):
-            return await create_progress(progress, budget_usd=budget_usd)
+    def __init__(self, progress: Progress, budget_usd: float | None, logger: RunLogger) -> None:
+        self.progress, self.logger, self._budget_usd = progress, logger, budget_usd
+        self.results: tuple[RunOutcome, PageSummary, OutputStore] | None = None
+        self.is_stopped = True
+        """Whether the run ended before its time, by a stop or an error."""
+        self._creating: asyncio.Task[UUID] | None = None
 
-    creating = asyncio.create_task(create())  # while the first rows start
+    @asynccontextmanager
+    async def progress_updated(self) -> AsyncGenerator[None]:
+        """Keep the progress artifact up to date."""
+        updates = asyncio.create_task(self._keep_updating())  # while the first rows start
+        try:
+            yield
+        finally:
+            updates.cancel()
+            await asyncio.gather(updates, return_exceptions=True)
 
-    async def update(*, is_over: bool = False) -> None:
-        seconds_left = None if is_over else progress.seconds_left(SYSTEM_CLOCK.time())
-        if (artifact_id := await asyncio.shield(creating)) is not None:
-            with quiet_about_the_server(logger):
-                await update_progress(artifact_id, progress, seconds_left, budget_usd=budget_usd)
-
-    async def keep_updating() -> None:
+    async def _keep_updating(self) -> None:
         pause = FIRST_PROGRESS_SECONDS
         while True:
+            with suppress(httpx.HTTPError, OSError, PrefectException):  # said once, at the end
+                await self._update(self.progress.seconds_left(SYSTEM_CLOCK.time()))
             await SYSTEM_CLOCK.sleep(pause)
             pause = min(2 * pause, PROGRESS_SECONDS)
-            await update()
 
-    updates = asyncio.create_task(keep_updating())
-    try:
-        yield
-    finally:
-        updates.cancel()
-        await asyncio.gather(updates, return_exceptions=True)
-        await update(is_over=True)
+    async def _update(self, seconds_left: float | None) -> None:
+        creating = self._creating
+        if creating is None or (creating.done() and (creating.cancelled() or creating.exception())):
+            creating = self._creating = asyncio.create_task(create_progress(self.progress, budget_usd=self._budget_usd))
+        artifact_id = await asyncio.shield(creating)
+        await update_progress(artifact_id, self.progress, seconds_left, budget_usd=self._budget_usd)
+
+    async def publish(self, *, seconds: float) -> None:
+        """The last progress, and the results; a warning if they cannot be published within so many seconds."""
+        if self.results is None:
+            return
+        outcome, page, store = self.results
+        shown = Shown(budget_usd=page.budget_usd, run_seconds=page.run_seconds, is_sandbox=page.is_sandbox)
+        with quiet_about_the_server(self.logger):
+            async with asyncio.timeout(seconds):
+                await self._update(None)
+                await publish_results(outcome, shown, store)
 
 
 def final_state(outcome: RunOutcome, *, allowed_failures: int = 0) -> State[Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,12 +16,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
+from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import Problem, SettingsInvalid, TogetherVideoError, missing_extra
-from prefect_together.ledger.schema import metadata
+from prefect_together.ledger.schema import metadata, videos
 
 T = TypeVar("T")
 Operation = Callable[[Connection], T]
@@ -31,6 +32,10 @@ COMMIT_TRIES = 5
 MAX_BATCH = 500
 GATHER_SECONDS = 0.02
 """While several callers share a commit, the next one waits so long for more: each costs an fsync and a thread hop."""
+
+
+PATIENCE_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 30.0)
+"""Pauses between tries while a database that has worked is away: restarted, locked, without a network. 90 s in all."""
 
 
 class LedgerUnavailable(TogetherVideoError):
@@ -44,8 +49,17 @@ class LedgerUnavailable(TogetherVideoError):
         return f"the ledger {self.url} cannot be used: {self.reason}"
 
 
+class _Away(Exception):
+    """The database stays away: all that wait get the same answer, at once."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class _Runner(Protocol):
     async def run(self, work: Operation[T]) -> T: ...
+    async def checkpoint(self) -> None: ...
     async def close(self) -> None: ...
 
 
@@ -59,8 +73,9 @@ class _Waiting:
 class LedgerEngine:
     """Access to the database: `await engine.run(operation)` returns the operation's result once it is durable."""
 
-    def __init__(self, runner: _Runner, url: str) -> None:
-        self._runner, self.url = runner, url
+    def __init__(self, runner: _Runner, url: str, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._runner, self.url, self._clock = runner, url, clock
+        self._has_worked = False
         self._waiting: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
         self._last_batch = 0
@@ -102,11 +117,12 @@ class LedgerEngine:
         try:
             results = await self._commit([waiting.operation for waiting in by_key])
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for the callers, who wait for an answer
-            if len(batch) > 1:
+            if len(batch) > 1 and not isinstance(error, _Away):
                 for waiting in batch:
                     await self._answer([waiting])
                 return
-            results = [self._unavailable(error)]  # of the only one
+            reason = error.reason if isinstance(error, _Away) else error
+            results = [self._unavailable(reason) for _ in batch]
         of_each = {id(waiting): result for waiting, result in zip(by_key, results, strict=True)}
         for waiting in batch:
             result = of_each[id(waiting)]
@@ -131,6 +147,8 @@ class LedgerEngine:
         return batch
 
     async def _commit(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        own: list[Exception] = []  # of an operation, not of the database
+
         def work(connection: Connection) -> list[Any]:
             results: list[Any] = []
             for operation in operations:
@@ -138,15 +156,31 @@ class LedgerEngine:
                     results.append(operation(connection))
                 except TogetherVideoError as refusal:
                     results.append(refusal)
+                except Exception as error:
+                    own.append(error)
+                    raise
             return results
 
-        for attempt in range(1, COMMIT_TRIES + 1):
+        tries, pauses = 1, iter(PATIENCE_SECONDS if self._has_worked else ())
+        while True:
             try:
-                return await self._to_its_end(work)
-            except DBAPIError as error:
-                if attempt == COMMIT_TRIES or not _was_rolled_back_for_others(error):
+                results = await self._to_its_end(work)
+            except Exception as error:
+                if isinstance(error, DBAPIError) and _was_rolled_back_for_others(error):
+                    tries += 1
+                    if tries > COMMIT_TRIES:
+                        raise
+                elif not _is_away(error) or (error in own and not isinstance(error, DBAPIError)):
                     raise
-        raise AssertionError("unreachable")
+                elif (pause := next(pauses, None)) is not None:
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await self._clock.sleep(pause)
+                else:
+                    self._has_worked = False  # what comes next is tried once, until one gets through
+                    raise _Away(error) from error
+            else:
+                self._has_worked = True
+                return results
 
     async def _to_its_end(self, work: Operation[T]) -> T:
         """Run a transaction whoever is cancelled meanwhile; one that was itself cancelled was rolled back, and is
@@ -188,6 +222,18 @@ class _SqliteRunner:
             except asyncio.CancelledError:
                 continue
 
+    async def checkpoint(self) -> None:
+        """Bring what is in the -wal file into the database's own: it may be all that is left after a crash."""
+
+        def run() -> None:
+            connection = self._engine.raw_connection()
+            try:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                connection.close()
+
+        await asyncio.get_running_loop().run_in_executor(self._thread, run)
+
     async def close(self) -> None:
         await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
         self._thread.shutdown()
@@ -210,12 +256,15 @@ class _PostgresRunner:
         async with self._engine.begin() as connection:
             return await connection.run_sync(work)
 
+    async def checkpoint(self) -> None:
+        """PostgreSQL sees to it itself."""
+
     async def close(self) -> None:
         await self._engine.dispose()
 
 
 @asynccontextmanager
-async def open_engine(url: str) -> AsyncGenerator[LedgerEngine]:
+async def open_engine(url: str, *, clock: Clock = SYSTEM_CLOCK) -> AsyncGenerator[LedgerEngine]:
     """Open the database at a path (SQLite) or URL (`sqlite:///...`, `postgresql://...`), making its tables if needed.
 
     Raises SettingsInvalid for a URL of another kind, LedgerUnavailable if the database does not answer.
@@ -228,9 +277,10 @@ async def open_engine(url: str) -> AsyncGenerator[LedgerEngine]:
         runner: _Runner = _SqliteRunner(parsed)
     else:
         runner = _PostgresRunner(parsed)
-    engine = LedgerEngine(runner, shown)
+    engine = LedgerEngine(runner, shown, clock)
     try:
-        await engine.run(_create_tables)
+        if await engine.run(_create_tables):
+            await runner.checkpoint()
         yield engine
     finally:
         await engine.close()
@@ -262,11 +312,14 @@ def parse_ledger_url(url: str) -> URL:
     )
 
 
-def _create_tables(connection: Connection) -> None:
+def _create_tables(connection: Connection) -> bool:
+    """Whether there were none."""
     if connection.dialect.name == "postgresql":
         # Two runs that start at once must not both create the tables.
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7364001)")
+    is_new = not inspect(connection).has_table(videos.name)
     metadata.create_all(connection)
+    return is_new
 
 
 def _set_up_sqlite(dbapi_connection: Any, _record: object) -> None:
@@ -282,9 +335,28 @@ def _begin_immediate(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
+def _is_away(error: Exception) -> bool:
+    """Whether the database cannot be reached or written now, and may be later; the transaction may yet be carried out.
+
+    asyncpg's own errors come out of connecting alone: a server that starts or stops. SQLite's: locked, read-only, full.
+    """
+    if isinstance(error, DBAPIError):
+        return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+    return isinstance(error, OSError) or type(error).__module__.startswith("asyncpg.")
+
+
 def _was_rolled_back_for_others(error: DBAPIError) -> bool:
     """A deadlock or a busy database: the transaction left no trace and may be run again."""
     text = str(error.orig).lower()
     if isinstance(error, OperationalError) and ("database is locked" in text or "database is busy" in text):
         return True
     return any(words in text for words in ("deadlock detected", "could not serialize", "lock timeout"))
+
+
+async def is_cancelled_during(work: Awaitable[object]) -> bool:
+    """Wait; True if cancelled meanwhile: the caller has something to finish or to say before it ends."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        return True
+    return False

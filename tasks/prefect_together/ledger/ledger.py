@@ -145,7 +145,7 @@ async def open_ledger(url: str, *, clock: Clock = SYSTEM_CLOCK) -> AsyncGenerato
 
     Raises SettingsInvalid for another kind of URL, LedgerUnavailable if the database does not answer.
     """
-    async with open_engine(url) as engine:
+    async with open_engine(url, clock=clock) as engine:
         run = ledger_runs.this_process(str(uuid.uuid4()))
         ledger = Ledger(engine, run, clock)
         await engine.run(partial(ledger_runs.begin, run=run, now=clock.time()))
@@ -157,7 +157,8 @@ async def open_ledger(url: str, *, clock: Clock = SYSTEM_CLOCK) -> AsyncGenerato
             heartbeat.cancel()
             await asyncio.gather(heartbeat, return_exceptions=True)
             ledger_runs.OWN_RUNS.discard(run.run_id)
-            await engine.run(partial(ledger_runs.end, run=run, now=clock.time()), order=(3, ""))
+            with contextlib.suppress(LedgerUnavailable):  # its claims lapse with its process
+                await engine.run(partial(ledger_runs.end, run=run, now=clock.time()), order=(3, ""))
 
 
 def _other_service(what: str, is_sandbox: bool) -> str:

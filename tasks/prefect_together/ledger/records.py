@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, func, select
 
-from prefect_together.errors import FailureClass
+from prefect_together.errors import FailureClass, TogetherVideoError
+from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.schema import Outcome, attempts, money, to_usd, videos
 from prefect_together.ledger.states import STATES, State, Status
 
@@ -78,6 +79,45 @@ class LedgerTotals:
     paid_usd: float
     in_doubt_usd: float
     unsettled_failed_usd: float
+
+
+class ClaimLost(TogetherVideoError):
+    """Another run has taken the video over, because this one showed no sign of life for too long."""
+
+    def __init__(self, key: str, state: str) -> None:
+        super().__init__(key, state)
+        self.key, self.state = key, state
+
+    def __str__(self) -> str:
+        return f"video {self.key} ({self.state}) was taken over by another run"
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A video's record after the claim; `is_ours` is False if another living run works on it."""
+
+    record: VideoRecord
+    is_ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UnsavedJob:
+    """A job that was accepted, of which the ledger has only the intent. `accepted_at`: unix seconds."""
+
+    video_key: str
+    attempt: int
+    job_id: str
+    accepted_at: float
+
+
+class JobUnsaved(LedgerUnavailable):
+    """The id of an accepted job could not be written to the ledger."""
+
+    def __init__(self, error: LedgerUnavailable, job: UnsavedJob) -> None:
+        reason = f"{error.reason}; keep this id: job {job.job_id} was accepted, is paid, and could not be written"
+        super().__init__(error.url, reason)
+        self.args = (error, job)
+        self.job = job
 
 
 RECORD_COLUMNS = [videos.c[field.name] for field in fields(VideoRecord)]

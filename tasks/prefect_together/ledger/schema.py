@@ -91,6 +91,7 @@ attempts = Table(
     Column("error", Text),
     Column("intent_at", Float(), nullable=False),
     Column("answered_at", Float()),
+    Index("attempts_by_job_id", "job_id"),
 )
 
 runs = Table(

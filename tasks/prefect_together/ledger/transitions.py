@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -17,9 +16,17 @@ from sqlalchemy import BindParameter, Column, Connection, Table, bindparam, case
 
 from prefect_together.api.jobs import VideoJob
 from prefect_together.clock import Clock
-from prefect_together.errors import BudgetReached, FailureClass, JobFailed, TogetherVideoError
-from prefect_together.ledger.engine import LedgerEngine, LedgerUnavailable
-from prefect_together.ledger.records import RECORD_COLUMNS, VideoRecord, plain, record_of
+from prefect_together.errors import BudgetReached, FailureClass, JobFailed, SubmissionInDoubt, TogetherVideoError
+from prefect_together.ledger.engine import LedgerEngine, LedgerUnavailable, is_cancelled_during
+from prefect_together.ledger.records import (
+    RECORD_COLUMNS,
+    Claim,
+    ClaimLost,
+    JobUnsaved,
+    UnsavedJob,
+    plain,
+    record_of,
+)
 from prefect_together.ledger.runs import Run, is_alive
 from prefect_together.ledger.schema import Outcome, attempts, money, to_micro, to_usd, videos
 from prefect_together.ledger.states import State, states_before, states_where
@@ -35,25 +42,6 @@ SAVE_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 REPEATED_FAILURES = (FailureClass.UPSTREAM, FailureClass.CANCELLED)
 """Failures after which one more job is sent within the budget."""
 RUN_ENDED = "the run that sent it ended before the answer came"
-
-
-class ClaimLost(TogetherVideoError):
-    """Another run has taken the video over, because this one showed no sign of life for too long."""
-
-    def __init__(self, key: str, state: str) -> None:
-        super().__init__(key, state)
-        self.key, self.state = key, state
-
-    def __str__(self) -> str:
-        return f"video {self.key} ({self.state}) was taken over by another run"
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A video's record after the claim; `is_ours` is False if another living run works on it."""
-
-    record: VideoRecord
-    is_ours: bool
 
 
 def in_transaction(*, order: int = 1) -> Callable[[Statement[LedgerT, P, T]], Method[LedgerT, P, T]]:
@@ -89,6 +77,7 @@ _READ = select(*RECORD_COLUMNS).where(_VIDEO).with_for_update()
 _OWN = update(videos).where(_VIDEO).values(_new(videos, ["owner"]))
 _RELEASE = update(videos).where(_VIDEO, videos.c.owner == bindparam("mine")).values(owner=None)
 _READ_OWNER = select(videos.c.state, videos.c.owner, videos.c.attempts).where(_VIDEO).with_for_update()
+_READ_INTENT = select(attempts.c.intent_at).where(_CALL)
 _INTEND = insert(attempts).values(_new(attempts, ["video_key", "attempt", "reserved_micro_usd", "intent_at"]))
 _SUBMITTING = (
     update(videos)
@@ -104,6 +93,7 @@ _COMMIT_MONEY = (
 _COMMIT_BELOW = _COMMIT_MONEY.where(
     money.c.committed_micro_usd + bindparam("change_micro_usd") <= bindparam("budget_micro_usd")
 )
+_READ_JOB = select(attempts.c.video_key, attempts.c.attempt).where(attempts.c.job_id == bindparam("job"))
 _ACCEPT_CALL = update(attempts).where(_CALL).values(_new(attempts, ["outcome", "job_id", "answered_at"]))
 _ACCEPT = (
     update(videos)
@@ -142,10 +132,9 @@ _DOWNLOADED = (
 
 
 class Transitions:
-    """What one run does to the videos of a ledger; `Ledger` adds what it reads and keeps beside them.
+    """What one run does to a ledger's videos, durable on return; `Ledger` adds what it reads and keeps beside them.
 
-    All methods return once what they did is durable. All raise LedgerUnavailable.
-    """
+    All raise LedgerUnavailable."""
 
     def __init__(self, engine: LedgerEngine, run: Run, clock: Clock) -> None:
         self.engine, self.run, self.clock = engine, run, clock
@@ -187,53 +176,73 @@ class Transitions:
         """Give a video back, wherever it stands: another run need not wait for the end of this one."""
         connection.execute(_RELEASE, {"key": key, "mine": self.run.run_id})
 
-    @in_transaction()
-    def intend(self, connection: Connection, key: str, *, estimate_usd: float | None, budget_usd: float | None) -> int:
+    async def intend(self, key: str, *, estimate_usd: float | None, budget_usd: float | None) -> int:
         """Write the intent to send and reserve its money; return the number of the attempt.
 
         Raises BudgetReached if the cap could be passed (or the price is unknown under a cap), ClaimLost if another
         run has the video. In both cases nothing is written and nothing may be sent.
         """
+        return await self._intend(key, estimate_usd, budget_usd, self.clock.time())
+
+    @in_transaction()
+    def _intend(
+        self, connection: Connection, key: str, estimate_usd: float | None, budget_usd: float | None, now: float
+    ) -> int:
         row = connection.execute(_READ_OWNER, {"key": key}).one()
+        if row.owner == self.run.run_id and row.state == State.SUBMITTING:
+            call = {"key": key, "number": row.attempts}
+            if connection.scalar(_READ_INTENT, call) == now:  # done already: the database went before it said so
+                return int(row.attempts)
         if row.owner != self.run.run_id or row.state != State.PLANNED:
             raise ClaimLost(key, row.state)
         estimate = to_micro(estimate_usd)
         _reserve(connection, estimate, to_micro(budget_usd))
         attempt = int(row.attempts) + 1
-        intent = {"new_attempt": attempt, "new_reserved_micro_usd": estimate or 0, "new_intent_at": self.clock.time()}
+        intent = {"new_attempt": attempt, "new_reserved_micro_usd": estimate or 0, "new_intent_at": now}
         connection.execute(_INTEND, {"new_video_key": key, **intent})
         connection.execute(_SUBMITTING, {"key": key, "new_attempts": attempt, "new_estimate_micro_usd": estimate})
         return attempt
 
     async def accepted(self, key: str, attempt: int, job: VideoJob) -> None:
-        """Write the job's id: from now on the job can be found again. Tries for half a minute; the error has the id."""
+        """Write the job's id: from now on the job can be found again.
+
+        Tries for half a minute at least. Raises JobUnsaved, with the id; SubmissionInDoubt if the id is that of another
+        create call: whose job it is cannot be known, and this video is in doubt.
+        """
         now = self.clock.time()
 
-        def save() -> asyncio.Future[None]:
+        def save() -> asyncio.Future[str | None]:
             return asyncio.ensure_future(self._accept(key, attempt, job.id, now))
 
         for pause in (*SAVE_PAUSES_SECONDS, None):
             saving, stopped = save(), False
             while not saving.done() or saving.cancelled():
                 saving = save() if saving.cancelled() else saving
-                stopped |= await _is_cancelled_during(asyncio.wait([saving]))
+                stopped |= await is_cancelled_during(asyncio.wait([saving]))
             error = saving.exception()
             if isinstance(error, LedgerUnavailable):
-                if pause is not None and not stopped and not await _is_cancelled_during(self.clock.sleep(pause)):
+                if pause is not None and not stopped and not await is_cancelled_during(self.clock.sleep(pause)):
                     continue
-                reason = f"{error.reason}; keep this id: job {job.id} was accepted, is paid, and could not be written"
-                raise LedgerUnavailable(error.url, reason) from error
-            saving.result()
+                raise JobUnsaved(error, UnsavedJob(key, attempt, job.id, now)) from error
+            reason = saving.result()
             if stopped:
                 raise asyncio.CancelledError
-            return
+            if reason is None:
+                return
+            raise SubmissionInDoubt(reason)
 
     @in_transaction()
-    def _accept(self, connection: Connection, key: str, attempt: int, job_id: str, now: float) -> None:
-        """The attempt is written whichever run has the claim: an id is never thrown away."""
+    def _accept(self, connection: Connection, key: str, attempt: int, job_id: str, now: float) -> str | None:
+        """The attempt is written whichever run has the claim: an id is never lost. Returns why it is in doubt."""
+        for other in connection.execute(_READ_JOB, {"job": plain(job_id)}):
+            if (other.video_key, other.attempt) != (key, attempt):
+                reason = f"the service answered with job {job_id}, which is another video's ({other.video_key})"
+                _in_doubt(connection, key, attempt, plain(reason), now)
+                return reason
         job = {"key": key, "number": attempt, "new_job_id": plain(job_id)}
         connection.execute(_ACCEPT_CALL, {**job, "new_outcome": Outcome.ACCEPTED, "new_answered_at": now})
         connection.execute(_ACCEPT, {**job, "new_submitted_at": now})
+        return None
 
     @in_transaction()
     def not_accepted(
@@ -263,13 +272,7 @@ class Transitions:
     @in_transaction()
     def in_doubt(self, connection: Connection, key: str, attempt: int, reason: str) -> None:
         """The attempt may have made a job that cannot be found: keep its money reserved."""
-        reason = plain(reason)
-        _end_attempt(connection, key, attempt, Outcome.IN_DOUBT, error=reason, answered_at=self.clock.time())
-        connection.execute(
-            update(videos)
-            .where(videos.c.video_key == key, videos.c.attempts == attempt, videos.c.state == State.SUBMITTING)
-            .values(state=State.IN_DOUBT, error=reason, jobs=videos.c.jobs + 1)
-        )
+        _in_doubt(connection, key, attempt, plain(reason), self.clock.time())
 
     @in_transaction()
     def restore(
@@ -388,6 +391,15 @@ class Transitions:
         )
 
 
+def _in_doubt(connection: Connection, key: str, attempt: int, reason: str, now: float) -> None:
+    _end_attempt(connection, key, attempt, Outcome.IN_DOUBT, error=reason, answered_at=now)
+    connection.execute(
+        update(videos)
+        .where(videos.c.video_key == key, videos.c.attempts == attempt, videos.c.state == State.SUBMITTING)
+        .values(state=State.IN_DOUBT, error=reason, jobs=videos.c.jobs + 1)
+    )
+
+
 def _update(connection: Connection, key: str, state: State, values: Mapping[str, object]) -> None:
     """Write values to a video if it is in this state."""
     connection.execute(update(videos).where(videos.c.video_key == key, videos.c.state == state).values(**values))
@@ -433,12 +445,3 @@ def _end_attempt(connection: Connection, key: str, attempt: int, outcome: Outcom
         .where(attempts.c.video_key == key, attempts.c.attempt == attempt)
         .values(outcome=outcome, **values)
     )
-
-
-async def _is_cancelled_during(work: Awaitable[object]) -> bool:
-    """Wait; True if cancelled meanwhile: the caller has something to finish or to say before it ends."""
-    try:
-        await work
-    except asyncio.CancelledError:
-        return True
-    return False

@@ -1,6 +1,7 @@
 """What is paid for and would be paid for again: work that the ledger does not know, and work under another id.
 
-A run asks before it sends anything. Reads the output directory and the ledger; changes neither.
+A run asks before it sends anything. Changes nothing but `unsaved-jobs.jsonl`: accepted jobs that a ledger which was
+away could not take.
 """
 
 from __future__ import annotations
@@ -8,17 +9,21 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, select
 
+from prefect_together.api.jobs import VideoJob
 from prefect_together.clips.store import OutputStore
-from prefect_together.errors import Problem, SettingsInvalid
+from prefect_together.errors import Problem, SettingsInvalid, SubmissionInDoubt
 from prefect_together.ledger.ledger import Ledger
-from prefect_together.ledger.records import VideoRecord
+from prefect_together.ledger.records import UnsavedJob, VideoRecord
 from prefect_together.ledger.schema import attempts
 from prefect_together.ledger.states import STATES, State
 from prefect_together.results.outputs import RESULTS_FILE
@@ -166,3 +171,56 @@ def _number(text: str | None) -> float | None:
 def _is_paid(state: State) -> bool:
     """Whether a video in this state has, or may have, cost money."""
     return STATES[state].is_paid or state == State.DOWNLOADED
+
+
+UNSAVED_FILE = "unsaved-jobs.jsonl"
+"""Beside the output: a line of JSON for each accepted job of which the ledger has only the intent."""
+
+
+def keep_unsaved(store: OutputStore, job: UnsavedJob) -> Path:
+    """Append the job to the file, durably, and return its path: of a remote output, the one in `scratch`."""
+    path = store.scratch / UNSAVED_FILE
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(job)) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return path
+
+
+def unsaved_jobs(store: OutputStore) -> list[UnsavedJob]:
+    """The jobs of the file; [] if there is none. Raises SettingsInvalid for a line that is not one."""
+    path = store.scratch / UNSAVED_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    try:
+        return [UnsavedJob(**json.loads(line)) for line in lines if line.strip()]
+    except (ValueError, TypeError) as error:
+        raise SettingsInvalid([Problem(f"{path} cannot be read ({error}); it names paid jobs")]) from error
+
+
+async def take_up_unsaved(ledger: Ledger, store: OutputStore) -> list[UnsavedJob]:
+    """Enter the jobs of the file into the ledger, remove the file, and return them: they are collected, not sent again.
+
+    Raises SettingsInvalid if the ledger has not sent one of them: another ledger has.
+    """
+    jobs = unsaved_jobs(store)
+    records = await ledger.records(list({job.video_key for job in jobs}))
+    foreign = [job for job in jobs if job.video_key not in records or records[job.video_key].attempts < job.attempt]
+    if foreign:
+        text = (
+            f"{store.scratch / UNSAVED_FILE} names {counted(len(foreign), 'paid job')} that the ledger {ledger.url} has"
+            " not sent: name the ledger of the run that wrote it, or rebuild it with `prefect-together recover`"
+        )
+        raise SettingsInvalid([Problem(text, column="ledger")])
+    for job in jobs:
+        with suppress(SubmissionInDoubt):  # the id is another video's: the ledger says so
+            await ledger.accepted(job.video_key, job.attempt, VideoJob(job.job_id))
+    forget_unsaved(store)
+    return jobs
+
+
+def forget_unsaved(store: OutputStore) -> None:
+    """Remove the file: the ledger has what is in it."""
+    (store.scratch / UNSAVED_FILE).unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from prefect_together.errors import ClipInvalid
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.schema import Outcome, attempts, money, to_micro, videos
 from prefect_together.ledger.states import STATES, State, Status
-from prefect_together.results.already_paid import PaidRow, paid_rows
+from prefect_together.results.already_paid import PaidRow, paid_rows, take_up_unsaved, unsaved_jobs
 from prefect_together.results.text import state_counts
 from prefect_together.table.plan import Plan, PlannedVideo
 
@@ -69,18 +69,25 @@ async def recover(plan: Plan, ledger: Ledger, store: OutputStore, *, output_dir:
     """
     rows = {row.number: row for row in await paid_rows(store)}
     records = await ledger.plan(list(plan.videos.values()), output_dir=output_dir)
-    found: list[_Found] = []
+    unsaved = {job.video_key: job.job_id for job in unsaved_jobs(store)}
+    found = [
+        _Found(video, State.SUBMITTED, unsaved[key], None, {})
+        for key, video in plan.videos.items()
+        if key in unsaved and records[key].attempts == 0
+    ]
     unmatched: list[int] = []
     for planned in plan.rows:
         row = rows.get(planned.number)
         if row is None or planned.shared_with is not None:
             continue
-        fresh = [plan.videos[key] for key in planned.keys if records[key].attempts == 0]
+        fresh = [plan.videos[key] for key in planned.keys if records[key].attempts == 0 and key not in unsaved]
         if proved := await asyncio.to_thread(_prove, fresh, row, store):
             found += proved
         elif fresh:
             unmatched.append(row.number)
     committed = await ledger.transaction(lambda connection: _enter(connection, found))
+    if unsaved.keys() <= plan.videos.keys():
+        await take_up_unsaved(ledger, store)
     return Recovered(Counter(STATES[one.state].status for one in found), committed, tuple(unmatched))
 
 
