@@ -86,7 +86,7 @@ def flow_run_is_retried() -> bool:
     """
     context = FlowRunContext.get()
     run = None if context is None else context.flow_run
-    if run is None:
+    if run is None or (run.run_count <= 1 and run.parent_task_run_id is None):
         return False
     with get_client(sync_client=True) as client:
         while run.run_count <= 1 or client.read_flow_run(run.id).empirical_policy.retry_type is None:

@@ -241,6 +241,8 @@ class Breaking:
             raise OperationalError("UPDATE", {}, sqlite3.OperationalError("disk I/O error"))
         return await self._engine.run(work)
 
+    async def checkpoint(self) -> None: ...
+
     async def close(self) -> None: ...
 
 
@@ -258,7 +260,8 @@ def test_a_ledger_that_fails_ends_the_run_as_itself_and_nothing_more_is_sent(tim
         async def __aenter__(self) -> Ledger:
             ledger, engine = await self._ledger.__aenter__(), await self._engine.__aenter__()
             database.append(Breaking(engine))
-            return Ledger(LedgerEngine(database[0], "x"), ledger.run, timeless_place.clock)
+            engine_of_it = LedgerEngine(database[0], "x", timeless_place.clock)
+            return Ledger(engine_of_it, ledger.run, timeless_place.clock)
 
         async def __aexit__(self, *error: Any) -> None:
             await self._engine.__aexit__(*error)
