@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
-from prefect_together.cli.local_prefect import as_program
+from prefect_together.cli.local_prefect import as_program, needs_local_server
 from prefect_together.cli.run_flow import is_flow_function, run_flow, with_standard_input
 from prefect_together.clips.store import redacted
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid, TogetherVideoError
@@ -260,6 +260,51 @@ def credentials(name: str, *, overwrite: bool = False) -> int:
         raise SettingsInvalid([Problem(f"there is a block {name} already: --overwrite replaces it")]) from error
     print(f"saved as together-credentials/{name}: give credentials_block={name}")
     return 0
+
+
+@app.command(group=SET_UP)
+def deploy(*, pool: str = "together-video", directory: str = ".", image: str | None = None) -> int:
+    """Put the deployments on the Prefect server of PREFECT_API_URL, for the workers of a work pool.
+
+    Run it again after an upgrade: schedules stay as active as they are.
+
+    Args:
+        pool: The work pool; one that is not there is made, of type process.
+        directory: Where runs in processes start: relative paths in their parameters begin there.
+        image: Image with prefect-together installed, for a work pool of containers.
+    """
+    _require_server()
+    from prefect.settings import get_current_settings
+
+    from prefect_together.deployments.deploy import deploy as put_deployments
+
+    names = asyncio.run(put_deployments(pool, directory=Path(directory).absolute(), image=image))
+    print(f"{len(names)} deployments on the work pool {pool}: {get_current_settings().ui_url}/deployments")
+    print("\n".join(f"  {name}" for name in names))
+    print(f"Next, on a machine that runs them:\n  prefect worker start --pool {shlex.quote(pool)}")
+    return 0
+
+
+@app.command(group=SET_UP)
+def serve(*, limit: int = 4) -> int:
+    """Serve the deployments from this process until Ctrl-C, without a work pool or a worker.
+
+    Runs start in the working directory. Ctrl-C stops the active ones first. Schedules stay as active as they are.
+
+    Args:
+        limit: Runs at once.
+    """
+    _require_server()
+    from prefect_together.deployments.serve import serve as serve_until_stopped
+    from prefect_together.deployments.serve import served_deployments
+
+    asyncio.run(serve_until_stopped(asyncio.run(served_deployments()), limit))
+    return 0
+
+
+def _require_server() -> None:
+    if needs_local_server():
+        raise NotConfigured("no Prefect server: start one (`prefect server start`) and set PREFECT_API_URL")
 
 
 def _serve_sandbox(words: Sequence[str]) -> int:
