@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from prefect_together.api.jobs import VideoJob
-from prefect_together.cli.commands import main
+from prefect_together.cli.commands import app, main
 from prefect_together.errors import DownloadFailed
 from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.plans import to_text
@@ -22,7 +23,7 @@ from prefect_together.request.form import listed_models
 from prefect_together.sandbox import Sandbox
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.prompt_table import read_table
-from repository import MISTAKES
+from repository import EXAMPLES, MISTAKES
 from table_of_prompts import MODEL, table_text
 
 ROWS = [
@@ -327,3 +328,74 @@ def test_sandbox_hands_its_words_to_the_sandbox(capsys: pytest.CaptureFixture[st
 
     assert end.value.code == 0
     assert "--creates-per-second" in capsys.readouterr().out
+
+
+def test_init_writes_the_example_table_and_names_a_command_that_runs_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["init"]) == 0
+
+    assert (tmp_path / "prompts.csv").read_text() == (EXAMPLES / "prompts.csv").read_text()
+    *_, program, command, table, option = capsys.readouterr().out.split()
+    assert (program, command, option) == ("prefect-together", "generate", "--sandbox")
+    assert main(["plan", table]) == 0
+
+
+def test_init_leaves_a_file_that_is_there_alone(table: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path(table).read_text()
+
+    assert main(["init", table]) == 2
+
+    assert Path(table).read_text() == before
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_init_where_nothing_can_be_written_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", str(tmp_path / "missing" / "prompts.csv")]) == 2
+
+    assert "cannot be written: No such file or directory" in capsys.readouterr().err
+
+
+def test_the_options_of_generate_stand_under_headings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "--help"]) == 0
+
+    headings = re.findall(r"^╭─ (.+?) ─", capsys.readouterr().out, re.MULTILINE)
+    assert headings == [
+        "Table and output",
+        "Money",
+        "Video parameters",
+        "Waiting and failures",
+        "Where things are",
+        "Sandbox",
+    ]
+
+
+@pytest.mark.parametrize("words", [["--generate-audio"], ["--no-generate-audio"], ["--reference-images", "a.png"]])
+def test_an_option_that_may_be_left_out_takes_as_many_words_as_its_type(words: list[str]) -> None:
+    _, bound, _ = app.parse_args(["video", "a cat", *words, "--dry-run"], exit_on_error=False)
+
+    assert bound.arguments["dry_run"] is True
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_every_shell_completes_the_commands_and_their_options(shell: Literal["bash", "zsh", "fish"]) -> None:
+    script = app.generate_completion(shell=shell)
+
+    assert [word for word in ("generate", "collect", "status", "credentials") if word not in script] == []
+    assert [word for word in ("budget-usd", "generate-audio", "reference-images") if word not in script] == []
+
+
+@pytest.mark.parametrize("command", ["generate", "status", "init", "view"])
+def test_help_loads_neither_prefect_nor_pandas(command: str) -> None:
+    """Which take seconds; measured times would fail on a busy machine."""
+    program = (
+        "import sys\nfrom prefect_together.cli.commands import main\n"
+        f"main([{command!r}, '--help'])\n"
+        "print([name for name in ('prefect', 'pandas', 'together', 'sqlalchemy', 'av') if name in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines()[-1] == "[]"

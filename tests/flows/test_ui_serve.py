@@ -1,4 +1,4 @@
-"""Prefect's UI in Chromium over `deployments/serve.py`, without a work pool or a worker: the Cancel button."""
+"""Prefect's UI in Chromium over `prefect-together serve`, without a work pool or a worker: the Cancel button."""
 
 from __future__ import annotations
 
@@ -17,12 +17,10 @@ from chromium import opened_chromium
 from prefect_server import PrefectServer
 from prefect_together.sandbox import Sandbox
 from prefect_ui import PATIENCE_SECONDS, Place, in_menu, picture, see_in_artifacts, start, table_of
-from repository import ROOT
 from table_of_prompts import KEY, read_results
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
-SERVE = ROOT / "deployments" / "serve.py"
 FOX, LONG = "A red fox in snow", "A long film"
 
 
@@ -42,7 +40,8 @@ def place(prefect_server: PrefectServer, tmp_path: Path) -> Generator[Place]:
     ):
         environment = {"PREFECT_RUNNER_POLL_FREQUENCY": "1", "TOGETHER_API_KEY": KEY, "TOGETHER_BASE_URL": api.base_url}
         serving = subprocess.Popen(
-            [sys.executable, str(SERVE)],
+            [sys.executable, "-m", "prefect_together", "serve"],
+            cwd=tmp_path,
             env={**os.environ, "PREFECT_API_URL": prefect_server.api_url, **environment},
             stdout=log,
             stderr=log,

@@ -13,7 +13,7 @@ import prefect_together
 
 FLOW_AND_SHELL = (
     "import prefect_together.flows.entrypoints, prefect_together.flows.{module}, prefect_together.cli.run_flow"
-    ", prefect_together.cli.ending, prefect_together.cli.live_display"
+    ", prefect_together.cli.terminal"
 )
 
 

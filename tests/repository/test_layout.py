@@ -38,8 +38,9 @@ WINGS = {
     "execution": 6,
     "shards": 7,
     "flows": 8,
-    "cli": 9,
-    "__main__": 10,
+    "deployments": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 """A wing imports only wings with a lower number . The package's `__init__` names all, lazily."""
 
@@ -67,9 +68,13 @@ DOCUMENTED = (
     "prefect.flow_runs",
     "prefect.input",
     "prefect.logging.get_run_logger",
+    "prefect.runner",
+    "prefect.settings",
     "prefect.states",
     "prefect.tasks",
+    "prefect.types.entrypoint",
     "prefect.utilities.urls",
+    "prefect.workers",
 )
 """Modules and names of Prefect's API reference."""
 
@@ -264,6 +269,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
         "prefect_together/request/models.json",
         "prefect_together/results/page.html",
         "prefect_together/py.typed",
+        "prefect_together/deployments/prefect.yaml",
     } <= set(names)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 

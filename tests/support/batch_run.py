@@ -162,7 +162,7 @@ def serve_orders() -> None:
     assert local is not None
     from prefect_together.cli.run_flow import flow_script
 
-    for module in ("cli.ending", "cli.live_display", "flows.entrypoints", "flows.run"):
+    for module in ("cli.terminal", "flows.entrypoints", "flows.run"):
         import_module(f"prefect_together.{module}")
     local.wait_until_ready()
     print(os.environ["PREFECT_API_URL"], flush=True)

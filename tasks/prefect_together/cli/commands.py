@@ -8,37 +8,60 @@ listed; those of a run are in `run_flow`.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 
-from prefect_together.cli.local_prefect import as_program
-from prefect_together.cli.run_flow import FUNCTIONS, run_flow, with_standard_input
+from prefect_together.cli.local_prefect import as_program, needs_local_server
+from prefect_together.cli.run_flow import is_flow_function, run_flow, with_standard_input
 from prefect_together.clips.store import redacted
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid, TogetherVideoError
-from prefect_together.flows.prompts import plan_prompts
-from prefect_together.request.form import VideoParameters
 from prefect_together.request.model_spec import Mode
 
 if TYPE_CHECKING:
     from prefect_together.ledger.view import LedgerView
 
 FAILED, INVALID = 1, 2
+RUN, READ, SET_UP = (
+    Group(title, sort_key=place) for place, title in enumerate(("Make videos", "See what there is", "Set up"))
+)
+FIRST_TABLE = """\
+id,prompt,model
+cat-on-drum,"A cat asleep on a snare drum, one paw twitching, warm lamp light",minimax/video-01-director
+harbour-dawn,"A fishing harbour at dawn, mist over still water, slow pan to the right",minimax/video-01-director
+paper-boat,Close-up of a paper boat carried along a gutter in heavy rain,vidu/vidu-q1
+"""
+"""The table of `examples/prompts.csv`."""
 
 app = App(
     name="prefect-together",
     help="Together AI's video generation with Prefect: runs, models, plans, ledgers, the sandbox.",
     version_flags=["--version"],
 )
-for name, flow in (("generate", "generate_videos"), ("video", "generate_video"), ("collect", "collect_videos")):
-    app.command(FUNCTIONS[flow], name=name)
+for name, group, function, text in (
+    ("generate", RUN, "flows.generate:generate_videos", "Turn a table of prompts into a folder of videos."),
+    ("video", RUN, "flows.generate:generate_video", "Make one video from a prompt."),
+    ("collect", RUN, "flows.collect:collect_videos", "Download what earlier runs submitted. Sends no create call."),
+    (
+        "plan",
+        READ,
+        "cli.table_commands:plan",
+        "Check every row of a table, its price and its time. Sends nothing.",
+    ),
+    ("recover", SET_UP, "cli.table_commands:recover", "Rebuild a lost ledger from results.csv and the clips."),
+):
+    app.command(f"prefect_together.{function}", name=name, group=group, help=text)  # imported when asked for
+app.register_install_completion_command(  # pyright: ignore[reportUnknownMemberType]
+    group=SET_UP, help="Complete commands and options in this shell: bash, zsh or fish."
+)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -50,7 +73,7 @@ def main(words: Sequence[str] | None = None) -> int:
         command, bound, _ = app.parse_args(with_standard_input(given), exit_on_error=False, print_error=True)
     except CycloptsError:
         return INVALID
-    if FUNCTIONS.get(command.__name__) is command:
+    if is_flow_function(command):
         return as_program(lambda: run_flow(command.__name__, bound))
     try:
         return command(*bound.args, **bound.kwargs) or 0
@@ -62,7 +85,27 @@ def main(words: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-@app.command
+@app.command(group=SET_UP)
+def init(table: str = "prompts.csv") -> int:
+    """Write a small table of prompts to begin with. An existing file is left alone.
+
+    Args:
+        table: The CSV file to write.
+    """
+    path = Path(table)
+    try:
+        with path.open("x", encoding="utf-8", newline="") as file:
+            file.write(FIRST_TABLE)
+    except FileExistsError as error:
+        raise SettingsInvalid([Problem(f"{table} is there already and was left alone: give another name")]) from error
+    except OSError as error:
+        raise SettingsInvalid([Problem(f"{table} cannot be written: {error.strerror or error}")]) from error
+    command = f"prefect-together generate {shlex.quote(table)} --sandbox"
+    print(f"wrote {table}, three prompts to edit. Next, without a key or cost:\n  {command}")
+    return 0
+
+
+@app.command(group=READ)
 def models(
     *,
     listed: bool = False,
@@ -84,67 +127,20 @@ def models(
         live: Compare with what the service serves now (GET /v1/models; needs TOGETHER_API_KEY), without filters.
         as_json: Everything that is known, as JSON.
     """
-    from prefect_together.cli import printing as command_tables
-    from prefect_together.cli import printing as model_listing
+    from prefect_together.cli import printing
 
     if live:
-        found = model_listing.live_differences(asyncio.run(_live_models()))
-        _print_json(asdict(found)) if as_json else command_tables.print_differences(found)
+        found = printing.live_differences(asyncio.run(_live_models()))
+        printing.print_json(asdict(found)) if as_json else printing.print_differences(found)
         return 0
-    chosen = model_listing.listed_models(
+    chosen = printing.listed_models(
         listed=listed, retired=retired, mode=mode, organization=organization, max_price_usd=max_price
     )
-    _print_json([model.as_dict() for model in chosen]) if as_json else command_tables.print_models(chosen)
+    printing.print_json([model.as_dict() for model in chosen]) if as_json else printing.print_models(chosen)
     return 0
 
 
-@app.command
-def plan(
-    table: str,
-    *,
-    model: str | None = None,
-    parameters: Annotated[VideoParameters | None, Parameter(name="*")] = None,
-    output_dir: str | None = None,
-    ledger: str | None = None,
-    max_in_flight: int = 20,
-    budget_usd: float | None = None,
-    catalogue_checks: bool = True,
-    image_directory: str | None = None,
-    sheet: str | None = None,
-    as_json: Annotated[bool, Parameter("--json", negative=())] = False,
-) -> int:
-    """Check every row of a table and say what it would cost and take. Sends nothing.
-
-    Args:
-        table: Path or URL of the table, or CSV text.
-        model: Model for the rows that name none.
-        parameters: Parameters for the rows that do not set them.
-        output_dir: The output directory of the run: what is there is not counted again, and times are learned from it.
-        ledger: Path or postgresql:// URL of the ledger, if it is not in the output directory.
-        max_in_flight: Jobs at the provider at once, for the time.
-        budget_usd: Say so if the plan may pass this cap.
-        catalogue_checks: Check rows against the known limits of their models.
-        image_directory: Where relative image paths start. Default: the directory of the table.
-        sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
-        as_json: The plan as JSON.
-    """
-    from prefect_together.cli import printing as command_tables
-    from prefect_together.results.plan_report import report_on
-
-    checked = plan_prompts(
-        table,
-        model=model,
-        parameters=parameters,
-        catalogue_checks=catalogue_checks,
-        image_directory=image_directory,
-        sheet=sheet,
-    )
-    report = asyncio.run(report_on(checked, output_dir, ledger, max_in_flight))
-    _print_json(asdict(report)) if as_json else command_tables.print_plan(report, budget_usd=budget_usd)
-    return 0
-
-
-@app.command
+@app.command(group=READ)
 def status(
     output_dir: str,
     *,
@@ -158,20 +154,20 @@ def status(
         ledger: Path or postgresql:// URL of the ledger, if it is not in the output directory.
         as_json: The whole of it as JSON.
     """
-    from prefect_together.cli import printing as command_tables
+    from prefect_together.cli import printing
     from prefect_together.results.outputs import counts_by_status
 
     view = asyncio.run(_view(output_dir, ledger))
     if as_json:
         about = {"ledger": view.url, "is_sandbox": view.is_sandbox}
         counts = {"by_status": counts_by_status(view.records.values())}
-        _print_json({**about, **counts, **asdict(view.totals), **_lists(view)})
+        printing.print_json({**about, **counts, **asdict(view.totals), **_lists(view)})
     else:
-        command_tables.print_status(view)
+        printing.print_status(view)
     return 0
 
 
-@app.command
+@app.command(group=SET_UP)
 def report(output_dir: str, *, ledger: str | None = None) -> int:
     """Write index.html and results.csv again from the ledger, for the table of the last run into the directory.
 
@@ -179,7 +175,7 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
         output_dir: The output directory of the runs.
         ledger: Path or postgresql:// URL of the ledger, if it is not in the output directory.
     """
-    from prefect_together.cli import printing as command_tables
+    from prefect_together.cli import printing
     from prefect_together.clips.remote_store import open_store
     from prefect_together.ledger.plans import budget_in, from_text
     from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, PageSummary, row_results, write_outputs
@@ -203,50 +199,11 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
     )
     asyncio.run(write_outputs(store, last, rows, summary))
     written = [store.uri(PAGE_FILE), store.uri(RESULTS_FILE)]
-    command_tables.print_totals(totals(rows), written, is_sandbox=view.is_sandbox)
+    printing.print_totals(totals(rows), written, is_sandbox=view.is_sandbox)
     return 0
 
 
-@app.command
-def recover(
-    output_dir: str,
-    *,
-    model: str | None = None,
-    parameters: Annotated[VideoParameters | None, Parameter(name="*")] = None,
-    image_directory: str | None = None,
-) -> int:
-    """Rebuild the ledger of a local output directory from its results.csv and clips. Sends nothing.
-
-    Give the options of the lost run: a row is known again by what it asks for. What the ledger knows is left alone.
-
-    Args:
-        output_dir: The output directory of the runs.
-        model: Model for the rows that name none.
-        parameters: Parameters for the rows that do not set them.
-        image_directory: Where relative image paths start. Default: the output directory.
-    """
-    from prefect_together.clips.remote_store import open_store
-    from prefect_together.ledger.ledger import HERE, LEDGER_FILE, open_ledger
-    from prefect_together.results.outputs import RESULTS_FILE
-    from prefect_together.results.recovery import recover as recover_ledger
-
-    store = open_store(output_dir)
-    table = store.scratch / RESULTS_FILE
-    if not store.is_local or not table.is_file():
-        raise SettingsInvalid([Problem(f"no {RESULTS_FILE} in {redacted(output_dir)} on this machine")])
-    wanted = plan_prompts(
-        table, model=model, parameters=parameters, catalogue_checks=False, image_directory=image_directory
-    )
-
-    async def run() -> str:
-        async with open_ledger(str(store.scratch / LEDGER_FILE)) as ledger:
-            return (await recover_ledger(wanted, ledger, store, output_dir=HERE)).summary
-
-    print(asyncio.run(run()))
-    return 0
-
-
-@app.command
+@app.command(group=READ)
 def view(output_dir: str, *, port: int = 0) -> int:
     """Serve the page and the clips of an output directory, local or remote, on this machine until Ctrl-C.
 
@@ -268,13 +225,13 @@ def view(output_dir: str, *, port: int = 0) -> int:
     return 0
 
 
-@app.command
+@app.command(group=SET_UP)
 def sandbox() -> int:
     """Serve a local imitation of the video API until Ctrl-C: `prefect-together sandbox --help` has its options."""
     return _serve_sandbox([])
 
 
-@app.command
+@app.command(group=SET_UP)
 def credentials(name: str, *, overwrite: bool = False) -> int:
     """Save TOGETHER_API_KEY (and TOGETHER_BASE_URL, if set) of the environment as a TogetherCredentials block.
 
@@ -303,6 +260,51 @@ def credentials(name: str, *, overwrite: bool = False) -> int:
         raise SettingsInvalid([Problem(f"there is a block {name} already: --overwrite replaces it")]) from error
     print(f"saved as together-credentials/{name}: give credentials_block={name}")
     return 0
+
+
+@app.command(group=SET_UP)
+def deploy(*, pool: str = "together-video", directory: str = ".", image: str | None = None) -> int:
+    """Put the deployments on the Prefect server of PREFECT_API_URL, for the workers of a work pool.
+
+    Run it again after an upgrade: schedules stay as active as they are.
+
+    Args:
+        pool: The work pool; one that is not there is made, of type process.
+        directory: Where runs in processes start: relative paths in their parameters begin there.
+        image: Image with prefect-together installed, for a work pool of containers.
+    """
+    _require_server()
+    from prefect.settings import get_current_settings
+
+    from prefect_together.deployments.deploy import deploy as put_deployments
+
+    names = asyncio.run(put_deployments(pool, directory=Path(directory).absolute(), image=image))
+    print(f"{len(names)} deployments on the work pool {pool}: {get_current_settings().ui_url}/deployments")
+    print("\n".join(f"  {name}" for name in names))
+    print(f"Next, on a machine that runs them:\n  prefect worker start --pool {shlex.quote(pool)}")
+    return 0
+
+
+@app.command(group=SET_UP)
+def serve(*, limit: int = 4) -> int:
+    """Serve the deployments from this process until Ctrl-C, without a work pool or a worker.
+
+    Runs start in the working directory. Ctrl-C stops the active ones first. Schedules stay as active as they are.
+
+    Args:
+        limit: Runs at once.
+    """
+    _require_server()
+    from prefect_together.deployments.serve import serve as serve_until_stopped
+    from prefect_together.deployments.serve import served_deployments
+
+    asyncio.run(serve_until_stopped(asyncio.run(served_deployments()), limit))
+    return 0
+
+
+def _require_server() -> None:
+    if needs_local_server():
+        raise NotConfigured("no Prefect server: start one (`prefect server start`) and set PREFECT_API_URL")
 
 
 def _serve_sandbox(words: Sequence[str]) -> int:
@@ -356,10 +358,6 @@ def _lists(view: LedgerView) -> dict[str, Any]:
     ]
     doubts, runs = [asdict(doubt) for doubt in view.doubts], [asdict(run) for run in view.runs]
     return {"in_doubt": doubts, "runs_at_work": runs, "videos": videos}
-
-
-def _print_json(content: object) -> None:
-    print(json.dumps(content, indent=2, ensure_ascii=False))
 
 
 if __name__ == "__main__":

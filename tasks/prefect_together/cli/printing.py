@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -261,3 +262,7 @@ def _price_differences(live: Mapping[str, dict[str, Any]], known: Mapping[str, M
             described = cast(dict[str, Any], video).get("example_description") or "no description"
             spelt = ", ".join(f"${usd:g}" for usd in ours) or "no price"
             yield f"{name}: ${example:g} ({described}) live, {spelt} in the catalogue"
+
+
+def print_json(content: object) -> None:
+    print(json.dumps(content, indent=2, ensure_ascii=False))

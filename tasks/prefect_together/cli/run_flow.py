@@ -12,8 +12,9 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from importlib import import_module
 from inspect import BoundArguments
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cyclopts import App, CycloptsError
 
@@ -27,22 +28,18 @@ from prefect_together.cli.local_prefect import (
     signals_raised,
 )
 from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid
-from prefect_together.flows import collect, generate
-from prefect_together.flows import plan as planning
-from prefect_together.flows.prompts import PlannedPrompts, plan_prompts
-from prefect_together.table.plan import Plan
+
+if TYPE_CHECKING:
+    from prefect_together.table.plan import Plan
 
 FlowFunction = Callable[..., Any]
-FUNCTIONS: Mapping[str, FlowFunction] = {
-    function.__name__: function
-    for function in (
-        generate.generate_videos,
-        generate.generate_video,
-        collect.collect_videos,
-        planning.plan_videos,
-    )
+MODULES: Mapping[str, str] = {
+    "generate_videos": "prefect_together.flows.generate",
+    "generate_video": "prefect_together.flows.generate",
+    "collect_videos": "prefect_together.flows.collect",
+    "plan_videos": "prefect_together.flows.plan",
 }
-"""What a flow is called with, by the flow's name in `prefect_together.flows`."""
+"""Where the function is that a flow is called with, by the flow's name in `prefect_together.flows`."""
 INVALID = 2
 """The exit code where the command line, the table or a setting is invalid and nothing was sent."""
 MISTAKES_SHOWN = 1000
@@ -60,9 +57,14 @@ def with_standard_input(words: Sequence[str]) -> list[str]:
     return ["/dev/stdin" if word == "-" else word for word in words]
 
 
+def is_flow_function(function: FlowFunction) -> bool:
+    """Whether a function is one that `run_flow` runs as a flow."""
+    return function.__module__ == MODULES.get(function.__name__)
+
+
 def run_words(name: str, words: Sequence[str]) -> int:
     """Run a flow with the options that `words` are; return the exit code."""
-    function = FUNCTIONS[name]
+    function: FlowFunction = getattr(import_module(MODULES[name]), name)
     app = App(name=f"python flows/{name}.py", version_flags=[])
     app.default(function)
     try:
@@ -77,6 +79,8 @@ def run_words(name: str, words: Sequence[str]) -> int:
 
 def run_flow(name: str, bound: BoundArguments) -> int:
     """Check the options and the table, run the flow with them, say how it ended; return the exit code."""
+    from prefect_together.flows.prompts import PlannedPrompts
+
     bound.apply_defaults()
     given = dict(bound.arguments)
     try:
@@ -108,6 +112,8 @@ def run_flow(name: str, bound: BoundArguments) -> int:
 
 
 def _plan_of(given: Mapping[str, Any]) -> Plan:
+    from prefect_together.flows.prompts import plan_prompts
+
     names = ("prompts", "model", "parameters", "catalogue_checks", "image_directory", "sheet")
     return plan_prompts(**{name: given[name] for name in names})
 
@@ -168,8 +174,7 @@ def _run(name: str, given: Mapping[str, Any], local: LocalPrefect | None) -> int
     import httpx
     from prefect.exceptions import PrefectException, TerminationSignal
 
-    from prefect_together.cli.ending import print_ending
-    from prefect_together.cli.live_display import show_progress
+    from prefect_together.cli.terminal import print_ending, show_progress
     from prefect_together.execution.signals import Stopped, until_stopped
     from prefect_together.flows import entrypoints
     from prefect_together.prefect_internals import shell_console

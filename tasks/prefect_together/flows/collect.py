@@ -9,18 +9,18 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from prefect_together.request.form import BlockName, ClipMegabytes, LedgerPlace
+from prefect_together.request.form import LOCATIONS, SANDBOX, TABLE, WAITING, BlockName, ClipMegabytes, LedgerPlace
 
 
 async def collect_videos(
     *,
-    output_dir: str = "out",
-    max_wait_minutes: Annotated[float, Field(ge=0, le=10_080)] = 5.0,
-    credentials_block: BlockName = None,
-    max_clip_megabytes: ClipMegabytes = 1000,
-    ledger: LedgerPlace = None,
-    sandbox: bool = False,
-    sandbox_speed: Annotated[float, Field(gt=0, le=1000)] = 1.0,
+    output_dir: Annotated[str, TABLE] = "out",
+    max_wait_minutes: Annotated[float, Field(ge=0, le=10_080), WAITING] = 5.0,
+    credentials_block: Annotated[BlockName, LOCATIONS] = None,
+    max_clip_megabytes: Annotated[ClipMegabytes, WAITING] = 1000,
+    ledger: Annotated[LedgerPlace, LOCATIONS] = None,
+    sandbox: Annotated[bool, SANDBOX] = False,
+    sandbox_speed: Annotated[float, Field(gt=0, le=1000), SANDBOX] = 1.0,
 ) -> Any:
     """Collect the videos of an output directory that are submitted but not downloaded. Sends no create call.
 

@@ -12,6 +12,10 @@ from pydantic import Field
 
 from prefect_together.flows.prompts import Prompts, plan_prompts
 from prefect_together.request.form import (
+    LOCATIONS,
+    MONEY,
+    TABLE,
+    WAITING,
     Budget,
     ForAllRows,
     ImageDirectory,
@@ -23,17 +27,17 @@ from prefect_together.request.form import (
 
 
 async def plan_videos(
-    prompts: Prompts,
+    prompts: Annotated[Prompts, TABLE],
     *,
-    model: Annotated[ModelOrTable, Parameter(show_choices=False)] = None,
-    output_dir: PlannedDirectory = None,
-    budget_usd: Budget = None,
-    max_in_flight: Annotated[int, Field(ge=1, le=2000)] = 20,
-    catalogue_checks: bool = True,
+    model: Annotated[ModelOrTable, Parameter(show_choices=False), TABLE] = None,
+    output_dir: Annotated[PlannedDirectory, TABLE] = None,
+    budget_usd: Annotated[Budget, MONEY] = None,
+    max_in_flight: Annotated[int, Field(ge=1, le=2000), WAITING] = 20,
+    catalogue_checks: Annotated[bool, TABLE] = True,
     parameters: ForAllRows = None,
-    image_directory: ImageDirectory = None,
-    sheet: Sheet = None,
-    ledger: LedgerPlace = None,
+    image_directory: Annotated[ImageDirectory, TABLE] = None,
+    sheet: Annotated[Sheet, TABLE] = None,
+    ledger: Annotated[LedgerPlace, LOCATIONS] = None,
 ) -> Any:
     """Check every row of a table: what it would make, what that costs, how long it takes. Sends nothing.
 

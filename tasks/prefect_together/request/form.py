@@ -8,14 +8,24 @@ what may be left out in a model has no default in its schema.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.json_schema import SkipJsonSchema
+from cyclopts import Group, Parameter
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
+from pydantic_core import CoreSchema
 
 from prefect_together.request.catalogue import catalogue
 from prefect_together.request.fields import HIGHEST_FPS, LOWEST_FPS, MOST_PIXELS
+
+TABLE = Parameter(group=Group("Table and output", sort_key=1))
+MONEY = Parameter(group=Group("Money", sort_key=2))
+VIDEO = Parameter(group=Group("Video parameters", sort_key=3))
+WAITING = Parameter(group=Group("Waiting and failures", sort_key=4))
+LOCATIONS = Parameter(group=Group("Where things are", sort_key=5))
+SANDBOX = Parameter(group=Group("Sandbox", sort_key=6))
+"""Headings of `--help`, in this order."""
 
 
 def listed_models() -> list[str]:
@@ -38,6 +48,23 @@ _Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False, title="Dollars")]
 Budget = Annotated[None, Field(title="No cap")] | _Dollars
 ApprovalLimit = Annotated[None, Field(title="Never ask")] | _Dollars
 
+
+@dataclass(frozen=True)
+class NotSet:
+    """The title of None, the first choice of a union, where None itself must stay bare.
+
+    cyclopts counts the words that an option takes by its union's members, and passes over a bare None alone.
+    """
+
+    title: str
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        found = handler(schema)
+        set_members = [one for one in found["anyOf"] if one != {"type": "null"}]
+        return {**found, "anyOf": [{"title": self.title, "type": "null"}, *set_members]}
+
+
+Images = Annotated[Annotated[list[str], Field(title="URLs or files")] | None, NotSet("None")]
 BlockName = (
     Annotated[None, Field(title="The key of the worker's environment")]
     | Annotated[str, Field(title="The key in a block, by its name")]
@@ -50,7 +77,6 @@ ImageDirectory = Annotated[None, Field(title="The table's directory")] | Annotat
 ClipMegabytes = Annotated[int, Field(ge=1, le=1_000_000)]
 PlannedDirectory = Annotated[None, Field(title="None yet")] | Annotated[str, Field(title="Directory or URL")]
 Image = Annotated[None, Field(title="None")] | Annotated[str, Field(title="URL or file")]
-Images = Annotated[None, Field(title="None")] | Annotated[list[str], Field(title="URLs or files")]
 
 
 def _left_out(schema: dict[str, Any]) -> None:
@@ -87,8 +113,8 @@ class VideoParameters(BaseModel):
     output_quality: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = _field(
         "output_quality", "Lower is better; the API's default is 20."
     )
-    generate_audio: Annotated[None, Field(title="The model's default")] | Annotated[bool, Field(title="Choose")] = (
-        Field(default=None, title="generate_audio", description="Sound, on models that can.")
+    generate_audio: Annotated[Annotated[bool, Field(title="Choose")] | None, NotSet("The model's default")] = Field(
+        default=None, title="generate_audio", description="Sound, on models that can."
     )
 
     def set_values(self) -> dict[str, object]:
@@ -96,7 +122,7 @@ class VideoParameters(BaseModel):
         return self.model_dump(exclude_none=True)
 
 
-ForAllRows = Annotated[VideoParameters | SkipJsonSchema[None], Parameter(name="*")]
+ForAllRows = Annotated[VideoParameters | SkipJsonSchema[None], VIDEO, Parameter(name="*")]
 
 
 def for_all_rows(model: str | None, parameters: VideoParameters | None) -> dict[str, object]:

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from prefect_together.cli.live_display import live
+from prefect_together.cli.terminal import live
 
 
 async def test_without_a_terminal_a_line_is_printed_at_the_end() -> None:

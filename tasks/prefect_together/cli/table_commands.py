@@ -1,0 +1,97 @@
+"""The commands that take a table's options without a run: plan and recover. They send nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_together.cli import printing
+from prefect_together.clips.store import redacted
+from prefect_together.errors import Problem, SettingsInvalid
+from prefect_together.flows.prompts import plan_prompts
+from prefect_together.request.form import LOCATIONS, MONEY, TABLE, WAITING, ForAllRows
+
+
+def plan(
+    table: Annotated[str, TABLE],
+    *,
+    model: Annotated[str | None, TABLE] = None,
+    parameters: ForAllRows = None,
+    output_dir: Annotated[str | None, TABLE] = None,
+    ledger: Annotated[str | None, LOCATIONS] = None,
+    max_in_flight: Annotated[int, WAITING] = 20,
+    budget_usd: Annotated[float | None, MONEY] = None,
+    catalogue_checks: Annotated[bool, TABLE] = True,
+    image_directory: Annotated[str | None, TABLE] = None,
+    sheet: Annotated[str | None, TABLE] = None,
+    as_json: Annotated[bool, Parameter("--json", negative=()), TABLE] = False,
+) -> int:
+    """Check every row of a table and say what it would cost and take. Sends nothing.
+
+    Args:
+        table: Path or URL of the table, or CSV text.
+        model: Model for the rows that name none.
+        parameters: Parameters for the rows that do not set them.
+        output_dir: The output directory of the run: what is there is not counted again, and times are learned from it.
+        ledger: Path or postgresql:// URL of the ledger, if it is not in the output directory.
+        max_in_flight: Jobs at the provider at once, for the time.
+        budget_usd: Say so if the plan may pass this cap.
+        catalogue_checks: Check rows against the known limits of their models.
+        image_directory: Where relative image paths start. Default: the directory of the table.
+        sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
+        as_json: The plan as JSON.
+    """
+    from prefect_together.results.plan_report import report_on
+
+    checked = plan_prompts(
+        table,
+        model=model,
+        parameters=parameters,
+        catalogue_checks=catalogue_checks,
+        image_directory=image_directory,
+        sheet=sheet,
+    )
+    report = asyncio.run(report_on(checked, output_dir, ledger, max_in_flight))
+    printing.print_json(asdict(report)) if as_json else printing.print_plan(report, budget_usd=budget_usd)
+    return 0
+
+
+def recover(
+    output_dir: Annotated[str, TABLE],
+    *,
+    model: Annotated[str | None, TABLE] = None,
+    parameters: ForAllRows = None,
+    image_directory: Annotated[str | None, TABLE] = None,
+) -> int:
+    """Rebuild the ledger of a local output directory from its results.csv and clips. Sends nothing.
+
+    Give the options of the lost run: a row is known again by what it asks for. What the ledger knows is left alone.
+
+    Args:
+        output_dir: The output directory of the runs.
+        model: Model for the rows that name none.
+        parameters: Parameters for the rows that do not set them.
+        image_directory: Where relative image paths start. Default: the output directory.
+    """
+    from prefect_together.clips.remote_store import open_store
+    from prefect_together.ledger.ledger import HERE, LEDGER_FILE, open_ledger
+    from prefect_together.results.outputs import RESULTS_FILE
+    from prefect_together.results.recovery import recover as recover_ledger
+
+    store = open_store(output_dir)
+    table = store.scratch / RESULTS_FILE
+    if not store.is_local or not table.is_file():
+        raise SettingsInvalid([Problem(f"no {RESULTS_FILE} in {redacted(output_dir)} on this machine")])
+    wanted = plan_prompts(
+        table, model=model, parameters=parameters, catalogue_checks=False, image_directory=image_directory
+    )
+
+    async def run() -> str:
+        async with open_ledger(str(store.scratch / LEDGER_FILE)) as ledger:
+            return (await recover_ledger(wanted, ledger, store, output_dir=HERE)).summary
+
+    print(asyncio.run(run()))
+    return 0
