@@ -108,7 +108,9 @@ class ReadOnlyForAWhile:
     async def run(self, work: Operation[T]) -> T:
         if self.refusals:
             self.refusals -= 1
-            raise OperationalError("INSERT", {}, sqlite3.OperationalError("attempt to write a readonly database"))
+            reason = sqlite3.OperationalError("attempt to write a readonly database")
+            reason.sqlite_errorcode = sqlite3.SQLITE_READONLY
+            raise OperationalError("INSERT", {}, reason)
         return await self._engine.run(work)
 
     async def checkpoint(self) -> None: ...

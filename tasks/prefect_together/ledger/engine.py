@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -36,6 +37,19 @@ GATHER_SECONDS = 0.02
 
 PATIENCE_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0, 30.0)
 """Pauses between tries while a database that has worked is away: restarted, locked, without a network. 90 s in all."""
+
+
+SQLITE_AWAY = frozenset(
+    (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+    )
+)
+"""Primary codes of what may pass, unlike a missing table."""
 
 
 class LedgerUnavailable(TogetherVideoError):
@@ -338,9 +352,11 @@ def _begin_immediate(connection: Connection) -> None:
 def _is_away(error: Exception) -> bool:
     """Whether the database cannot be reached or written now, and may be later; the transaction may yet be carried out.
 
-    asyncpg's own errors come out of connecting alone: a server that starts or stops. SQLite's: locked, read-only, full.
+    asyncpg's own errors come out of connecting alone: a server that starts or stops. SQLite's own are told by code.
     """
     if isinstance(error, DBAPIError):
+        if isinstance(error.orig, sqlite3.Error):
+            return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in SQLITE_AWAY
         return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
     return isinstance(error, OSError) or type(error).__module__.startswith("asyncpg.")
 
