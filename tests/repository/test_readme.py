@@ -24,7 +24,7 @@ from repository import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-TYPED_ELSEWHERE = ("prefect ", "python deployments/", "docker ", "sudo ")
+TYPED_ELSEWHERE = ("prefect ", "prefect-together deploy", "python deployments/", "docker ", "sudo ")
 """Need a server and a worker, or a machine that is run by systemd or Docker."""
 END_OF_STEP = "::end of step"
 
