@@ -182,7 +182,7 @@ def test_status_prints_the_same_for_people(capsys: pytest.CaptureFixture[str], o
 
     out = capsys.readouterr().out
     assert "4 videos, 1 downloaded, 1 in doubt, 2 planned" in out
-    assert "$0.28 held for rows in doubt" in out
+    assert "$0.28 held for requests in doubt" in out
     assert "--resubmit-in-doubt" in out
 
 

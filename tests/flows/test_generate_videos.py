@@ -49,7 +49,7 @@ def test_a_run_with_failed_rows_is_failed_and_says_how_many_and_which(shown: Sho
     state = shown.flow_run.state
 
     assert (state.type.value, state.name) == ("FAILED", "Failed")
-    held = "$0.28 held for rows in doubt and $0.28 held for failed jobs without a reported cost"
+    held = "$0.28 held for requests in doubt and $0.28 held for failed jobs without a reported cost"
     assert state.message.startswith(f"1 downloaded, 1 failed, 1 in doubt of 3 rows, $0.28, {held}. row 3 (r2) failed:")
     assert "row 4 (r3) in doubt: possibly billed, $0.28" in state.message
 

@@ -73,8 +73,8 @@ async def a_run(store: OutputStore, plan: Plan) -> None:
         await ledger.downloaded(boat, file=FILE, size_bytes=len(CLIP), sha256="x", clip={})
         await send(ledger, cat, "job-cat")
         await send(ledger, dawn, None)
-        records = await ledger.records()
-    await write_outputs(store, plan, row_results(plan, records, store), PageSummary())
+        rows = row_results(plan, await ledger.records(), await ledger.unsettled(), store)
+    await write_outputs(store, plan, rows, PageSummary())
 
 
 async def check(store: OutputStore) -> None:

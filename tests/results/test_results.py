@@ -195,10 +195,9 @@ def test_a_job_that_two_rows_share_in_part_is_counted_once() -> None:
 def test_dollars_are_counted_by_what_they_mean() -> None:
     rows = [
         row(take(cost_usd=0.3, estimate_usd=0.2)),
-        row(take(cost_usd=0.2, estimate_usd=0.2, attempts=2)),  # an earlier job of it failed
-        row(take("in_doubt", estimate_usd=0.2)),
-        row(take("failed", job_id="j-9", estimate_usd=0.2)),
-        row(take("failed", estimate_usd=0.2, attempts=0)),  # refused for good: no job was made
+        row(take(cost_usd=0.2, estimate_usd=0.2, attempts=2, failed_usd=0.1)),  # an earlier job of it failed
+        row(take("in_doubt", estimate_usd=0.2, in_doubt_usd=0.2)),
+        row(take("failed", job_id="j-9", estimate_usd=0.2, failed_usd=0.2)),
         row(take("refused", estimate_usd=0.2, attempts=0)),
         row(take("submitted", job_id="j-10")),
     ]
@@ -206,9 +205,9 @@ def test_dollars_are_counted_by_what_they_mean() -> None:
     total = totals(rows)
 
     assert total.spent_usd == 0.5
-    assert total.estimated_usd == 1.2
+    assert total.estimated_usd == 1.0
     assert total.in_doubt_usd == 0.2
-    assert total.failed_usd == 0.4
+    assert total.failed_usd == 0.3
     assert total.unpriced_videos == 1
 
 

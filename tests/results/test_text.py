@@ -58,7 +58,7 @@ def test_no_counts_are_nothing_to_do(counts: dict[Status, int]) -> None:
     [
         (0.0, 0.0, ""),
         (0.0, 3.2, "$3.20 held for failed jobs without a reported cost"),
-        (0.28, 3.2, "$0.28 held for rows in doubt and $3.20 held for failed jobs without a reported cost"),
+        (0.28, 3.2, "$0.28 held for requests in doubt and $3.20 held for failed jobs without a reported cost"),
     ],
 )
 def test_dollars_that_a_budget_counts_and_nobody_may_charge_are_named(

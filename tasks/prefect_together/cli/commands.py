@@ -187,7 +187,7 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
     if last is None or any(key not in last.videos for row in last.rows for key in row.keys):
         raise SettingsInvalid([Problem(f"{view.url} has no planned table of {output_dir}: run it again")])
     store = open_store(output_dir)
-    rows = row_results(last, view.records, store)
+    rows = row_results(last, view.records, view.unsettled, store)
     written_at = datetime.now().astimezone().isoformat(timespec="seconds")
     summary = PageSummary(
         table=last.source,

@@ -237,7 +237,7 @@ async def _write(
     store: OutputStore, ledger: Ledger, plan: Plan, summary: PageSummary, notes: tuple[str, ...], *, new_usd: float
 ) -> RunOutcome:
     records = await ledger.records(list(plan.videos))
-    rows = row_results(plan, records, store)
+    rows = row_results(plan, records, await ledger.unsettled(), store)
     await write_outputs(store, plan, rows, summary)
     page = store.uri(PAGE_FILE)
     if summary.is_sandbox:

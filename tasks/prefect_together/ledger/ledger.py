@@ -22,7 +22,16 @@ from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.engine import LedgerUnavailable, Operation, open_engine
-from prefect_together.ledger.records import LedgerTotals, VideoRecord, durations, plain, read_records, totals
+from prefect_together.ledger.records import (
+    LedgerTotals,
+    Unsettled,
+    VideoRecord,
+    durations,
+    plain,
+    read_records,
+    totals,
+    unsettled,
+)
 from prefect_together.ledger.runs import alive_among
 from prefect_together.ledger.schema import attempts, insert_into, money, tables, to_usd, videos
 from prefect_together.ledger.states import State, states_where
@@ -121,6 +130,11 @@ class Ledger(Transitions):
     def totals(self, connection: Connection) -> LedgerTotals:
         """Dollars over the whole ledger."""
         return totals(connection)
+
+    @in_transaction()
+    def unsettled(self, connection: Connection) -> dict[str, Unsettled]:
+        """What is unsettled of each video of the ledger that has such calls, by key."""
+        return unsettled(connection)
 
     @in_transaction()
     def durations(self, connection: Connection, models: Iterable[str]) -> dict[str, list[float]]:

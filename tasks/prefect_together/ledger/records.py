@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, func, select
+from sqlalchemy import Connection, RowMapping, case, func, or_, select
 
 from prefect_together.errors import FailureClass, TogetherVideoError
 from prefect_together.ledger.engine import LedgerUnavailable
@@ -79,6 +80,15 @@ class LedgerTotals:
     paid_usd: float
     in_doubt_usd: float
     unsettled_failed_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unsettled:
+    """What stays reserved for a video's create calls that have no clip to show: unanswered ones, and failed jobs
+    without a reported cost."""
+
+    in_doubt_usd: float = 0.0
+    failed_usd: float = 0.0
 
 
 class ClaimLost(TogetherVideoError):
@@ -167,19 +177,32 @@ def totals(connection: Connection) -> LedgerTotals:
     """Dollars over the whole ledger."""
     committed = connection.execute(select(money.c.committed_micro_usd)).scalar_one_or_none() or 0
     paid = connection.execute(select(func.sum(attempts.c.cost_micro_usd))).scalar() or 0
-    doubtful = connection.execute(
-        select(func.sum(attempts.c.reserved_micro_usd)).where(attempts.c.outcome == Outcome.IN_DOUBT)
-    ).scalar()
-    unsettled = connection.execute(
-        select(func.sum(attempts.c.reserved_micro_usd)).where(
-            attempts.c.outcome == Outcome.ACCEPTED,
-            attempts.c.cost_micro_usd.is_(None),
-            attempts.c.error.is_not(None),
-        )
-    ).scalar()
+    open_calls = unsettled(connection).values()
     return LedgerTotals(
         committed_usd=committed / 1e6,
         paid_usd=int(paid) / 1e6,
-        in_doubt_usd=int(doubtful or 0) / 1e6,
-        unsettled_failed_usd=int(unsettled or 0) / 1e6,
+        in_doubt_usd=math.fsum(one.in_doubt_usd for one in open_calls),
+        unsettled_failed_usd=math.fsum(one.failed_usd for one in open_calls),
     )
+
+
+def unsettled(connection: Connection) -> dict[str, Unsettled]:
+    """What is unsettled of each video of the ledger that has such calls, by key."""
+    is_in_doubt = attempts.c.outcome == Outcome.IN_DOUBT
+    has_failed = (
+        (attempts.c.outcome == Outcome.ACCEPTED) & attempts.c.cost_micro_usd.is_(None) & attempts.c.error.is_not(None)
+    )
+    reserved = attempts.c.reserved_micro_usd
+    statement = (
+        select(
+            attempts.c.video_key,
+            func.sum(case((is_in_doubt, reserved), else_=0)).label("in_doubt"),
+            func.sum(case((has_failed, reserved), else_=0)).label("failed"),
+        )
+        .where(or_(is_in_doubt, has_failed))
+        .group_by(attempts.c.video_key)
+    )
+    return {
+        row.video_key: Unsettled(int(row.in_doubt) / 1e6, int(row.failed) / 1e6)
+        for row in connection.execute(statement)
+    }

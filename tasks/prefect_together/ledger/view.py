@@ -20,7 +20,15 @@ from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger.engine import LedgerUnavailable, Operation, parse_ledger_url
 from prefect_together.ledger.ledger import LEDGER_FILE
-from prefect_together.ledger.records import LedgerTotals, VideoRecord, durations, read_records, totals
+from prefect_together.ledger.records import (
+    LedgerTotals,
+    Unsettled,
+    VideoRecord,
+    durations,
+    read_records,
+    totals,
+    unsettled,
+)
 from prefect_together.ledger.runs import CLAIM_SECONDS, process_start, this_machine
 from prefect_together.ledger.schema import Outcome, attempts, runs, tables, videos
 from prefect_together.ledger.states import STATES, State
@@ -70,6 +78,7 @@ class LedgerView:
     tables: Mapping[str, str]
     is_sandbox: bool
     durations: Mapping[str, list[float]]
+    unsettled: Mapping[str, Unsettled]
 
     def book(self) -> DurationStatistics:
         """The duration statistics of its jobs."""
@@ -141,6 +150,7 @@ def _view(connection: Connection) -> dict[str, Any]:
         "runs": _runs_at_work(connection),
         "tables": {str(row.output_dir): str(row.content) for row in saved},
         "is_sandbox": bool(saved) and all(row.is_sandbox for row in saved),
+        "unsettled": unsettled(connection),
         "durations": {model: durations(connection, model) for model in sorted(models)},
     }
 

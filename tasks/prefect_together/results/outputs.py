@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from prefect_together.clips.store import OutputStore
-from prefect_together.ledger.records import VideoRecord
+from prefect_together.ledger.records import Unsettled, VideoRecord
 from prefect_together.ledger.states import State, Status
 from prefect_together.ledger.transitions import RUN_ENDED
 from prefect_together.results.outcome import advice, as_typed, kind_of
@@ -250,9 +250,14 @@ RESULTS_FILE = "results.csv"
 PAGE_FILE = "index.html"
 
 
-def row_results(plan: Plan, records: Mapping[str, VideoRecord], store: OutputStore) -> tuple[RowResult, ...]:
+def row_results(
+    plan: Plan, records: Mapping[str, VideoRecord], unsettled: Mapping[str, Unsettled], store: OutputStore
+) -> tuple[RowResult, ...]:
     """The table's rows in the table's order, with what the ledger knows of their videos."""
-    takes = {key: _take(video, records.get(key), store) for key, video in plan.videos.items()}
+    takes = {
+        key: _take(video, records.get(key), unsettled.get(key, Unsettled()), store)
+        for key, video in plan.videos.items()
+    }
     return tuple(
         RowResult(
             number=row.number,
@@ -276,7 +281,7 @@ def counts_by_status(records: Iterable[VideoRecord]) -> Mapping[Status, int]:
     return Counter(record.status for record in records)
 
 
-def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -> TakeResult:
+def _take(video: PlannedVideo, record: VideoRecord | None, unsettled: Unsettled, store: OutputStore) -> TakeResult:
     if record is None:
         parameters = video.request.parameters(with_prompt=False)
         parameters.pop("model", None)
@@ -305,6 +310,8 @@ def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -
         file_url=store.uri(record.file) if is_there and not store.is_local else None,
         cost_usd=record.cost_usd,
         estimate_usd=video.estimate_usd if record.estimate_usd is None else record.estimate_usd,
+        in_doubt_usd=unsettled.in_doubt_usd + _unanswered_usd(record),
+        failed_usd=unsettled.failed_usd,
         attempts=record.jobs,
         error=_error(record),
         failure_class=record.failure_class,
@@ -317,6 +324,11 @@ def _take(video: PlannedVideo, record: VideoRecord | None, store: OutputStore) -
         sha256=record.sha256,
         generation_seconds=record.generation_seconds,
     )
+
+
+def _unanswered_usd(record: VideoRecord) -> float:
+    """Of a call whose run ended before the answer came, which no run has marked as in doubt yet."""
+    return record.estimate_usd or 0.0 if (record.state, record.status) == (State.SUBMITTING, "in_doubt") else 0.0
 
 
 def _error(record: VideoRecord) -> str | None:

@@ -33,9 +33,10 @@ class TakeResult:
 
     `file` is a POSIX path relative to the output directory ("videos/x.mp4"), `file_url` an https address of
     the same clip where the output is remote. `cost_usd` is what the service billed, None while it is
-    unknown; `estimate_usd` the high reading before sending. `attempts` counts the create requests that made
-    a job or may have made one (not those refused for rate). `parameters` is what was sent besides model and
-    prompt, with images abbreviated.
+    unknown; `estimate_usd` the high reading before sending; `in_doubt_usd` and `failed_usd` what stays
+    reserved for create calls without an answer, and for failed jobs without a reported cost. `attempts`
+    counts the create requests that made a job or may have made one (not those refused for rate).
+    `parameters` is what was sent besides model and prompt, with images abbreviated.
     """
 
     row_id: str
@@ -49,6 +50,8 @@ class TakeResult:
     file_url: str | None = None
     cost_usd: float | None = None
     estimate_usd: float | None = None
+    in_doubt_usd: float = 0.0
+    failed_usd: float = 0.0
     attempts: int = 0
     error: str | None = None
     failure_class: FailureClass | None = None
@@ -162,8 +165,8 @@ def totals(rows: Iterable[RowResult]) -> Totals:
         videos=len(takes),
         spent_usd=_usd(take.cost_usd for take in takes),
         estimated_usd=_usd(take.estimate_usd for take in takes),
-        in_doubt_usd=_usd(take.estimate_usd for take in takes if take.status == "in_doubt"),
-        failed_usd=_usd((take.estimate_usd or 0) * _jobs_without_a_clip(take) for take in takes),
+        in_doubt_usd=_usd(take.in_doubt_usd for take in takes),
+        failed_usd=_usd(take.failed_usd for take in takes),
         unpriced_videos=sum(take.cost_usd is None and take.estimate_usd is None for take in takes),
         models=tuple(_model_totals(model, by_model[model]) for model in sorted(by_model, key=str.casefold)),
     )
@@ -181,16 +184,6 @@ def _model_totals(model: str, takes: Sequence[TakeResult]) -> ModelTotals:
         settled_estimate_usd=_usd(take.estimate_usd for take in settled),
         generation_seconds=median(generation) if generation else None,
     )
-
-
-def _jobs_without_a_clip(take: TakeResult) -> int:
-    """How many of its attempts ended without a clip and without a known bill (one in doubt not counted)."""
-    if take.status in ("planned", "refused"):
-        return take.attempts
-    earlier = max(take.attempts - 1, 0)
-    if take.status == "failed" and take.job_id is not None and take.cost_usd is None:
-        return earlier + 1
-    return earlier
 
 
 def _outcome(row: RowResult) -> list[str]:

@@ -42,7 +42,7 @@ def held(in_doubt_usd: float, failed_usd: float) -> str:
 
     Empty if there is nothing.
     """
-    parts = ((in_doubt_usd, "rows in doubt"), (failed_usd, "failed jobs without a reported cost"))
+    parts = ((in_doubt_usd, "requests in doubt"), (failed_usd, "failed jobs without a reported cost"))
     return " and ".join(f"{dollars(usd)} held for {what}" for usd, what in parts if usd)
 
 
