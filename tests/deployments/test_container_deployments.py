@@ -15,6 +15,7 @@ from prefect.blocks.system import Secret
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.flows import load_flow_from_entrypoint
+from pydantic import SecretStr
 
 from prefect_server import PrefectServer
 from repository import ROOT
@@ -72,7 +73,7 @@ def test_the_container_keeps_what_the_run_writes() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_prefect_deploys_it_with_variables_that_its_work_pool_has(kind: str, prefect_server: PrefectServer) -> None:
     async def save_token() -> None:
-        await Secret[str](value=SECRET).save("video-repository-token", overwrite=True)
+        await Secret[str](value=SecretStr(SECRET)).asave("video-repository-token", overwrite=True)
 
     prefect_server.run(save_token)
     prefect = [str(Path(sys.executable).parent / "prefect"), "--no-prompt"]

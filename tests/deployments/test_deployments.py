@@ -133,6 +133,7 @@ def row(status: Status, error: str | None = None, failure_class: FailureClass | 
         model=MODEL,
         parameters={},
         estimate_usd=0.28,
+        in_doubt_usd=0.28 if status == "in_doubt" else 0.0,
         error=error,
         failure_class=failure_class,
         attempts=1,

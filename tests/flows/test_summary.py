@@ -97,7 +97,7 @@ def test_the_summary_has_charges_against_estimates_and_the_cap() -> None:
 
 def test_what_holds_a_part_of_the_cap_is_said_beside_it() -> None:
     progress = Progress(started_at=0.0, states={"a": State.FAILED}, held_failed_usd=3.2)
-    lost = row(2, "failed", failure_class=FailureClass.UPSTREAM, job_id="j", attempts=1, estimate_usd=3.2)
+    lost = row(2, "failed", failure_class=FailureClass.UPSTREAM, job_id="j", attempts=1, failed_usd=3.2)
 
     text = summary_markdown(outcome(lost), Shown(budget_usd=5.0))
 

@@ -65,7 +65,7 @@ async def a_run(store: OutputStore, plan: Plan) -> None:
     await store.prepare()
     boat, cat, dawn, _ = plan.videos
     async with ledger_in(store) as ledger:
-        records = await ledger.plan(list(plan.videos.values()))
+        await ledger.plan(list(plan.videos.values()))
         await send(ledger, boat, "job-boat")
         done = VideoJob("job-boat", "completed", cost_usd=0.25)
         await ledger.completed(boat, done, generation_seconds=90.0, polls=3)
