@@ -60,7 +60,7 @@ def test_many_failures_are_said_in_short_lines_counts_first(desk: Desk, capsys: 
         f"  row {number} (r{number - 1}) failed" for number in (3, 4, 5)
     ]
     assert "  and 2 more, in results.csv" in said
-    assert any(line.startswith("  5 rows the content was refused. Change the prompt") for line in said)
+    assert any(line.startswith("  5 rows: the content was refused. Change the prompt") for line in said)
     assert all(len(line) <= 120 for line in said)
 
 
@@ -73,7 +73,7 @@ def test_1_when_a_row_is_still_generating_and_it_says_to_run_again(
 
     assert code == 1
     assert (
-        "1 row still generating at the deadline. Later, run again with the same table and --output-dir"
+        "1 row: still generating at the deadline. Later, run again with the same table and --output-dir"
         in capsys.readouterr().out
     )
 
@@ -151,6 +151,40 @@ def test_every_place_says_what_is_new_in_this_run_and_what_all_of_it_costs(
 
     assert said_by_shell(desk, prompts(CAT, HARBOUR)) == 0
     assert "2 downloaded of 2 rows, $0.56 ($0.00 in this run)\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--budget-usd", "-3", 'Invalid value "-3.0" for --budget-usd: Input should be greater than or equal to 0'),
+        ("--max-in-flight", "0", 'Invalid value "0" for --max-in-flight: Input should be greater than or equal to 1'),
+        ("--max-in-flight", "many", 'Invalid value for --max-in-flight: unable to convert "many" into int'),
+    ],
+)
+def test_a_value_that_an_option_does_not_take_is_one_sentence(
+    desk: Desk, capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
+) -> None:
+    code = said_by_shell(desk, prompts(CAT), option, value)
+
+    out = capsys.readouterr()
+    assert code == 2
+    assert said in " ".join((out.out + out.err).split())
+    assert "pydantic" not in out.out + out.err
+    assert desk.api.requests == []
+
+
+def test_an_output_directory_that_cannot_be_made_is_said_before_a_server_is_started(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes").write_text("a file")
+
+    code = run_words(
+        "generate_videos", [prompts(CAT), "--model", MODEL, "--output-dir", str(tmp_path / "notes" / "out")]
+    )
+
+    assert code == 2
+    assert f"{tmp_path / 'notes'} is not a directory" in capsys.readouterr().err
+    assert desk.api.requests == []
 
 
 def test_options_are_the_flows_own_parameters_and_the_apis(desk: Desk) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from prefect_together.cli.local_prefect import as_program, needs_local_server
-from prefect_together.cli.run_flow import is_flow_function, run_flow, with_standard_input
+from prefect_together.cli.run_flow import is_flow_function, option_error, run_flow, with_standard_input
 from prefect_together.clips.store import redacted
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid, TogetherVideoError
 from prefect_together.request.model_spec import Mode
@@ -45,6 +45,7 @@ app = App(
     name="prefect-together",
     help="Together AI's video generation with Prefect: runs, models, plans, ledgers, the sandbox.",
     version_flags=["--version"],
+    error_formatter=option_error,
 )
 for name, group, function, text in (
     ("generate", RUN, "flows.generate:generate_videos", "Turn a table of prompts into a folder of videos."),

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from importlib import import_module
 from inspect import BoundArguments
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cyclopts import App, CycloptsError
@@ -27,7 +29,7 @@ from prefect_together.cli.local_prefect import (
     raised_gc_thresholds,
     signals_raised,
 )
-from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid
+from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid
 
 if TYPE_CHECKING:
     from prefect_together.table.plan import Plan
@@ -65,7 +67,7 @@ def is_flow_function(function: FlowFunction) -> bool:
 def run_words(name: str, words: Sequence[str]) -> int:
     """Run a flow with the options that `words` are; return the exit code."""
     function: FlowFunction = getattr(import_module(MODULES[name]), name)
-    app = App(name=f"python flows/{name}.py", version_flags=[])
+    app = App(name=f"python flows/{name}.py", version_flags=[], error_formatter=option_error)
     app.default(function)
     try:
         called, bound, _ = app.parse_args(with_standard_input(words), exit_on_error=False, print_error=True)
@@ -75,6 +77,16 @@ def run_words(name: str, words: Sequence[str]) -> int:
         called(*bound.args, **bound.kwargs)
         return 0
     return run_flow(name, bound)
+
+
+def option_error(error: CycloptsError) -> str:
+    """What is wrong with the command line, in a sentence: of pydantic's messages only what the value should be."""
+    text = str(error)
+    found = re.findall(r"^ +(.+?) \[type=(\w+),", text, re.MULTILINE)
+    reasons = dict.fromkeys(reason for reason, kind in found if kind != "none_required")
+    if not reasons:
+        return text
+    return f"{re.sub(r'[.] [0-9]+ validation errors? for .*', '', text, flags=re.DOTALL)}: {'; '.join(reasons)}"
 
 
 def run_flow(name: str, bound: BoundArguments) -> int:
@@ -92,6 +104,7 @@ def run_flow(name: str, bound: BoundArguments) -> int:
             given["prompts"] = PlannedPrompts.of(given["prompts"], plan)
         _check_key(given)
         _check_shards(given)
+        _check_output_dir(given)
     except (TableInvalid, SettingsInvalid, NotConfigured) as error:
         _print_mistakes(error)
         return INVALID
@@ -161,6 +174,23 @@ def _check_shards(given: Mapping[str, Any]) -> None:
         from prefect_together.execution.settings import NO_SERVER
 
         raise NotConfigured(NO_SERVER)
+
+
+def _check_output_dir(given: Mapping[str, Any]) -> None:
+    """Raises SettingsInvalid for a local output directory that cannot be made or written. Makes nothing."""
+    output_dir = str(given.get("output_dir") or "")
+    if not output_dir or "://" in output_dir:
+        return
+    existing = Path(output_dir).absolute()
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        reason = f"{existing} is not a directory"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        reason = f"{existing} is not writable"
+    else:
+        return
+    raise SettingsInvalid([Problem(f"cannot write {output_dir}: {reason}", column="output_dir")])
 
 
 def _print_mistakes(error: Exception) -> None:

@@ -116,7 +116,7 @@ def print_ending(result: object) -> int:
         print(f"  {_near(result.page)}   each clip beside its prompt")
         print(f"  {_near(result.output_dir)}/{RESULTS_FILE}  the table with status, file and cost of each row")
         found = advice(result.rows)
-        _print_lines(f"{counted(len(one.rows), 'row')} {one.what}. {as_typed(one.to_do)}" for one in found)
+        _print_lines(f"{counted(len(one.rows), 'row')}: {one.what}. {as_typed(one.to_do)}" for one in found)
         return result.exit_code
     if isinstance(result, Stopped):
         print(result.advice, file=sys.stderr)
