@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -106,8 +108,6 @@ def lines_until_body(process: subprocess.Popen[str]) -> list[str]:
 
 
 def recorded(home: Path, query: str) -> list[tuple[Any, ...]]:
-    import sqlite3
-
     connection = sqlite3.connect(home / "prefect" / "prefect.db")
     try:
         return connection.execute(query).fetchall()
@@ -290,6 +290,30 @@ def test_a_signal_ends_the_run_cancelled_and_without_a_trace(tmp_path: Path, num
     assert recorded(
         tmp_path, "select r.state_type, s.message from flow_run r join flow_run_state s on s.id = r.state_id"
     ) == [("CANCELLED", f"stopped by {said}")]
+
+
+@pytest.mark.timeout(150)
+def test_a_database_of_a_newer_prefect_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "prefect").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "prefect" / "prefect.db")) as database:
+        database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        database.execute("INSERT INTO alembic_version VALUES ('f00000000000')")
+        database.commit()
+
+    table = "id,prompt,model\ncat,A cat,minimax/video-01-director\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect_together", "generate", table, "--sandbox"],
+        env=environment(tmp_path),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert "a newer Prefect has written" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn, cast
@@ -102,12 +102,19 @@ class LocalPrefect:
             connection.request("GET", "/api/health")
             status = connection.getresponse().status
         except (OSError, http.client.HTTPException) as error:
-            raise NotConfigured(f"Prefect's local server did not start: see {self.log_path}") from error
+            raise NotConfigured(f"Prefect's local server did not start{self._reason()}: see {self.log_path}") from error
         finally:
             connection.close()
         if status != 200:
             raise NotConfigured(f"Prefect's local server answers {status}: see {self.log_path}")
         self.wait_at_exit = True
+
+    def _reason(self) -> str:
+        with suppress(OSError):
+            if "Can't locate revision" in self.log_path.read_text(errors="replace"):
+                database = self.log_path.with_name("prefect.db")
+                return f", as a newer Prefect has written {database} (upgrade Prefect, or set PREFECT_HOME)"
+        return ""
 
     def close(self, *, wait_seconds: float = 300.0) -> None:
         """Lets the server end when its backlog is recorded, and waits for that at most `wait_seconds`.
