@@ -212,7 +212,10 @@ def shell_console() -> Console:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, PrefectConsoleHandler):
             if not any(isinstance(known, ShellLines) for known in handler.filters):
-                handler.addFilter(ShellLines())
+                lines = ShellLines()
+                handler.addFilter(lines)
+                for own_handler in logging.getLogger("prefect._internal").handlers:  # it does not propagate
+                    own_handler.addFilter(lines)
                 handler.console.push_theme(Theme())
             return handler.console
     return Console(stderr=True)

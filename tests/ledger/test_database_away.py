@@ -11,6 +11,7 @@ from typing import TypeVar
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from database_proxy import Proxy
 from fake_clock import FakeClock
 from ledger_rows import a_video, planned, sent, state_of
 from postgres_server import throw_away_database
@@ -24,42 +25,6 @@ from prefect_together.ledger.states import State
 from prefect_together.results.already_paid import UNSAVED_FILE, keep_unsaved, take_up_unsaved
 
 T = TypeVar("T")
-
-
-class Proxy:
-    """A TCP proxy in front of a database that can be cut off: `away` breaks what is open and refuses what is new."""
-
-    def __init__(self, target_port: int) -> None:
-        self._target_port, self._is_away = target_port, False
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.port = 0
-
-    async def serve(self) -> asyncio.Server:
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        return server
-
-    def cut(self) -> None:
-        self._is_away = True
-        for writer in self._writers:
-            writer.transport.abort()
-
-    def restore(self) -> None:
-        self._is_away = False
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._is_away:
-            writer.transport.abort()
-            return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
-        self._writers |= {writer, far_writer}
-        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer), return_exceptions=True)
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65_536):
-        writer.write(data)
-    writer.close()
 
 
 @pytest.mark.postgres
