@@ -299,6 +299,17 @@ def test_a_create_task_cut_off_by_its_own_time_limit_is_not_sent_again(desk: Des
     assert desk.api.accepted() == 1
 
 
+def test_a_create_task_whose_result_cannot_be_stored_pays_once(desk: Desk) -> None:
+    async def body() -> Any:
+        options: dict[str, Any] = {"retries": 3, "retry_condition_fn": again_whatever_happens, "persist_result": True}
+        return await create_video.with_options(**options, result_storage_key="../outside")(REQUEST)
+
+    with pytest.raises(ValueError, match="outside of the base path"):
+        in_own_flow(desk, body)
+
+    assert desk.api.accepted() == 1
+
+
 @pytest.mark.parametrize("call", ["submit", "map"])
 def test_submitted_and_mapped_create_tasks_with_retries_pay_once_each(desk: Desk, call: str) -> None:
     desk.api.fault("500-after", endpoint="create", count=None)

@@ -12,6 +12,7 @@ import pytest
 from clip_files import make_clip
 from prefect_together.api.jobs import VideoJob
 from prefect_together.cli.commands import main
+from prefect_together.clips.download import VIDEO_SUFFIXES
 from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import SettingsInvalid
@@ -116,12 +117,15 @@ async def test_a_lost_ledger_is_no_new_one(store: OutputStore, damage: str) -> N
         await check(store)
 
 
-async def test_clips_without_a_table_are_paid_work_too(store: OutputStore) -> None:
+@pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES))
+async def test_clips_without_a_table_are_paid_work_too(store: OutputStore, suffix: str) -> None:
     await a_run(store, make_plan(read(TABLE)))
     lose_the_ledger(store)
     (store.scratch / RESULTS_FILE).unlink()
+    clip = store.scratch / FILE
+    clip.rename(clip.with_suffix(suffix))
 
-    with pytest.raises(SettingsInvalid, match=r"videos has 1 clip \(boat-2.mp4"):
+    with pytest.raises(SettingsInvalid, match=rf"videos has 1 clip \(boat-2{suffix}"):
         await check(store)
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from prefect_together.api.jobs import VideoJob
+from prefect_together.clips.remote_store import open_store
+from prefect_together.errors import FailureClass, JobFailed, RateLimited
+from prefect_together.ledger.ledger import LEDGER_FILE, Ledger, open_ledger
+from prefect_together.ledger.states import State
+from prefect_together.results.outputs import row_results
+from prefect_together.results.results import totals
+from prefect_together.table.plan import make_plan
 from table_of_prompts import Desk, prompts, table_text
+from tables import read
 
 CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A paper boat in the rain"
 
@@ -175,3 +184,59 @@ def test_symlinked_directories_are_written_like_any_other(desk: Desk, tmp_path: 
     assert [path.name for path in disk.iterdir()] == ["r1.mp4"]
     assert first.rows == again.rows
     assert (desk.api.calls("create"), desk.api.calls("download")) == (1, 1)
+
+
+async def a_job(ledger: Ledger, key: str, job_id: str, *, failure: JobFailed | None = None) -> None:
+    """One that is completed at $0.28, or fails and is planned anew."""
+    attempt = await ledger.intend(key, estimate_usd=0.28, budget_usd=None)
+    await ledger.accepted(key, attempt, VideoJob(job_id))
+    if failure is None:
+        done = VideoJob(job_id, "completed", cost_usd=0.28)
+        await ledger.completed(key, done, generation_seconds=1.0, polls=1)
+    else:
+        await ledger.failed(key, failure, again=True)
+
+
+def lost(job_id: str, cost_usd: float | None) -> JobFailed:
+    return JobFailed(job_id, None, "gpu lost", FailureClass.UPSTREAM, cost_usd)
+
+
+async def test_only_money_that_nobody_settled_is_held_whatever_became_of_the_video(tmp_path: Path) -> None:
+    plan = make_plan(read("id,prompt\nlimited,A cat\nfree,A dog\nsilent,A fox\ndoubt,An owl\n"))
+    limited, free, silent, doubt = plan.videos
+    async with open_ledger(str(tmp_path / LEDGER_FILE)) as ledger:
+        await ledger.plan(list(plan.videos.values()))
+        for key in plan.videos:
+            await ledger.claim(key)
+        attempt = await ledger.intend(limited, estimate_usd=0.28, budget_usd=None)
+        await ledger.not_accepted(limited, attempt, RateLimited(429, None, "later"), state=State.PLANNED)
+        await a_job(ledger, free, "job-1", failure=lost("job-1", 0.0))
+        await a_job(ledger, silent, "job-2", failure=lost("job-2", None))
+        attempt = await ledger.intend(doubt, estimate_usd=0.28, budget_usd=None)
+        await ledger.in_doubt(doubt, attempt, "no answer")
+        await ledger.claim(doubt, resend_attempt=attempt, states=[State.IN_DOUBT])
+        for key in plan.videos:
+            await a_job(ledger, key, f"done-{key}")
+
+        rows = row_results(plan, await ledger.records(), await ledger.unsettled(), open_store(str(tmp_path)))
+        in_ledger = await ledger.totals()
+
+    assert [row.takes[0].failed_usd for row in rows] == [0.0, 0.0, 0.28, 0.0]
+    assert [row.takes[0].in_doubt_usd for row in rows] == [0.0, 0.0, 0.0, 0.28]
+    assert totals(rows).failed_usd == in_ledger.unsettled_failed_usd == 0.28
+    assert totals(rows).in_doubt_usd == in_ledger.in_doubt_usd == 0.28
+
+
+async def test_a_call_whose_run_ended_before_the_answer_is_held_before_any_run_marks_it(tmp_path: Path) -> None:
+    plan = make_plan(read("id,prompt\na,A cat\n"))
+    async with open_ledger(str(tmp_path / LEDGER_FILE)) as ledger:
+        await ledger.plan(list(plan.videos.values()))
+        (key,) = plan.videos
+        await ledger.claim(key)
+        await ledger.intend(key, estimate_usd=0.28, budget_usd=None)
+
+    async with open_ledger(str(tmp_path / LEDGER_FILE)) as ledger:
+        rows = row_results(plan, await ledger.records(), await ledger.unsettled(), open_store(str(tmp_path)))
+
+    assert rows[0].status == "in_doubt"
+    assert totals(rows).in_doubt_usd == 0.28

@@ -39,7 +39,7 @@ MAX_PAUSE_SECONDS = 30.0
 FRESH_LINKS = 2
 """How many links in a row may be dead before the download fails as expired."""
 
-_VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".webm", ".mkv"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".webm", ".mkv"})
 
 # Two pools: writing and hashing must not queue behind a flush to a slow disk. Threads start with the first clip.
 _WRITERS = ThreadPoolExecutor(4, thread_name_prefix="clip-write")
@@ -334,7 +334,7 @@ def _ignore(_size_bytes: int) -> None:
 
 
 def _with_suffix_of(container: str, target: Path) -> Path:
-    is_other = target.suffix.lower() in _VIDEO_SUFFIXES - {f".{container}"}
+    is_other = target.suffix.lower() in VIDEO_SUFFIXES - {f".{container}"}
     return target.with_suffix(f".{container}") if is_other else target
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
@@ -93,31 +94,37 @@ def task(**options: Any) -> Callable[[Callable[P, R]], Task[P, R]]:
 
 
 NOT_ACCEPTED = (SubmissionRefused, NeverSent)
-_possibly_accepted: dict[UUID, SubmissionInDoubt] = {}
-"""Task runs whose create call may have been accepted though it ended by an error."""
+_sent: dict[UUID, VideoJob | SubmissionInDoubt] = {}
+"""What became of the create calls of this process's task runs: the job, or that one may have been accepted."""
 
 
-@contextmanager
-def _accepted_at_most_once(*, has_ledger: bool) -> Generator[None]:
-    """Around a create call: what Prefect runs again, by retries of the task or of its flow, is not sent again.
+async def _accepted_at_most_once(send: Callable[[], Awaitable[VideoJob]], *, has_ledger: bool) -> VideoJob:
+    """The job of a create call; what Prefect runs again, by retries of the task or of its flow, is not sent again.
 
-    Raises SubmissionInDoubt if an earlier try of this task run may have been accepted, RetryRefused in a retry of the
-    flow run unless a ledger knows what is paid for.
+    A retry of a task run whose job was accepted (its result could not be stored, say) gets that job. Raises
+    SubmissionInDoubt if an earlier try of this task run may have been accepted, RetryRefused in a retry of the flow run
+    unless a ledger knows what is paid for.
     """
     run_id = task_run_id()
-    if run_id is not None and run_id in _possibly_accepted:
-        raise SubmissionInDoubt(*_possibly_accepted[run_id].args)
+    earlier = None if run_id is None else _sent.get(run_id)
+    if isinstance(earlier, VideoJob):
+        return earlier
+    if earlier is not None:
+        raise SubmissionInDoubt(*earlier.args)
     if not has_ledger and flow_run_is_retried():
         raise RetryRefused
     try:
-        yield
+        job = await send()
     except NOT_ACCEPTED:
         raise
     except BaseException as error:  # also a timeout of the task, or its cancellation, in the middle of the call
         if run_id is not None:
             in_doubt = SubmissionInDoubt(f"the call ended by {type(error).__name__}")
-            _possibly_accepted[run_id] = error if isinstance(error, SubmissionInDoubt) else in_doubt
+            _sent[run_id] = error if isinstance(error, SubmissionInDoubt) else in_doubt
         raise
+    if run_id is not None and not has_ledger:
+        _sent[run_id] = job
+    return job
 
 
 def _was_not_accepted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -167,15 +174,16 @@ async def create_video(
     """
     logger = _logger_for(row)  # first: nothing may fail between the payment and the return of the job's id
     async with _session(session, credentials_block) as parts:
-        with _accepted_at_most_once(has_ledger=journal is not None):
-            job = await submit(
-                parts.api,
-                request,
-                pacer=parts.pacer,
-                journal=journal or NoJournal(),
-                give_up_at=give_up_at or parts.clock.time() + RATE_LIMIT_MINUTES * 60,
-                clock=parts.clock,
-            )
+        send = partial(
+            submit,
+            parts.api,
+            request,
+            pacer=parts.pacer,
+            journal=journal or NoJournal(),
+            give_up_at=give_up_at or parts.clock.time() + RATE_LIMIT_MINUTES * 60,
+            clock=parts.clock,
+        )
+        job = await _accepted_at_most_once(send, has_ledger=journal is not None)
     logger.info("%s: job %s created", row, job.id)
     return job
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from sqlalchemy import Connection, select
 
 from prefect_together.api.jobs import VideoJob
+from prefect_together.clips.download import VIDEO_SUFFIXES
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import Problem, SettingsInvalid, SubmissionInDoubt
 from prefect_together.ledger.ledger import Ledger
@@ -78,7 +79,7 @@ async def refuse_unknown_work(ledger: Ledger, store: OutputStore) -> None:
                 Problem(
                     f"{counted(len(unknown), 'row')} of {store.uri(RESULTS_FILE)} ({dollars(usd)} paid) have jobs that"
                     f" the ledger {ledger.url} does not know, and would be paid for again. Put the right ledger back,"
-                    " or rebuild it with `prefect-together recover`, or start a new one with new_ledger",
+                    " or rebuild it with `prefect-together recover`, or start a new one with new_ledger (--new-ledger)",
                     column="ledger",
                 )
             ]
@@ -90,7 +91,8 @@ async def refuse_unknown_work(ledger: Ledger, store: OutputStore) -> None:
                 Problem(
                     f"{store.uri('videos')} has {counted(len(clips), 'clip')} ({clips[0]} ...), and the ledger"
                     f" {ledger.url} is new: whatever is paid for there would be paid for again. Put the right ledger"
-                    " back, choose another output directory, or start a new ledger with new_ledger",
+                    " back, choose another output directory, or start a new ledger with new_ledger"
+                    " (--new-ledger)",
                     column="ledger",
                 )
             ]
@@ -152,13 +154,14 @@ def rebuy_problem(found: Sequence[PaidUnderAnotherId]) -> Problem:
     there = ", ".join(f"{count:,} {state}" for state, count in states.items())
     return Problem(
         f"{counted(len(found), 'video')} would be paid for again, up to {price}: the same prompt and parameters"
-        f" are there under another id ({there}): {named}{more}. Give the rows their ids back, or pay again with rebuy",
+        f" are there under another id ({there}): {named}{more}. Give the rows their ids back, or pay again"
+        " with rebuy (--rebuy)",
         column="id",
     )
 
 
 def _clips(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*") if path.suffix in (".mp4", ".webm"))
+    return sorted(path.name for path in folder.glob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
 
 
 def _number(text: str | None) -> float | None:
