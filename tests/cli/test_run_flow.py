@@ -156,9 +156,9 @@ def test_every_place_says_what_is_new_in_this_run_and_what_all_of_it_costs(
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--budget-usd", "-3", 'Invalid value "-3.0" for --budget-usd: Input should be greater than or equal to 0'),
-        ("--max-in-flight", "0", 'Invalid value "0" for --max-in-flight: Input should be greater than or equal to 1'),
-        ("--max-in-flight", "many", 'Invalid value for --max-in-flight: unable to convert "many" into int'),
+        ("--budget-usd", "-3", "Invalid value -3.0 for --budget-usd: Input should be greater than or equal to 0"),
+        ("--max-in-flight", "0", "Invalid value 0 for --max-in-flight: Input should be greater than or equal to 1"),
+        ("--max-in-flight", "many", "Invalid value for --max-in-flight: unable to convert many into int"),
     ],
 )
 def test_a_value_that_an_option_does_not_take_is_one_sentence(
@@ -168,7 +168,7 @@ def test_a_value_that_an_option_does_not_take_is_one_sentence(
 
     out = capsys.readouterr()
     assert code == 2
-    assert said in " ".join((out.out + out.err).split())
+    assert said in " ".join((out.out + out.err).split()).replace('"', "")  # cyclopts quotes more or less
     assert "pydantic" not in out.out + out.err
     assert desk.api.requests == []
 
