@@ -214,8 +214,9 @@ def shell_console() -> Console:
             if not any(isinstance(known, ShellLines) for known in handler.filters):
                 lines = ShellLines()
                 handler.addFilter(lines)
-                for own_handler in logging.getLogger("prefect._internal").handlers:  # it does not propagate
-                    own_handler.addFilter(lines)
+                for other in logging.getLogger("prefect._internal").handlers:  # it does not propagate
+                    if type(other).__module__.startswith("prefect."):
+                        other.addFilter(lines)
                 handler.console.push_theme(Theme())
             return handler.console
     return Console(stderr=True)
