@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -116,6 +117,13 @@ async def test_a_refused_question_for_a_link_slows_all_polls() -> None:
         await place.polls.acquire()
 
     assert place.clock.monotonic() - before > 1.5 * 200 / place.polls.requests_per_second
+
+
+async def test_an_answer_that_lacks_the_link_for_a_moment_is_asked_for_again() -> None:
+    place = Asked(replace(DONE, video_url=None), DONE)
+
+    assert await place.fresh_link() == DONE.video_url
+    assert place.api.calls == 2
 
 
 async def test_a_question_for_a_link_without_an_answer_is_put_again_a_few_times() -> None:

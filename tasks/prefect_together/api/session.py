@@ -24,7 +24,7 @@ from prefect_together.request.images import encode_image
 MAX_DOWNLOADS = 16
 """Downloads at once."""
 LINK_PAUSES_SECONDS = (1.0, 4.0, 15.0)
-"""The least pauses before a fresh link is asked for again when there was no answer."""
+"""The least pauses before a fresh link is asked for again when there was no answer, or none with a link."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,33 +40,35 @@ class VideoSession:
     download_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(MAX_DOWNLOADS))
 
     async def fresh_link(self, job_id: str) -> str:
-        """Ask the job for its link again, within the poll budget; a missed poll is repeated a few times.
+        """Ask the job for its link again, within the poll budget; again a few times if there is none in an answer.
 
         Raises NoLink if the job is completed and still has none, LinkExpired if there is none to be had now.
         """
         pauses = iter(LINK_PAUSES_SECONDS)
         while True:
             await self.poll_budget.acquire()
+            asked_wait_seconds = 0.0
             try:
                 job = await self.api.retrieve(job_id)
             except PollMissed as missed:
                 if missed.is_rate_limit:
                     self.poll_budget.refused(missed.retry_after_seconds)
-                pause = next(pauses, None)
-                if pause is None:
-                    raise LinkExpired(f"no fresh link for job {job_id}: {missed}") from missed
-                await self.clock.sleep(max(pause, missed.retry_after_seconds or 0.0))
+                asked_wait_seconds = missed.retry_after_seconds or 0.0
+                problem: LinkExpired | NoLink = LinkExpired(f"no fresh link for job {job_id}: {missed}")
             except (JobNotFound, AccountBlocked) as error:
                 raise LinkExpired(f"no fresh link for job {job_id}: {error}") from error
             else:
-                break
-        if job.is_failed:
-            raise LinkExpired(str(job_failed(job)))
-        if not job.is_completed:
-            raise LinkExpired(f"job {job_id} is {shown_status(job.status)} and has no link")
-        if not job.video_url:
-            raise NoLink(job_id, job.cost_usd)
-        return job.video_url
+                if job.video_url and job.is_completed:
+                    return job.video_url
+                if job.is_failed:
+                    raise LinkExpired(str(job_failed(job)))
+                if not job.is_completed:
+                    raise LinkExpired(f"job {job_id} is {shown_status(job.status)} and has no link")
+                problem = NoLink(job_id, job.cost_usd)  # an answer may lack it for a moment
+            pause_seconds = next(pauses, None)
+            if pause_seconds is None:
+                raise problem
+            await self.clock.sleep(max(pause_seconds, asked_wait_seconds))
 
     async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
         """Fetch and check the clip of a completed job; see `download_clip`. Asks for a fresh link if there is none.
