@@ -141,8 +141,13 @@ TASK_RUN_LINES = logging.getLogger("prefect.task_runs")
 """The logger of all task runs (3.8.8, 3.9.1)."""
 RAISED = "Task run encountered an exception"
 """How the state of a task run begins whose error has just been logged (3.8.8, 3.9.1)."""
-STOPPED = "Execution was cancelled by the runtime environment"
-"""Prefect's words, after "Crash detected!", for a flow that was stopped before or after its body (3.8.8, 3.9.1)."""
+STOPPED = (
+    "Execution was cancelled by the runtime environment",
+    "Execution was aborted by an interrupt signal",
+    "Execution was aborted by a termination signal",
+)
+"""Prefect's words, after "Crash detected!", for a flow that was stopped before or after its body: the first where its
+loop was told, the others where the signal came between two of its steps (3.8.8, 3.9.1)."""
 
 EVENT_LOGGERS = ("prefect.events.clients", "prefect._internal.concurrency")
 """They say that an event could not be sent, and quote the whole of it (3.8.8, 3.9.1)."""
@@ -187,8 +192,10 @@ class ShellLines(logging.Filter):
             return is_first
         if record.name.startswith("prefect.task_runs"):
             return record.levelno >= logging.WARNING
-        if record.name.startswith(("prefect.flow_runs", "prefect.engine")) and STOPPED in record.getMessage():
-            return False
+        if record.name.startswith(("prefect.flow_runs", "prefect.engine")):
+            message = record.getMessage()
+            if any(words in message for words in STOPPED):
+                return False
         if record.name.startswith("prefect.flow_runs"):
             if record.exc_info and isinstance(record.exc_info[1], httpx.HTTPError | PrefectException):
                 return False  # the command line says it in a sentence

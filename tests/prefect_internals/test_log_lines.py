@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 
 import pytest
 from prefect import flow, task
+from prefect.exceptions import TerminationSignal
+from prefect.states import exception_to_crashed_state
 
 from prefect_server import PrefectServer
 from prefect_together.api.client import current_row
 from prefect_together.errors import SubmissionInDoubt
 from prefect_together.prefect_internals import (
     RAISED,
-    STOPPED,
     TASK_RUN_LINES,
     ExpectedErrors,
     FinishedTaskLines,
@@ -95,7 +97,18 @@ def test_a_finished_and_a_failed_task_run_are_said_in_one_line_each(
     assert lines[0].exc_info is None
 
 
-def test_a_cancelled_flow_is_said_in_the_words_that_are_kept_off_the_terminal(
+STOPS = [asyncio.CancelledError(), KeyboardInterrupt(), TerminationSignal(signal.SIGTERM)]
+
+
+@pytest.mark.parametrize("stop", STOPS, ids=lambda stop: type(stop).__name__)
+async def test_a_stopped_flow_is_said_in_the_words_that_are_kept_off_the_terminal(stop: BaseException) -> None:
+    state = await exception_to_crashed_state(stop)
+
+    for message in (f"Crash detected! {state.message}", f"Finished in state {state}"):
+        assert not ShellLines().filter(record("prefect.engine", logging.ERROR, message))
+
+
+def test_a_cancelled_flow_says_so_under_a_logger_that_is_filtered(
     prefect_server: PrefectServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     @flow(name="waits", persist_result=False)
@@ -107,6 +120,6 @@ def test_a_cancelled_flow_is_said_in_the_words_that_are_kept_off_the_terminal(
 
     prefect_server.run(work)
 
-    said = [line for line in caplog.records if STOPPED in line.getMessage()]
+    said = [line for line in caplog.records if "Crash detected!" in line.getMessage()]
     assert {line.name for line in said} == {"prefect.flow_runs"}
     assert not any(ShellLines().filter(line) for line in said)
