@@ -207,7 +207,6 @@ def test_a_server_that_cannot_start_is_said_with_its_log(tmp_path: Path) -> None
             local.wait_until_ready(timeout_seconds=5)
 
         local.close(wait_seconds=5)
-    assert not local.wait_at_exit
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -9,9 +9,10 @@ import pytest
 from clip_files import make_clip
 from prefect_together.clips.store import LocalStore
 from prefect_together.errors import FailureClass
-from prefect_together.flows.prefect_ui import Shown, posters_of, progress_text, summary_markdown
+from prefect_together.flows.prefect_ui import posters_of, progress_text, summary_markdown
 from prefect_together.ledger.states import State, Status
 from prefect_together.results.outcome import RunOutcome, advice
+from prefect_together.results.outputs import NO_SUMMARY, PageSummary
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import RowResult, TakeResult, totals
 
@@ -88,7 +89,7 @@ def test_nothing_is_advised_when_all_is_there() -> None:
 
 
 def test_the_summary_has_charges_against_estimates_and_the_cap() -> None:
-    text = summary_markdown(outcome(row(2), row(3)), Shown(budget_usd=5.0, run_seconds=75.0))
+    text = summary_markdown(outcome(row(2), row(3)), PageSummary(budget_usd=5.0, run_seconds=75.0), {})
 
     assert "**$0.60** charged in 1 min 15 s; estimated $0.50 for all 2 videos, cap $5.00" in text
     assert "| model/one | 2 | 2 | $0.60 | $0.50 | +20% |  |" in text
@@ -99,7 +100,7 @@ def test_what_holds_a_part_of_the_cap_is_said_beside_it() -> None:
     progress = Progress(started_at=0.0, states={"a": State.FAILED}, held_failed_usd=3.2)
     lost = row(2, "failed", failure_class=FailureClass.UPSTREAM, job_id="j", attempts=1, failed_usd=3.2)
 
-    text = summary_markdown(outcome(lost), Shown(budget_usd=5.0))
+    text = summary_markdown(outcome(lost), PageSummary(budget_usd=5.0), {})
 
     assert "cap $5.00 over all runs into this ledger, $3.20 held for failed jobs" in text
     assert "cap $5.00 ($3.20 held for failed jobs" in progress_text(progress, None, budget_usd=5.0)
@@ -112,7 +113,7 @@ def test_the_rows_of_a_failure_are_named_with_their_errors_as_text() -> None:
         for number in range(2, 32)
     ]
 
-    text = summary_markdown(outcome(*rows), Shown())
+    text = summary_markdown(outcome(*rows), NO_SUMMARY, {})
 
     assert "### 30 rows, $7.50: the provider failed" in text
     assert "- row 2, **film-2**: a \\| &lt;b&gt;bad&lt;/b&gt; end" in text
@@ -120,10 +121,11 @@ def test_the_rows_of_a_failure_are_named_with_their_errors_as_text() -> None:
 
 
 def test_a_clip_has_its_picture_and_a_path_is_no_link_while_a_url_is() -> None:
-    here = summary_markdown(outcome(row(2)), Shown(posters={"videos/film-2.mp4": b"jpeg"}))
+    here = summary_markdown(outcome(row(2)), NO_SUMMARY, {"videos/film-2.mp4": b"jpeg"})
     there = summary_markdown(
         outcome(row(2, file_url="https://films.example/film-2.mp4"), place="https://films.example"),
-        Shown(posters={"videos/film-2.mp4": b"jpeg"}),
+        NO_SUMMARY,
+        {"videos/film-2.mp4": b"jpeg"},
     )
 
     picture = "![film-2](data:image/jpeg;base64,anBlZw==)"

@@ -81,6 +81,20 @@ def test_a_video_of_unknown_price_is_said_beside_the_projection_until_it_is_char
     assert progress.money == "$0.30 so far, $0.30 and 1 of unknown price projected"
 
 
+def test_what_is_new_is_charged_for_jobs_of_this_run_not_for_those_that_it_took_up() -> None:
+    progress = progress_of(State.DOWNLOADED, State.SUBMITTED, State.COMPLETED, State.IN_DOUBT, State.PLANNED)
+    for key, usd in {"0": 0.1, "2": 0.2}.items():
+        progress.replace_cost(key, usd)
+    progress.start()
+
+    progress.add_cost("1", 0.4)
+    progress.add_cost("3", 0.8)
+    progress.add_cost("4", 1.6)
+
+    assert progress.spent_usd == pytest.approx(3.1)
+    assert progress.new_usd == pytest.approx(2.4)
+
+
 def test_time_left_goes_by_the_speed_of_this_run() -> None:
     progress = progress_of(*[State.DOWNLOADED] * 5, *[State.PLANNED] * 4)
     progress.start()

@@ -84,7 +84,10 @@ SERVER_SETTINGS = {
 
 
 class LocalPrefect:
-    """A Prefect server that lives as long as this process and until it has recorded what it was sent."""
+    """A Prefect server that lives as long as this process and until it has recorded what it was sent.
+
+    `wait_at_exit`: the end of this process waits for that.
+    """
 
     def __init__(self, *, port: int, process: subprocess.Popen[bytes], log_path: Path) -> None:
         self.port, self.log_path = port, log_path
@@ -95,7 +98,7 @@ class LocalPrefect:
     def wait_until_ready(self, timeout_seconds: float = 90.0) -> None:
         """Returns when the server answers: about 3 s after its start, 8 s in a new PREFECT_HOME.
 
-        From then on the end of this process waits until the run is recorded. Raises NotConfigured with the log's path.
+        Raises NotConfigured with the log's path.
         """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_seconds)
         try:
@@ -107,7 +110,6 @@ class LocalPrefect:
             connection.close()
         if status != 200:
             raise NotConfigured(f"Prefect's local server answers {status}: see {self.log_path}")
-        self.wait_at_exit = True
 
     def _reason(self) -> str:
         with suppress(OSError):

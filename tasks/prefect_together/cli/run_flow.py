@@ -44,6 +44,8 @@ MODULES: Mapping[str, str] = {
 """Where the function is that a flow is called with, by the flow's name in `prefect_together.flows`."""
 INVALID = 2
 """The exit code where the command line, the table or a setting is invalid and nothing was sent."""
+STOPPED = (130, 143)
+"""The exit codes of a run that was stopped: who stops it does not wait for Prefect's server to record the rest."""
 MISTAKES_SHOWN = 1000
 PREFECT_ADVICE = "Start it, or correct PREFECT_API_URL; without one a run starts a server of its own"
 NOT_RECORDED = "the end of this run is missing in Prefect's UI; its videos, results.csv and index.html are complete"
@@ -114,13 +116,9 @@ def run_flow(name: str, bound: BoundArguments) -> int:
             code = _run(name, given, local)
     except NotConfigured as error:  # Prefect's server cannot be used
         _print_mistakes(error)
-        code = INVALID
-    except BaseException:
-        if local is not None:
-            local.wait_at_exit = False
-        raise
-    if local is not None and code in (130, 143):
-        local.wait_at_exit = False
+        return INVALID
+    if local is not None:
+        local.wait_at_exit = code not in STOPPED
     return code
 
 

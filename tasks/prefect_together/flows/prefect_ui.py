@@ -7,7 +7,6 @@ import base64
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 from uuid import UUID, uuid4
@@ -29,6 +28,7 @@ from prefect_together.errors import NoPoster, NotApproved, OutputUnwritable
 from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.results.outcome import RunOutcome, advice
+from prefect_together.results.outputs import PageSummary
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import ModelTotals, RowResult, TakeResult
 from prefect_together.results.text import dollars, duration, held, markdown_cell, price_text, state_counts
@@ -39,38 +39,31 @@ ERROR_CHARACTERS = 300
 CLIPS_IN_A_LINE = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """What the summary shows besides the outcome. `posters` are JPEGs by a clip's file; None: no cap."""
+def summary_markdown(outcome: RunOutcome, page: PageSummary, posters: Mapping[str, bytes]) -> str:
+    """What came out of the run, where it is, what it cost against the estimate, and what to do about the rest.
 
-    budget_usd: float | None = None
-    run_seconds: float | None = None
-    is_sandbox: bool = False
-    posters: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
-
-
-def summary_markdown(outcome: RunOutcome, shown: Shown) -> str:
-    """What came out of the run, where it is, what it cost against the estimate, and what to do about the rest."""
+    `posters` are JPEGs by a clip's file.
+    """
     parts = [
         [f"# {markdown_cell(outcome.counts)}"],
-        _facts(outcome, shown),
-        _clips(outcome, shown.posters),
+        _facts(outcome, page),
+        _clips(outcome, posters),
         _money(outcome.totals.models),
         _to_do(outcome),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
-def _facts(outcome: RunOutcome, shown: Shown) -> list[str]:
+def _facts(outcome: RunOutcome, page: PageSummary) -> list[str]:
     totals = outcome.totals
-    cap = "" if shown.budget_usd is None else f", cap {dollars(shown.budget_usd)} over all runs into this ledger"
+    cap = "" if page.budget_usd is None else f", cap {dollars(page.budget_usd)} over all runs into this ledger"
     if cap and (held_dollars := held(totals.in_doubt_usd, totals.failed_usd)):
         cap += f", {held_dollars}"
-    took = "" if shown.run_seconds is None else f" in {duration(shown.run_seconds)}"
+    took = "" if page.run_seconds is None else f" in {duration(page.run_seconds)}"
     price = price_text(totals.estimated_usd, totals.estimated_usd, unknown=totals.unpriced_videos)
     estimate = f"estimated {price} for all {totals.videos:,} videos"
     lines = [f"- **{dollars(totals.spent_usd)}** charged{took}; {estimate}{cap}"]
-    if shown.is_sandbox:
+    if page.is_sandbox:
         lines[0] += ". Made by the sandbox: imitations, nothing was paid"
     if totals.in_doubt_usd:
         lines.append(f"- In doubt, possibly billed without a clip: {dollars(totals.in_doubt_usd)}")
@@ -200,7 +193,7 @@ def progress_text(progress: Progress, seconds_left: float | None, *, budget_usd:
     return " · ".join(parts)
 
 
-async def publish_results(outcome: RunOutcome, shown: Shown, store: OutputStore) -> None:
+async def publish_results(outcome: RunOutcome, page: PageSummary, store: OutputStore) -> None:
     """The results table and the summary, with pictures, of a run that has ended, in whatever way."""
     ordered = sorted(outcome.rows, key=lambda row: (row.status == "downloaded", row.number))
     table = [_line(row) for row in ordered[:TABLE_ROWS]]
@@ -209,9 +202,9 @@ async def publish_results(outcome: RunOutcome, shown: Shown, store: OutputStore)
     await acreate_table_artifact(
         table=table, key="together-video-results", description=f"{outcome.counts}. What is not there comes first.{note}"
     )
-    shown = replace(shown, posters=await posters_of(outcome.rows, store))
+    posters = await posters_of(outcome.rows, store)
     await acreate_markdown_artifact(
-        markdown=summary_markdown(outcome, shown),
+        markdown=summary_markdown(outcome, page, posters),
         key="together-video-summary",
         description=f"{outcome.counts}, {dollars(outcome.totals.spent_usd)}: clips, cost by model, what to do",
     )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import httpx
@@ -25,7 +24,6 @@ from prefect_together.execution.settings import RunLocations, RunLogger, RunSett
 from prefect_together.execution.signals import Stopped, until_stopped
 from prefect_together.execution.workspace import MESSAGE_CHARACTERS, OpenRun, bills_nothing, open_batch, started_at
 from prefect_together.flows.prefect_ui import (
-    Shown,
     ask_if_above,
     create_progress,
     publish_results,
@@ -34,6 +32,7 @@ from prefect_together.flows.prefect_ui import (
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.plans import budget_in, from_text, to_text
+from prefect_together.ledger.records import VideoRecord
 from prefect_together.prefect_internals import process_is_own, report_ending, shorten_task_lines, shown_progress
 from prefect_together.results.already_paid import (
     paid_under_other_ids,
@@ -54,6 +53,8 @@ from prefect_together.table.plan import Plan
 if TYPE_CHECKING:
     from prefect_together.shards.shards import Shards
 
+T = TypeVar("T")
+
 SANDBOX_NOTE = "sandbox: nothing is billed"
 FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS = 1.0, 10.0
 PUBLISH_SECONDS, STOPPED_PUBLISH_SECONDS = 60.0, 15.0
@@ -73,8 +74,7 @@ async def run_plan(
     SIGTERM or the UI, or because its cost was not approved; else Failed, with the error as its result (RowsFailed,
     which holds the outcome, if only rows failed).
     """
-    is_own_process = process_is_own()
-    if is_own_process:
+    if process_is_own():
         shorten_task_lines()
     logger = get_run_logger()
     ui = RunInTheUi(Progress(started_at=started_at()), settings.budget_usd, logger)
@@ -82,11 +82,14 @@ async def run_plan(
         state = await _ended(make_plan, locations=locations, settings=settings, dry_run=dry_run, ui=ui)
         await report_ending(state.data)  # before the server is asked for anything: it may be away
     finally:
-        seconds = STOPPED_PUBLISH_SECONDS if ui.is_stopped else PUBLISH_SECONDS
-        publishing = ui.publish(seconds=seconds)
         with suppress(Stopped):
-            await (until_stopped(publishing) if is_own_process else publishing)
+            await _stoppable(ui.publish(seconds=PUBLISH_SECONDS if ui.run_is_whole else STOPPED_PUBLISH_SECONDS))
     return state
+
+
+async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work`; where the process is this run's own, SIGINT and SIGTERM end it by Stopped."""
+    return await (until_stopped(work) if process_is_own() else work)
 
 
 async def _ended(
@@ -112,8 +115,7 @@ async def _ended(
             logger.info("%s", line)
             return Completed(name="DryRun", message=line, data=plan)
         async with shown_progress(progress, elsewhere=notebook_progress):
-            work = _generate(plan, locations=locations, settings=settings, ui=ui)
-            outcome = await (until_stopped(work) if process_is_own() else work)
+            outcome = await _stoppable(_generate(plan, locations=locations, settings=settings, ui=ui))
     except Stopped as stop:
         return Cancelled(message=f"{stop}; the same run again continues where this one stopped", data=stop)
     except NotApproved as error:
@@ -122,7 +124,7 @@ async def _ended(
         if len(str(error)) > MESSAGE_CHARACTERS:
             logger.error("%s", error)
         return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
-    ui.is_stopped = False
+    ui.run_is_whole = True
     emit_run_events(outcome)
     return final_state(outcome, allowed_failures=settings.allowed_failures)
 
@@ -145,9 +147,9 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
             logger.info(
                 "%s of an earlier run, which could not write them, taken up", counted(len(taken_up), "paid job")
             )
-        if not settings.collect_only:
-            await _refuse_to_pay_again(plan, ledger, store, locations, settings)
         records = await ledger.records(list(plan.videos))
+        if not settings.collect_only:
+            await _refuse_to_pay_again(plan, records, ledger, store, locations, settings)
         known = {key: Known.of(record) for key, record in records.items()}
         logger.info("%s", plan_report(plan, known=known, sends=settings.sends).line(settings.budget_usd))
         if settings.approve_above_usd is not None and await ask_if_above(
@@ -162,48 +164,50 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
         await ledger.save_table(locations.output_name, text, is_sandbox=is_sandbox)
         run = OpenRun(plan, locations, settings, store, ledger, progress, logger)
         notes: list[str] = []
-        try:
-            async with open_batch(run, share=Share(0, settings.shards)) as batch, ui.progress_updated():
-                if shards is None:
-                    await batch.run()
-                else:
-                    await shards.run(batch, run, notes)
-        except TogetherVideoError as error:
-            notes.append(str(error))
-            raise
-        finally:
+
+        async def report() -> RunOutcome:
             summary = PageSummary(
                 table=plan.source,
                 written_at=datetime.now().astimezone().isoformat(timespec="seconds"),
                 run_seconds=SYSTEM_CLOCK.time() - progress.started_at,
                 budget_usd=budget_usd,
                 is_sandbox=is_sandbox,
-                warnings=(
-                    *(str(warning) for warning in plan.warnings),
-                    *notes,
-                ),
+                warnings=(*(str(warning) for warning in plan.warnings), *notes),
             )
-            outcome: RunOutcome | None = None
-            is_ending_in_error = sys.exception() is not None
-            try:
-                outcome = written = await asyncio.shield(
-                    _write(store, ledger, plan, summary, tuple(notes), new_usd=progress.new_usd)
-                )
-                ui.results = (written, summary, store)
-            except LedgerUnavailable:
-                if not is_ending_in_error:  # else the first error has more to say
-                    raise
-    assert outcome is not None
-    return outcome
+            writing = _write(store, ledger, plan, summary, tuple(notes), new_usd=progress.new_usd)
+            outcome = await asyncio.shield(writing)
+            ui.results = (outcome, summary, store)
+            return outcome
+
+        try:
+            async with open_batch(run, share=Share(0, settings.shards)) as batch, ui.progress_updated():
+                if shards is None:
+                    await batch.run()
+                else:
+                    await shards.run(batch, run, notes)
+        except BaseException as error:  # a stop too: what came of the run is written in any case
+            if isinstance(error, TogetherVideoError):
+                notes.append(str(error))
+            with suppress(LedgerUnavailable):  # the first error has more to say
+                await report()
+            raise
+        return await report()
 
 
 async def _refuse_to_pay_again(
-    plan: Plan, ledger: Ledger, store: OutputStore, locations: RunLocations, settings: RunSettings
+    plan: Plan,
+    known: Mapping[str, VideoRecord],
+    ledger: Ledger,
+    store: OutputStore,
+    locations: RunLocations,
+    settings: RunSettings,
 ) -> None:
-    """Raises SettingsInvalid if what is paid for would be paid for again, unless the user said so."""
+    """Raises SettingsInvalid if what is paid for would be paid for again, unless the user said so.
+
+    `known` are the ledger's records of the plan's videos.
+    """
     if not settings.new_ledger:
         await refuse_unknown_work(ledger, store)
-    known = await ledger.records(list(plan.videos))
     if settings.rebuy or len(known) == len(plan.videos):
         return
     if found := paid_under_other_ids(plan, await ledger.records(), output_dir=locations.output_name):
@@ -255,8 +259,8 @@ class RunInTheUi:
     def __init__(self, progress: Progress, budget_usd: float | None, logger: RunLogger) -> None:
         self.progress, self.logger, self._budget_usd = progress, logger, budget_usd
         self.results: tuple[RunOutcome, PageSummary, OutputStore] | None = None
-        self.is_stopped = True
-        """Whether the run ended before its time, by a stop or an error."""
+        self.run_is_whole = False
+        """Whether the run came to its own end, not to one by a stop or an error."""
         self._creating: asyncio.Task[UUID] | None = None
 
     @asynccontextmanager
@@ -288,12 +292,10 @@ class RunInTheUi:
         """The last progress, and the results; a warning if they cannot be published within so many seconds."""
         if self.results is None:
             return
-        outcome, page, store = self.results
-        shown = Shown(budget_usd=page.budget_usd, run_seconds=page.run_seconds, is_sandbox=page.is_sandbox)
         with quiet_about_the_server(self.logger):
             async with asyncio.timeout(seconds):
                 await self._update(None)
-                await publish_results(outcome, shown, store)
+                await publish_results(*self.results)
 
 
 def final_state(outcome: RunOutcome, *, allowed_failures: int = 0) -> State[Any]:

@@ -6,11 +6,11 @@ import asyncio
 import base64
 import csv
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import fsspec
 
@@ -23,6 +23,8 @@ from prefect_together.table.columns import PLAIN_CELLS, unescape_cell
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from prefect_together.results.outcome import RunOutcome
 
 SHOWN_ROWS = 24
 """Rows of an outcome in a notebook: each clip's poster is some 10 kB in the file of the notebook."""
@@ -51,26 +53,10 @@ def results_frame(output_dir: str) -> DataFrame:
     )
 
 
-class _Shown(Protocol):
-    """What of a RunOutcome is shown; see `outcome.RunOutcome`."""
-
-    @property
-    def headline(self) -> str: ...
-    @property
-    def rows(self) -> Any: ...
-    @property
-    def output_dir(self) -> str: ...
-    @property
-    def page(self) -> str: ...
-    @property
-    def notes(self) -> tuple[str, ...]: ...
-
-
-def outcome_html(outcome: _Shown) -> str:
+def outcome_html(outcome: RunOutcome) -> str:
     """The first SHOWN_ROWS rows as a table, each clip beside its prompt, under the run's headline."""
-    rows: list[RowResult] = list(outcome.rows)
-    shown = [_row_html(take, outcome.output_dir) for take in _first_takes(rows)]
-    rest = len(rows) - len(shown)
+    shown = [_row_html(take, outcome.output_dir) for take in _first_takes(outcome.rows)]
+    rest = len(outcome.rows) - len(shown)
     more = f"<p>{rest:,} more: <code>results_frame({outcome.output_dir!r})</code></p>" if rest > 0 else ""
     notes = "".join(f"<p>{escape(note)}</p>" for note in outcome.notes)
     header = "".join(f"<th>{name}</th>" for name in ("clip", "row", "prompt", "status", "cost"))
@@ -86,7 +72,7 @@ def _link(page: str) -> str:
     return f'every clip beside its prompt: <a href="{escape(address)}">{escape(address)}</a>'
 
 
-def _first_takes(rows: list[RowResult]) -> Iterator[TakeResult]:
+def _first_takes(rows: Sequence[RowResult]) -> Iterator[TakeResult]:
     for row in rows[:SHOWN_ROWS]:
         yield next((take for take in row.takes if take.status == row.status), row.takes[0])
 

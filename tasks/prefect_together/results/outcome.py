@@ -41,7 +41,7 @@ class RunOutcome:
     """What a run over a table leaves: its rows in the table's order, sums, and where they lie.
 
     `output_dir` holds videos/, results.csv and index.html, as a path or URL without credentials. `notes` say what
-    happened beside the rows. `new_usd` are the charges that this run was the first to learn of.
+    happened beside the rows. `new_usd` are the charges for jobs that this run itself created.
     """
 
     rows: Sequence[RowResult]

@@ -23,7 +23,8 @@ class Progress:
     held_in_doubt_usd: float = 0.0
     held_failed_usd: float = 0.0
     finished_before: int = 0
-    spent_before_usd: float = 0.0
+    costs_before_usd: dict[str, float] = field(default_factory=dict[str, float])
+    """What was charged before this run, of each video but those whose job an earlier run has sent."""
     polls: int = 0
     downloaded_here: int = 0
     undownloaded: set[str] = field(default_factory=set[str])
@@ -37,7 +38,10 @@ class Progress:
 
     def start(self) -> None:
         """Keep what was finished and charged before this run."""
-        self.finished_before, self.spent_before_usd = self.finished, self.spent_usd
+        self.finished_before = self.finished
+        self.costs_before_usd = {
+            key: self.costs_usd.get(key, 0.0) for key, state in self.states.items() if not STATES[state].has_job
+        }
 
     def set(self, key: str, state: State) -> None:
         """Set a video's state; videos that are not of this table are not counted."""
@@ -74,8 +78,8 @@ class Progress:
 
     @property
     def new_usd(self) -> float:
-        """What of it was first reported in this run."""
-        return round(self.spent_usd - self.spent_before_usd, 6)
+        """What of it is for jobs that this run created, not for those that it took up."""
+        return round(sum(self.costs_usd.get(key, 0.0) - usd for key, usd in self.costs_before_usd.items()), 6)
 
     @property
     def projected_usd(self) -> float:
