@@ -51,8 +51,8 @@ def test_its_rows_are_a_table_that_asks_for_the_same_videos(output_dir: str) -> 
     frame = results_frame(output_dir)
 
     again = read_table(frame[frame["status"] != "downloaded"], defaults={"model": MODEL})
-    assert [row.request.fingerprint() for row in again.rows] == [before.rows[1].request.fingerprint()]
-    assert again.rows[0].request.prompt == "'=A dög"
+    assert [row.requests[0].fingerprint() for row in again.rows] == [before.rows[1].requests[0].fingerprint()]
+    assert again.rows[0].requests[0].prompt == "'=A dög"
     assert [dict(row.cells) for row in read_table(frame, defaults={"model": MODEL}).rows] == [
         dict(row.cells) for row in before.rows
     ]
@@ -64,7 +64,9 @@ def test_results_that_pandas_has_read_ask_for_the_same_videos_too(output_dir: st
     frame = pandas.read_csv(f"{output_dir}/results.csv", dtype="str", keep_default_na=False)
 
     again = read_table(frame, defaults={"model": MODEL})
-    assert [row.request.fingerprint() for row in again.rows] == [row.request.fingerprint() for row in before.rows]
+    assert [row.requests[0].fingerprint() for row in again.rows] == [
+        row.requests[0].fingerprint() for row in before.rows
+    ]
 
 
 def test_a_directory_without_results_is_said(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_it_is_itself_a_prompt_table_with_the_same_rows(tmp_path: Path) -> None:
     assert after.columns == before.columns
     assert [dict(line.cells) for line in after.rows] == [dict(line.cells) for line in before.rows]
     assert [line.row_id for line in after.rows] == ["007", "'-x", "@3"]
-    assert [line.request for line in after.rows] == [line.request for line in before.rows]
+    assert [line.requests[0] for line in after.rows] == [line.requests[0] for line in before.rows]
 
 
 def test_a_row_of_several_takes_is_one_line() -> None:

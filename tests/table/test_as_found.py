@@ -21,7 +21,7 @@ A = "https://example.com/a.png"
 
 
 def prompts_of(source: Any, **settings: Any) -> list[str | None]:
-    return [row.request.prompt for row in read(source, model=FREE, **settings).rows]
+    return [row.requests[0].prompt for row in read(source, model=FREE, **settings).rows]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_a_column_under_another_name_is_used_and_a_warning_says_as_what(
 
     row = only_row(text, model=FREE)
 
-    assert str(row.request.parameters()[parameter]) == value
+    assert str(row.requests[0].parameters()[parameter]) == value
     is_own_name = column in ("guidanceScale", "Seconds [s]")
     assert (f"column {column}: is read as {parameter}" in warnings_of(text, model=FREE)) is not is_own_name
     assert row.cells[column] == value
@@ -47,14 +47,14 @@ def test_a_column_under_another_name_is_used_and_a_warning_says_as_what(
 
 @pytest.mark.parametrize("column", ["image", "image_path", "img", "start_image_url", "first_frame_url", "Image name"])
 def test_an_image_column_is_the_first_frame(column: str) -> None:
-    request = only_row(f"prompt,{column}\nA cat,{A}\n", model=FREE).request
+    request = only_row(f"prompt,{column}\nA cat,{A}\n", model=FREE).requests[0]
 
     assert [field for field, _ in request.images()] == ["frame_images"]
 
 
 @pytest.mark.parametrize("column", ["ref", "refs", "reference_image_url", "Reference"])
 def test_a_reference_column_is_an_image_for_the_look(column: str) -> None:
-    request = only_row(f"text,{column}\nA cat,{A}\n", model=FREE).request
+    request = only_row(f"text,{column}\nA cat,{A}\n", model=FREE).requests[0]
 
     assert (request.prompt, [field for field, _ in request.images()]) == ("A cat", ["reference_images"])
 
@@ -62,7 +62,7 @@ def test_a_reference_column_is_an_image_for_the_look(column: str) -> None:
 def test_a_column_of_the_parameters_own_name_goes_before_another() -> None:
     table = read("prompt,text,seconds,duration\nA cat,A dog,5,9\n", model=FREE)
 
-    assert (table.rows[0].request.prompt, table.rows[0].request.seconds) == ("A cat", "5")
+    assert (table.rows[0].requests[0].prompt, table.rows[0].requests[0].seconds) == ("A cat", "5")
     said = [str(warning) for warning in table.warnings]
     assert "column text: is not used: the table has a column prompt" in said
     assert "column duration: is not used: the table has a column seconds" in said
@@ -168,7 +168,7 @@ def test_a_packed_table_is_read(tmp_path: Path) -> None:
 def test_standard_input_is_a_table(name: str) -> None:
     program = (
         "from prefect_together.table.prompt_table import read_table\n"
-        f"print([row.request.prompt for row in read_table({name!r}, defaults={{'model': {DIRECTOR!r}}}).rows])"
+        f"print([row.requests[0].prompt for row in read_table({name!r}, defaults={{'model': {DIRECTOR!r}}}).rows])"
     )
 
     done = subprocess.run(
@@ -255,13 +255,13 @@ def test_merged_cells_are_a_mistake_that_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("cell", "ratio"), [("16:09:00", "16:9"), ("09:16:00", "9:16"), ("1:01:00", "1:1")])
 def test_a_ratio_that_a_spreadsheet_took_for_a_time_is_one(cell: str, ratio: str) -> None:
-    assert only_row(f"prompt,ratio\nA cat,{cell}\n", model=FREE).request.ratio == ratio
+    assert only_row(f"prompt,ratio\nA cat,{cell}\n", model=FREE).requests[0].ratio == ratio
 
 
 def test_a_decimal_comma_is_a_decimal_point() -> None:
     row = only_row("prompt;guidance_scale;price_usd\nA cat;7,5;0,28\n", model=FREE)
 
-    assert (row.request.guidance_scale, row.price_usd) == (7.5, 0.28)
+    assert (row.requests[0].guidance_scale, row.price_usd) == (7.5, 0.28)
 
 
 def test_a_data_frame_is_a_table() -> None:
@@ -272,7 +272,7 @@ def test_a_data_frame_is_a_table() -> None:
     table = read_table(frame, defaults={"model": FREE})
 
     assert cells_of(table) == [["7", "A cat", "1", '["a", 1]'], ["8", "A dog", "", ""]]
-    assert [(row.number, row.request.seed) for row in table.rows] == [(2, 1), (3, None)]
+    assert [(row.number, row.requests[0].seed) for row in table.rows] == [(2, 1), (3, None)]
     assert table.source == "DataFrame"
     with pytest.raises(TableInvalid, match="DataFrame: 1 mistake"):
         read_table(pandas.DataFrame({"prompt": ["A cat", "---"]}), defaults={"model": FREE})
@@ -299,7 +299,7 @@ def test_every_guess_at_a_number_or_a_ratio_is_said() -> None:
 def test_an_image_column_that_names_no_images_is_carried_through_with_a_warning() -> None:
     text = "prompt,image\nA cat,a red pig\n"
 
-    assert only_row(text).request.media is None
+    assert only_row(text).requests[0].media is None
     assert warnings_of(text) == ["column image: is carried through, not used: did you mean first_frame?"]
 
 
@@ -307,7 +307,7 @@ def test_an_image_column_that_names_no_images_is_carried_through_with_a_warning(
 def test_a_column_that_may_mean_a_parameter_is_not_used_and_named(column: str) -> None:
     text = f"prompt,{column}\nA cat,57\n"
 
-    assert only_row(text).request.create_kwargs() == {"model": DIRECTOR, "prompt": "A cat"}
+    assert only_row(text).requests[0].create_kwargs() == {"model": DIRECTOR, "prompt": "A cat"}
     assert f"column {column}: is carried through, not used: did you mean" in warnings_of(text)[0]
 
 
@@ -326,7 +326,7 @@ def test_lines_around_a_markdown_table_are_not_lost_in_silence() -> None:
 def test_one_row_of_json_with_objects_only_is_a_row() -> None:
     row = only_row(f'{{"media": {{"reference_images": ["{A}"]}}}}', model=FREE, defaults={"prompt": "It moves"})
 
-    assert [field for field, _ in row.request.images()] == ["reference_images"]
+    assert [field for field, _ in row.requests[0].images()] == ["reference_images"]
 
 
 def test_a_file_with_many_broken_lines_names_the_first(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_text_tables_keep_every_cell_as_it_stands(encoding: str, delimiter: str,
 
     assert [list(table.columns), *cells_of(table)] == TRICKY
     assert [row.row_id for row in table.rows] == ["007", "008", "1e3", "+1", "é"]
-    assert [row.request.fps for row in table.rows] == [None, 25, None, 25, None]
+    assert [row.requests[0].fps for row in table.rows] == [None, 25, None, 25, None]
 
 
 @pytest.mark.parametrize("mark", [b"\xff\xfe", b"\xfe\xff"])
@@ -66,7 +66,7 @@ def test_rows_keep_a_spreadsheets_numbers_across_empty_rows_and_quoted_lines(end
     table = read(end.join(lines))
 
     assert [(row.row_id, row.number) for row in table.rows] == [("a", 3), ("b", 6)]
-    assert table.rows[0].request.prompt == f"one{end}two"
+    assert table.rows[0].requests[0].prompt == f"one{end}two"
 
 
 def test_cells_beyond_the_header_are_named_row_by_row_unless_they_are_empty() -> None:

@@ -128,24 +128,24 @@ def test_a_prompt_is_needed_unless_the_catalogue_knows_better() -> None:
     text = f"model,prompt,first_frame\n{kling},,{A}\n{DIRECTOR},,{A}\n{FREE},,{A}\n"
 
     assert [(row, column) for row, column, _ in problems_of(text)] == [(3, "prompt"), (4, "prompt")]
-    assert only_row(f"model,first_frame\n{kling},{A}\n").request.prompt is None
+    assert only_row(f"model,first_frame\n{kling},{A}\n").requests[0].prompt is None
     assert [row for row, _, _ in problems_of("model,prompt,fps\na/b,,25\n", catalogue_checks=False)] == [2]
 
 
 def test_a_prompt_for_the_whole_run_stands_in_for_the_column() -> None:
-    assert only_row(f"first_frame\n{A}\n", defaults={"prompt": "It moves"}).request.prompt == "It moves"
+    assert only_row(f"first_frame\n{A}\n", defaults={"prompt": "It moves"}).requests[0].prompt == "It moves"
 
 
 @pytest.mark.parametrize("prompt", ["NA", "null", "None", "nan", "true", "007", "=1+1", "<script>"])
 def test_a_word_that_programs_take_for_nothing_is_a_prompt(prompt: str) -> None:
-    assert only_row(f"id,prompt\na,{prompt}\n", model=FREE).request.prompt == prompt
+    assert only_row(f"id,prompt\na,{prompt}\n", model=FREE).requests[0].prompt == prompt
 
 
 def test_what_only_the_catalogue_knows_passes_without_its_checks() -> None:
     text = "prompt,seconds,width,height\nA cat,99,1000,1000\n"
 
     assert {column for _, column, _ in problems_of(text)} == {"seconds", "width"}
-    assert only_row(text, catalogue_checks=False).request.seconds == "99"
+    assert only_row(text, catalogue_checks=False).requests[0].seconds == "99"
 
 
 # Warnings

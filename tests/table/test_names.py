@@ -85,7 +85,7 @@ def test_the_first_take_keeps_the_name_when_more_are_asked_for() -> None:
 def files_of(*ids: str, count: int = 1) -> list[str]:
     """The files of these rows in the order in which a ledger gives them, without directory and extension."""
     request = VideoRequest(model="minimax/video-01-director", prompt="a cat")
-    rows = tuple(TableRow(number, row_id, count, None, request, {}) for number, row_id in enumerate(ids, start=2))
+    rows = tuple(TableRow(number, row_id, count, None, (request,), {}) for number, row_id in enumerate(ids, start=2))
     taken: set[str] = set()
     files: list[str] = []
     for video in make_plan(PromptTable("t.csv", (), rows, ())).videos.values():

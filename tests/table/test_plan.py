@@ -27,7 +27,7 @@ def row(
     **parameters: Any,
 ) -> TableRow:
     request = VideoRequest.model_validate({"model": MODEL, "prompt": prompt} | parameters)
-    return TableRow(number=number, row_id=row_id, count=count, price_usd=price_usd, request=request, cells={})
+    return TableRow(number=number, row_id=row_id, count=count, price_usd=price_usd, requests=(request,), cells={})
 
 
 def plan_of(*rows: TableRow, warnings: tuple[Problem, ...] = ()) -> Plan:
@@ -140,7 +140,7 @@ def test_the_seed_alone_tells_which_takes_are_there_already(row_id: str | None) 
 
 def test_the_first_take_with_a_seed_keeps_its_identity_when_more_are_asked_for() -> None:
     assert list(plan_of(row(2, row_id="cat", seed=7)).videos) == [
-        video_key("cat", 1, row(2, seed=7).request.fingerprint())
+        video_key("cat", 1, row(2, seed=7).requests[0].fingerprint())
     ]
     assert plan_of(row(2, seed=7, count=9)).rows[0].keys[:1] == plan_of(row(2, seed=7)).rows[0].keys
 
@@ -195,7 +195,7 @@ def test_every_row_gets_the_takes_that_it_asks_for(drawn: list[tuple[str, int | 
     for wanted, planned in zip(rows, plan.rows, strict=True):
         requests = [plan.videos[key].request for key in planned.keys]
         assert len(set(planned.keys)) == wanted.count
-        assert requests == [wanted.request.take(number) for number in range(1, wanted.count + 1)]
+        assert requests == [wanted.requests[0].take(number) for number in range(1, wanted.count + 1)]
 
 
 def test_the_warnings_of_the_table_come_first() -> None:

@@ -19,7 +19,7 @@ from tables import DIRECTOR, FREE, only_row, problems_of, read
 
 
 def media_of(text: str, **settings: Any) -> dict[str, Any]:
-    return only_row(text, model=FREE, **settings).request.create_kwargs()["media"]
+    return only_row(text, model=FREE, **settings).requests[0].create_kwargs()["media"]
 
 
 def json_row(**cells: object) -> str:
@@ -31,7 +31,7 @@ def test_columns_named_after_parameters_set_them_and_the_others_are_carried_thro
 
     row = table.rows[0]
     assert (row.number, row.row_id, row.count, row.price_usd) == (2, "007", 1, None)
-    assert row.request.create_kwargs() == {"model": DIRECTOR, "prompt": " A cat ", "seconds": "6"}
+    assert row.requests[0].create_kwargs() == {"model": DIRECTOR, "prompt": " A cat ", "seconds": "6"}
     assert table.columns == ("id", "prompt", "seconds", "Mood")
     assert dict(row.cells) == {"id": "007", "prompt": " A cat ", "seconds": "6", "Mood": "calm"}
 
@@ -40,7 +40,7 @@ def test_columns_named_after_parameters_set_them_and_the_others_are_carried_thro
 def test_case_spaces_and_hyphens_in_a_parameters_name_do_not_matter(column: str) -> None:
     row = only_row(f"prompt,{column}\nA cat,7.5\n", model=FREE)
 
-    assert row.request.guidance_scale == 7.5
+    assert row.requests[0].guidance_scale == 7.5
     assert dict(row.cells)[column.strip()] == "7.5"
 
 
@@ -49,22 +49,22 @@ def test_an_empty_cell_leaves_the_runs_setting_and_a_filled_one_goes_before_it()
 
     rows = read(text, model=FREE, defaults={"fps": 24, "seed": "5", "negative_prompt": None, "ratio": ""}).rows
 
-    assert [(row.request.model, row.request.fps, row.request.seed) for row in rows] == [
+    assert [(row.requests[0].model, row.requests[0].fps, row.requests[0].seed) for row in rows] == [
         (FREE, 24, 5),
         ("other/model", 30, 5),
     ]
-    assert rows[0].request.create_kwargs().keys() == {"model", "prompt", "fps", "seed"}
+    assert rows[0].requests[0].create_kwargs().keys() == {"model", "prompt", "fps", "seed"}
 
 
 def test_only_what_is_set_is_part_of_a_request() -> None:
     row = only_row("prompt,seconds,fps,media,extra_body,first_frame\nA cat,,,,,\n")
 
-    assert row.request.create_kwargs() == {"model": DIRECTOR, "prompt": "A cat"}
+    assert row.requests[0].create_kwargs() == {"model": DIRECTOR, "prompt": "A cat"}
 
 
 @pytest.mark.parametrize("text", ["true", "TRUE", "1", "yes"])
 def test_yes_and_true_in_the_usual_spellings_are_taken(text: str) -> None:
-    assert only_row(f"prompt,generate_audio\nA cat, {text} \n", model=FREE).request.generate_audio is True
+    assert only_row(f"prompt,generate_audio\nA cat, {text} \n", model=FREE).requests[0].generate_audio is True
 
 
 def test_count_and_price_are_read() -> None:
@@ -77,7 +77,7 @@ def test_count_and_price_are_read() -> None:
 def test_extra_body_is_read_as_json() -> None:
     row = only_row(json_row(extra_body={"settings": {"audio": False}}), model=FREE)
 
-    assert row.request.extra_body == {"settings": {"audio": False}}
+    assert row.requests[0].extra_body == {"settings": {"audio": False}}
 
 
 # Images, videos and sounds
@@ -172,15 +172,15 @@ def test_local_images_are_found_beside_the_table(directory: Path) -> None:
 
     cat, dog = read(str(directory / "t.csv"), model=FREE).rows
 
-    names = [Path(image.path).name for _, image in cat.request.images() if isinstance(image, LocalImage)]
+    names = [Path(image.path).name for _, image in cat.requests[0].images() if isinstance(image, LocalImage)]
     assert names == ["red.png", "red.png", "red.png", "also red.png"]
-    assert [type(image) for _, image in dog.request.images()] == [LocalImage, LocalImage]
+    assert [type(image) for _, image in dog.requests[0].images()] == [LocalImage, LocalImage]
 
 
 def test_for_pasted_text_local_images_are_found_in_the_directory_that_is_named(directory: Path) -> None:
     row = only_row("prompt,first_frame\nA cat,red.png\n", image_directory=str(directory))
 
-    assert [type(image) for _, image in row.request.images()] == [LocalImage]
+    assert [type(image) for _, image in row.requests[0].images()] == [LocalImage]
 
 
 def test_every_bad_image_of_a_cell_is_named_with_its_column(directory: Path) -> None:
@@ -203,7 +203,7 @@ def as_results(table: PromptTable) -> str:
             cells=row.cells,
             takes=(
                 TakeResult(
-                    row_id=row.row_id or "x", status="failed", model=row.request.model, parameters={}, job_id="j"
+                    row_id=row.row_id or "x", status="failed", model=row.requests[0].model, parameters={}, job_id="j"
                 ),
             ),
         )
@@ -220,7 +220,9 @@ def test_results_are_a_table_that_asks_for_the_same_videos() -> None:
 
     assert again.columns == table.columns
     assert [dict(row.cells) for row in again.rows] == [dict(row.cells) for row in table.rows]
-    assert [row.request.fingerprint() for row in again.rows] == [row.request.fingerprint() for row in table.rows]
+    assert [row.requests[0].fingerprint() for row in again.rows] == [
+        row.requests[0].fingerprint() for row in table.rows
+    ]
     assert again.warnings == ()
 
 

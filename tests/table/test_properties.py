@@ -130,7 +130,7 @@ def test_any_cells_under_any_parameters_are_taken_or_refused(
     if isinstance(outcome, TableInvalid):
         assert all(str(problem) for problem in outcome.problems)
     else:
-        assert [row.request.fingerprint() for row in outcome.rows]
+        assert [row.requests[0].fingerprint() for row in outcome.rows]
 
 
 @pytest.mark.slow

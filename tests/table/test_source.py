@@ -72,7 +72,7 @@ def test_a_table_from_the_web_is_read_and_its_images_are_addresses(web: str, tmp
     table = read(f"{web}/sub/t.csv?signature=secret")
 
     assert table.source == f"{web}/sub/t.csv?…"
-    assert [image for _, image in table.rows[0].request.images()] == [f"{web}/sub/a%20b.png"]
+    assert [image for _, image in table.rows[0].requests[0].images()] == [f"{web}/sub/a%20b.png"]
 
 
 def test_a_table_that_the_web_does_not_have_is_a_mistake_without_the_signature(web: str) -> None:

@@ -46,7 +46,7 @@ def test_json_lines_become_text_without_loss(tmp_path: Path) -> None:
 def test_json_lines_can_bear_media_as_objects() -> None:
     line = '{"prompt": "A cat", "media": {"frame_images": [{"input_image": "https://e.com/a.png", "frame": "first"}]}}'
 
-    media = read(line).rows[0].request.media
+    media = read(line).rows[0].requests[0].media
 
     assert media is not None
     assert media.frame_images is not None

@@ -16,6 +16,12 @@ from prefect_together.request.request import PARAMETERS
 RESULT_COLUMNS = ("status", "job_id", "file", "cost_usd", "attempts", "error")
 """What results.csv adds to the table's own columns. They are ignored when it is read as a prompt table."""
 
+VIDEO_COLUMNS = ("video_id", "take")
+"""What tells the lines of videos.csv apart that one row asked for; `id` is that of the row."""
+
+CLIP_COLUMNS = ("clip_seconds", "generation_seconds", "sha256")
+"""What videos.csv adds to `RESULT_COLUMNS`; ignored when it is read."""
+
 _FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")
 _ESCAPED = re.compile(r"'+(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -24,6 +30,11 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 def is_results_table(columns: Iterable[str]) -> bool:
     """Whether a table with these columns is a results.csv, or a part of one: its cells are then escaped."""
     return {"status", "job_id"} <= set(columns)
+
+
+def is_videos_table(columns: Iterable[str]) -> bool:
+    """Whether a table with these columns is a videos.csv, or a part of one."""
+    return {*VIDEO_COLUMNS, "status", "job_id"} <= set(columns)
 
 
 def escape_cell(text: str) -> str:
@@ -55,7 +66,7 @@ MEDIA_FIELDS = {
 }
 """Columns that hold images, videos and sounds, with the field of the API's `media` that each of them fills."""
 
-SETTABLE = (*PARAMETERS, *MEDIA_FIELDS, "extra_body", "count", "price_usd")
+SETTABLE = (*PARAMETERS, "prompt_template", *MEDIA_FIELDS, "extra_body", "count", "price_usd")
 """What a column, or a default for the whole run, can set."""
 
 UNDERSTOOD = ("id", *SETTABLE)
@@ -160,6 +171,8 @@ def understood_columns(
     rows: Sequence[tuple[int, Sequence[str]]],
     problems: list[Problem],
     warnings: list[Problem],
+    *,
+    of_videos: bool = False,
 ) -> dict[str, int]:
     """Where the columns are that set something, by their parameter. Two for one parameter go to `problems`.
 
@@ -169,7 +182,7 @@ def understood_columns(
     places: dict[str, int] = {}
     names = [parameter_name(column) for column in columns]
     for place, name in enumerate(names):
-        if name in UNDERSTOOD:
+        if name in UNDERSTOOD or (of_videos and name in VIDEO_COLUMNS):
             _take(name, place, columns, places, problems)
     exact = frozenset(places)
     for place, column in enumerate(columns):

@@ -20,21 +20,25 @@ from typing import Any, NoReturn
 from prefect_together.errors import Problem, TableInvalid, missing_extra
 from prefect_together.request.fields import counted, is_sendable
 from prefect_together.table.columns import (
+    CLIP_COLUMNS,
     PLAIN_CELLS,
     RESULT_COLUMNS,
     header_place,
     is_known_column,
     is_results_table,
+    is_videos_table,
     unescape_cell,
 )
 from prefect_together.table.formats import (
+    Record,
     are_prompts,
+    frame_records,
     is_markdown_table,
     json_records,
     list_records,
     markdown_records,
+    parquet_records,
 )
-from prefect_together.table.frames import Record, frame_records, parquet_records
 from prefect_together.table.source import DELIMITERS, TableSource
 
 MAX_COLUMNS = 2_000
@@ -71,12 +75,14 @@ class Grid:
     """A table as text. Every row has as many cells as there are columns; empty rows are left out.
 
     `rows` have their number as a spreadsheet counts it (the header is row 1; the line's number in JSON lines).
+    `is_videos`: it is a videos.csv, in which each row is one video.
     """
 
     columns: tuple[str, ...]
     rows: list[Record]
     problems: list[Problem]
     warnings: list[Problem]
+    is_videos: bool = False
 
 
 def read_grid(source: TableSource, *, sheet: str | None = None) -> Grid:
@@ -319,7 +325,7 @@ def _grid(
     rows = [(number, _as_wide(cells, width)) for number, cells in rows]
 
     names = [name.strip() for name in header[:width]]
-    is_results = is_results_table(names)
+    is_results, is_videos = is_results_table(names), is_videos_table(names)
     if is_results and not is_plain:
         names = [unescape_cell(name) for name in names]
         rows = [(number, [unescape_cell(cell) for cell in cells]) for number, cells in rows]
@@ -329,10 +335,11 @@ def _grid(
             for name in names
             if name in RESULT_COLUMNS
         ]
-    kept = [place for place, name in enumerate(names) if name and name not in RESULT_COLUMNS]
+    left_out = {*RESULT_COLUMNS, *(CLIP_COLUMNS if is_videos else ())}
+    kept = [place for place, name in enumerate(names) if name and name not in left_out]
     if len(kept) < width:
         rows = [(number, [cells[place] for place in kept]) for number, cells in rows]
-    return Grid(tuple(names[place] for place in kept), rows, problems, warnings)
+    return Grid(tuple(names[place] for place in kept), rows, problems, warnings, is_videos)
 
 
 def _below_title(filled: list[Record], warnings: list[Problem]) -> list[Record]:

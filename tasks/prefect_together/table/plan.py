@@ -14,6 +14,7 @@ from prefect_together.errors import Problem
 from prefect_together.request.catalogue import estimate_usd
 from prefect_together.request.fields import counted
 from prefect_together.request.request import VideoRequest
+from prefect_together.table.variants import variant_name
 
 if TYPE_CHECKING:
     from prefect_together.table.rows import PromptTable, TableRow
@@ -169,43 +170,66 @@ class Plan:
 def make_plan(table: PromptTable) -> Plan:
     """Give every row its identity and its videos.
 
-    Takes of a row with a seed count it up. Rows without ids that ask for the same request share its video; rows with
-    ids of their own do not. Both are warned about.
+    A row has `count` videos of each combination of the values that it lists. Takes of a row with a seed count it up.
+    Rows without ids that ask for the same request share its video; rows with ids of their own do not. What repeats is
+    warned about.
     """
     videos: dict[str, PlannedVideo] = {}
     first_row_of: dict[str, int] = {}
     rows: list[PlannedRow] = []
     sharing: list[int] = []
     paid_twice: list[int] = []
-    id_of_request: dict[str, str] = {}
+    overlapping: list[int] = []
+    id_of_request: dict[str, str | None] = {}
     for row in table.rows:
-        takes = _takes(row)
-        keys = tuple(video.key for video in takes)
-        new = [video for video in takes if video.key not in videos]
-        if len(new) < len(takes):
+        asked = _videos(row)
+        takes = {video.key: video for video in reversed(asked)}
+        keys = tuple(dict.fromkeys(video.key for video in asked))
+        new = [takes[key] for key in keys if key not in videos]
+        if len(keys) < len(asked):
+            overlapping.append(row.number)
+        if len(new) < len(keys):
             sharing.append(row.number)
-        if {id_of_request.setdefault(video.fingerprint, video.row_id) for video in new} - {takes[0].row_id}:
+        if {id_of_request.setdefault(video.fingerprint, row.row_id) for video in new} - {row.row_id}:
             paid_twice.append(row.number)
         shared_with = None if new else first_row_of[keys[0]]
         for video in new:
             first_row_of[video.key] = row.number
             videos[video.key] = video
-        rows.append(PlannedRow(row.number, row.cells, takes[0].row_id, keys, shared_with))
-    return Plan(table.source, table.columns, tuple(rows), videos, (*table.warnings, *_repeats(sharing, paid_twice)))
+        row_id = row.row_id or derived_id(asked[0].request.prompt, asked[0].fingerprint)
+        rows.append(PlannedRow(row.number, row.cells, row_id, keys, shared_with))
+    repeats = _repeats(sharing, paid_twice, overlapping)
+    return Plan(table.source, table.columns, tuple(rows), videos, (*table.warnings, *repeats))
 
 
-def _takes(row: TableRow) -> list[PlannedVideo]:
-    fingerprint = row.request.fingerprint()
-    row_id = row.row_id or derived_id(row.request.prompt, fingerprint)
-    estimate = None if row.price_usd is not None else estimate_usd(row.request)
+def _videos(row: TableRow) -> list[PlannedVideo]:
+    """All videos of a row: `count` takes of each variant."""
+    if not row.varied:
+        return _takes(row, row.requests[0], variant="")
+    names: set[str] = set()
+    found: list[PlannedVideo] = []
+    for request in row.requests:
+        name = variant_name(request, row.varied)
+        if name in names:  # models of one name by two makers, or values that are alike in their first characters
+            name = f"{name}-{request.fingerprint()[:_HASH_DIGITS]}"
+        names.add(name)
+        found += _takes(row, request, variant=f"--{name}")
+    return found
+
+
+def _takes(row: TableRow, first: VideoRequest, *, variant: str) -> list[PlannedVideo]:
+    fingerprint = first.fingerprint()
+    own_id = row.row_id or derived_id(first.prompt, fingerprint)
+    row_id = row.video_id or f"{own_id}{variant}"
+    estimate = None if row.price_usd is not None else estimate_usd(first)
     takes: list[PlannedVideo] = []
-    for take in range(1, row.count + 1):
-        request = row.request.take(take)
-        if request is row.request:
-            key = video_key(row_id, take, fingerprint)
-        else:  # the seed tells the takes apart: each is the same work as take 1 of a row that begins with its seed
+    for number in range(1, row.count + 1):
+        request, take = first.take(number), row.take + number - 1
+        if request is not first:
             fingerprint = request.fingerprint()
-            key = video_key(row.row_id or derived_id(request.prompt, fingerprint), 1, fingerprint)
+        # A seed tells the takes apart: each is the same work as take 1 of a row that begins with its seed.
+        key_id = own_id if request is first else row.row_id or derived_id(request.prompt, fingerprint)
+        key = video_key(key_id, take if first.seed is None else 1, fingerprint)
         stem = file_stem(row_id, take=take)
         takes.append(
             PlannedVideo(
@@ -222,7 +246,7 @@ def _takes(row: TableRow) -> list[PlannedVideo]:
     return takes
 
 
-def _repeats(sharing: list[int], paid_twice: list[int]) -> list[Problem]:
+def _repeats(sharing: list[int], paid_twice: list[int], overlapping: list[int]) -> list[Problem]:
     """Warnings about rows that ask for what an earlier row asks for."""
     warnings: list[Problem] = []
     if sharing:
@@ -233,10 +257,19 @@ def _repeats(sharing: list[int], paid_twice: list[int]) -> list[Problem]:
         pay = "is paid for again" if len(paid_twice) == 1 else "are paid for again"
         message = f"{_rows_that_repeat(paid_twice)} under another id and {pay}: remove the ids to share the video"
         warnings.append(Problem(message))
+    if overlapping:
+        rows = f"{counted(len(overlapping), 'row')} ({_named(overlapping)})"
+        ask = "asks" if len(overlapping) == 1 else "ask"
+        message = f"{rows} {ask} for the same video twice, by equal values or by takes that count a seed up"
+        warnings.append(Problem(f"{message}: it is made once"))
     return warnings
 
 
 def _rows_that_repeat(numbers: list[int]) -> str:
     """`2 rows (4, 9) repeat an earlier row`."""
-    named = ", ".join(map(str, numbers[:ROWS_NAMED])) + (", ..." if len(numbers) > ROWS_NAMED else "")
-    return f"{counted(len(numbers), 'row')} ({named}) {'repeats' if len(numbers) == 1 else 'repeat'} an earlier row"
+    repeat = "repeats" if len(numbers) == 1 else "repeat"
+    return f"{counted(len(numbers), 'row')} ({_named(numbers)}) {repeat} an earlier row"
+
+
+def _named(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers[:ROWS_NAMED])) + (", ..." if len(numbers) > ROWS_NAMED else "")

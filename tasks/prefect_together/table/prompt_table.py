@@ -32,6 +32,7 @@ from prefect_together.table.grid import Grid, read_frame, read_grid
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.rows import PromptTable, RowReader, TableRow
 from prefect_together.table.source import find_table
+from prefect_together.table.variants import values_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -67,10 +68,10 @@ def read_table(
     problems = [*grid.problems]
     warnings = [*grid.warnings]
     settings = _settings(defaults or {}, problems)
-    places = understood_columns(grid.columns, grid.rows, problems, warnings)
+    places = understood_columns(grid.columns, grid.rows, problems, warnings, of_videos=grid.is_videos)
     if not grid.rows:
         problems.append(Problem("has a header and no rows"))
-    if "prompt" not in {*places, *settings} and (not places or not grid.rows):
+    if {"prompt", "prompt_template"}.isdisjoint({*places, *settings}) and (not places or not grid.rows):
         raise TableInvalid(label, [*problems, Problem(no_prompt_message(grid.columns))])
 
     reader = RowReader(
@@ -79,6 +80,7 @@ def read_table(
         defaults=settings,
         base=base if image_directory is None else str(Path(image_directory).resolve()),
         catalogue_checks=catalogue_checks,
+        of_videos=grid.is_videos,
     )
     rows = [reader.read(number, cells) for number, cells in grid.rows]
     problems += [*_table_problems(reader, grid), *reader.of_defaults.problems(), *reader.problems]
@@ -97,8 +99,8 @@ def _settings(defaults: Mapping[str, object], problems: list[Problem]) -> dict[s
             close = difflib.get_close_matches(name, SETTABLE, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(SETTABLE)}"
             problems.append(Problem(f"is not a parameter that a run can set: {hint}", column=given))
-        elif value is not None and not (isinstance(value, str) and not value.strip()):
-            settings[name] = value
+        elif value is not None and value != [] and not (isinstance(value, str) and not value.strip()):
+            settings[name] = values_of(value)[0] if len(values_of(value)) == 1 else value
     return settings
 
 
@@ -162,5 +164,5 @@ def plan_video(
         raise TableInvalid(SOURCE, errors)
     warnings = tuple(Problem(finding.message, column=finding.field) for finding in findings)
     cells = {"prompt": request.prompt or "", "model": request.model}
-    row = TableRow(number=1, row_id=row_id, count=count, price_usd=None, request=request, cells=cells)
+    row = TableRow(number=1, row_id=row_id, count=count, price_usd=None, requests=(request,), cells=cells)
     return make_plan(PromptTable(source=SOURCE, columns=tuple(cells), rows=(row,), warnings=warnings))

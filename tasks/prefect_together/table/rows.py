@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from prefect_together.request.images import load_image
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import PARAMETERS, VideoRequest, problems_of
 from prefect_together.table.columns import MEDIA_FIELDS, MediaDraft
+from prefect_together.table.variants import LISTED, PromptTemplate, combinations, listed_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +36,11 @@ class PromptTable:
 MAX_PRICE_USD = 10_000.0
 """Of one take. Nothing costs so much, and millions of millions would fit no database."""
 MOST_TAKES = 1000
+"""Videos of one row."""
 
 _PLAIN_PARAMETERS = tuple(name for name in (*PARAMETERS, "extra_body") if name != "media")
 _MEDIA_COLUMNS = frozenset({"media", *MEDIA_FIELDS})
-_TEXTS = frozenset({"id", "prompt", "negative_prompt"})
+_TEXTS = frozenset({"id", "prompt", "prompt_template", "negative_prompt"})
 _WITH_DECIMALS = frozenset({"seconds", "guidance_scale", "price_usd"})
 _COMMENT = re.compile(r"#+\s")
 _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}")
@@ -51,16 +54,20 @@ class TableRow:
     """One row of the table.
 
     `number` is the row as a spreadsheet counts it (the header is row 1; in JSON lines the line's number), `row_id`
-    its own id as it stands, `count` how many takes it asks for, `price_usd` the price of one take if the table
-    gives it, `cells` the table's own columns as text, verbatim.
+    its own id as it stands, `count` how many takes of each request it asks for, `price_usd` the price of one take if
+    the table gives it, `cells` the table's own columns as text, verbatim. `requests` are one for each combination of
+    the values that the parameters in `varied` list. In a videos.csv a row is one video: take `take` of `video_id`.
     """
 
     number: int
     row_id: str | None
     count: int
     price_usd: float | None
-    request: VideoRequest
+    requests: tuple[VideoRequest, ...]
     cells: Mapping[str, str]
+    varied: tuple[str, ...] = ()
+    take: int = 1
+    video_id: str | None = None
 
 
 class SharedProblems:
@@ -70,25 +77,30 @@ class SharedProblems:
         self._rows: dict[tuple[str, str], list[int]] = {}
 
     def add(self, column: str, message: str, *, row: int) -> None:
-        first_and_count = self._rows.setdefault((column, message), [row, 0])
-        first_and_count[1] += 1
+        rows = self._rows.setdefault((column, message), [])
+        if row not in rows[-1:]:
+            rows.append(row)
 
     def problems(self) -> list[Problem]:
         return [
-            Problem(f"{message} ({counted(count, 'row')}, this is the first)" if count > 1 else message, row, column)
-            for (column, message), (row, count) in self._rows.items()
+            Problem(
+                f"{message} ({counted(len(rows), 'row')}, this is the first)" if rows[1:] else message, rows[0], column
+            )
+            for (column, message), rows in self._rows.items()
         ]
 
 
 @dataclass(slots=True)
 class _Draft:
-    """One row on its way. `mistakes` are (parameter, message); a parameter in `wrong` is not looked at again."""
+    """One row on its way. `mistakes` are (parameter, message), `cell_mistakes` (column, message); a parameter in
+    `wrong` is not looked at again."""
 
     number: int
     given: dict[str, object]
     of_row: frozenset[str]
     media: MediaDraft
     mistakes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    cell_mistakes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     wrong: set[str] = field(default_factory=set[str])
 
     def refuse(self, name: str, message: str) -> None:
@@ -111,6 +123,7 @@ class RowReader:
         defaults: Mapping[str, object],
         base: str,
         catalogue_checks: bool,
+        of_videos: bool = False,
     ) -> None:
         self.problems: list[Problem] = []
         self.of_defaults = SharedProblems()
@@ -118,7 +131,8 @@ class RowReader:
         self.rows_without_model = 0
         self.rows_without_prompt = 0
         self._columns, self._places, self._defaults = columns, places, defaults
-        self._base, self._catalogue_checks = base, catalogue_checks
+        self._base, self._catalogue_checks, self._of_videos = base, catalogue_checks, of_videos
+        self._template = PromptTemplate(columns)
         self._order: dict[str | None, int] = {column: place for place, column in enumerate(columns)}
         self._rows_by_id: dict[str, int] = {}
         self._images: dict[str, str | LocalImage | ValueError] = {}
@@ -126,19 +140,44 @@ class RowReader:
     def read(self, number: int, cells: Sequence[str]) -> TableRow | None:
         """The row, or None if something is wrong with it."""
         texts = {name: cells[place] for name, place in self._places.items() if cells[place].strip()}
-        of_row = {name: self._as_meant(name, text, number) for name, text in texts.items()}
+        of_row = {name: self._value(name, text, number) for name, text in texts.items()}
         draft = _Draft(number, {**self._defaults, **of_row}, frozenset(of_row), MediaDraft(self._load_image))
-        row_id = of_row.get("id")
+        row_id = texts.get("id")
         self._check_id(draft, row_id)
+        self._fill_prompt(draft, cells)
         count = _count(draft)
         price_usd = _price_usd(draft)
-        request = self._request(draft, takes=count)
-        if draft.mistakes:
+        listed = _listed(draft, takes=count)
+        requests = self._requests(draft, listed, takes=count)
+        if draft.mistakes or draft.cell_mistakes:
             self._note(draft, row_id)
             return None
-        if request is None:  # it lacks a model or a prompt, which is said once for the whole table
+        if requests is None:  # it lacks a model or a prompt, which is said once for the whole table
             return None
-        return TableRow(number, row_id, count, price_usd, request, dict(zip(self._columns, cells, strict=True)))
+        own = dict(zip(self._columns, cells, strict=True))
+        take = int(as_number(texts.get("take")) or 1) if self._of_videos else 1
+        video_id = texts.get("video_id") if self._of_videos else None
+        return TableRow(number, row_id, count, price_usd, requests, own, tuple(listed), take, video_id)
+
+    def _fill_prompt(self, draft: _Draft, cells: Sequence[str]) -> None:
+        """The prompt of a row that has a template, its own or the run's."""
+        template = draft.given.get("prompt_template")
+        if template is None:
+            return
+        prompt, problems = self._template.fill(str(template), cells)
+        for column, message in problems:
+            if column is None:
+                draft.refuse("prompt_template", message)
+            else:
+                draft.cell_mistakes.append((column, message))
+        if problems:
+            draft.wrong.add("prompt")
+        draft.given["prompt"] = prompt
+
+    def _value(self, name: str, text: str, row: int) -> object:
+        if name in LISTED and "|" in text:
+            return [self._as_meant(name, part, row) for part in text.split("|")]
+        return self._as_meant(name, text, row)
 
     def _as_meant(self, name: str, text: str, row: int) -> str:
         """What a spreadsheet has made something else of: 16:9 a time of day, 7.5 a number with a decimal comma."""
@@ -154,16 +193,18 @@ class RowReader:
         return meant
 
     def _check_id(self, draft: _Draft, row_id: str | None) -> None:
-        if row_id is None:
+        if row_id is None or self._of_videos:  # whose rows have the id of the row that asked for them
             return
         first = self._rows_by_id.setdefault(row_id, draft.number)
         if first != draft.number:
             message = f"{shown(row_id)} is the id of row {first} too: an id names one row's work (count gives takes)"
             draft.refuse("id", message)
 
-    def _request(self, draft: _Draft, *, takes: int) -> VideoRequest | None:
-        """The request, or None; what is wrong with it is noted. Everything right about it is still checked."""
-        values = {name: draft.given[name] for name in _PLAIN_PARAMETERS if name in draft.given}
+    def _requests(
+        self, draft: _Draft, listed: Mapping[str, Sequence[object]], *, takes: int
+    ) -> tuple[VideoRequest, ...] | None:
+        """The request of each combination, or None; what is wrong is noted, and what is right still checked."""
+        values = {name: draft.given[name] for name in _PLAIN_PARAMETERS if name in draft.given.keys() - draft.wrong}
         if not _MEDIA_COLUMNS.isdisjoint(draft.given):
             draft.media.add(draft.given, row_columns=draft.of_row)
             for name, message in draft.media.problems:
@@ -171,9 +212,14 @@ class RowReader:
                 draft.wrong.add("media")
             if draft.media.media and not draft.media.problems:
                 values["media"] = draft.media.media
-        has_model = "model" in values
-        if not has_model:
+        if "model" not in values and "model" not in draft.wrong:
             self._refuse_no_model(draft)
+        found = [self._request({**values, **variant}, draft, takes=takes) for variant in combinations(listed)]
+        requests = tuple(request for request in found if request is not None)
+        return requests if len(requests) == len(found) else None
+
+    def _request(self, values: dict[str, object], draft: _Draft, *, takes: int) -> VideoRequest | None:
+        has_model = "model" in values
         request = _validated(values, draft)
         if request is None:
             return None
@@ -211,14 +257,18 @@ class RowReader:
             if prompt.startswith(" ") and prompt.lstrip().startswith('"'):
                 message = "begins with a space and a quote, which are sent: is there a space behind a delimiter?"
                 self.warnings.add(self._column_of("prompt", draft), message, row=draft.number)
+            if "{" in prompt and "prompt_template" not in draft.given and (named := self._template.named_in(prompt)):
+                message = f"holds {named[0]}, which is sent as it stands: call the column prompt_template to fill it"
+                self.warnings.add(self._column_of("prompt", draft), message, row=draft.number)
             return
         if "prompt" in draft.wrong:
             return
         spec = catalogue().get(request.model)
         if (spec is not None and not spec.prompt_required) or (request.media and not self._catalogue_checks):
             return
-        if "prompt" in self._places:
-            draft.refuse("prompt", "is empty: every row needs a prompt")
+        column = next((name for name in ("prompt", "prompt_template") if name in self._places), None)
+        if column:
+            draft.refuse(column, "is empty: every row needs a prompt")
         else:
             self.rows_without_prompt += 1
 
@@ -238,8 +288,8 @@ class RowReader:
 
     def _note(self, draft: _Draft, row_id: str | None) -> None:
         """Put the row's mistakes down in the order of the columns; those of the run's settings once for all rows."""
-        found: list[Problem] = []
-        for name, message in draft.mistakes:
+        found = [Problem(message, draft.number, column, row_id) for column, message in draft.cell_mistakes]
+        for name, message in dict.fromkeys(draft.mistakes):
             key, inner = self._source_of(name, draft)
             column = self._name_of(key)
             text = f"{inner}: {message}" if inner else message
@@ -278,6 +328,20 @@ def _validated(values: dict[str, object], draft: _Draft) -> VideoRequest | None:
         return VideoRequest.model_validate({"model": _SOME_MODEL, **rest})
     except ValidationError:
         return None
+
+
+def _listed(draft: _Draft, *, takes: int) -> dict[str, list[object]]:
+    """The parameters that list several values, with these; what is wrong with a list is noted."""
+    listed = listed_values(draft.given)
+    for name, values in listed.items():
+        if not all(str(value).strip() for value in values):
+            draft.refuse(
+                name, f"{shown('|'.join(map(str, values)))} lists an empty value: give one on each side of a |"
+            )
+    if (videos := takes * math.prod(map(len, listed.values()))) > MOST_TAKES:
+        for name in listed:
+            draft.refuse(name, f"asks with the row's other lists for {videos:,} videos: at most {MOST_TAKES:,} a row")
+    return {name: values for name, values in listed.items() if name not in draft.wrong}
 
 
 def _count(draft: _Draft) -> int:
