@@ -80,7 +80,7 @@ def test_a_run_into_s3_leaves_clips_results_and_page_there_and_the_ledger_here(r
     state = remote.run(prompts(CAT, HARBOUR))
 
     assert state.is_completed(), state.message
-    assert remote.names() == {"videos/r1.mp4", "videos/r2.mp4", "results.csv", "index.html"}
+    assert remote.names() == {"videos/r1.mp4", "videos/r2.mp4", "results.csv", "videos.csv", "index.html"}
     assert remote.read("videos/r1.mp4")[4:8] == b"ftyp"
     assert [row["status"] for row in remote.results()] == ["downloaded"] * 2
     assert (remote.store.scratch / "ledger.db").is_file()

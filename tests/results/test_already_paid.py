@@ -27,7 +27,7 @@ from prefect_together.results.already_paid import (
     rebuy_problem,
     refuse_unknown_work,
 )
-from prefect_together.results.outputs import RESULTS_FILE, PageSummary, row_results, write_outputs
+from prefect_together.results.outputs import RESULTS_FILE, VIDEOS_FILE, PageSummary, row_results, write_outputs
 from prefect_together.results.plan_report import report_on
 from prefect_together.results.recovery import recover
 from prefect_together.table.plan import Plan, make_plan
@@ -148,9 +148,9 @@ async def test_what_results_and_clips_prove_is_recovered_and_not_sent_again(stor
     await a_run(store, plan)
     lose_the_ledger(store)
 
-    again = make_plan(read((store.scratch / RESULTS_FILE).read_text("utf-8-sig")))
+    again = make_plan(read((store.scratch / VIDEOS_FILE).read_text("utf-8-sig")))
     async with ledger_in(store) as ledger:
-        recovered = await recover(again, ledger, store, output_dir=HERE)
+        recovered = await recover(again, ledger, store, VIDEOS_FILE, output_dir=HERE)
         records = await ledger.records()
         await refuse_unknown_work(ledger, store)
 
@@ -187,7 +187,7 @@ async def test_a_job_that_no_ledger_could_take_is_recovered_from_its_file(store:
     keep_unsaved(store, UnsavedJob(fox, 1, "job-fox", 1.0))
 
     async with ledger_in(store) as ledger:
-        await recover(plan, ledger, store, output_dir=HERE)
+        await recover(plan, ledger, store, VIDEOS_FILE, output_dir=HERE)
         record = (await ledger.records())[fox]
 
     assert (record.state, record.job_id, record.jobs) == (State.SUBMITTED, "job-fox", 1)
@@ -201,7 +201,7 @@ async def test_a_clip_that_is_not_whole_is_collected_again(store: OutputStore) -
     (store.scratch / FILE).write_bytes(CLIP[:100])
 
     async with ledger_in(store) as ledger:
-        await recover(plan, ledger, store, output_dir=HERE)
+        await recover(plan, ledger, store, VIDEOS_FILE, output_dir=HERE)
         boat = (await ledger.records())[next(iter(plan.videos))]
 
     assert (boat.state, boat.job_id) == (State.SUBMITTED, "job-boat")

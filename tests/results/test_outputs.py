@@ -117,7 +117,7 @@ def test_the_directory_holds_the_clips_the_results_the_page_and_the_ledger(desk:
     desk.run(prompts(CAT, HARBOUR))
 
     assert {path.name for path in desk.output_dir.iterdir() if path.suffix != ".db-wal"} >= {
-        *("videos", "results.csv", "index.html", "ledger.db"),
+        *("videos", "results.csv", "videos.csv", "index.html", "ledger.db"),
     }
     assert sorted(path.name for path in (desk.output_dir / "videos").iterdir()) == ["r1.mp4", "r2.mp4"]
     assert "videos/r1.mp4" in (desk.output_dir / "index.html").read_text()

@@ -227,12 +227,15 @@ class TableRun:
         self.figures.clips_checked += 1
 
     def check_files(self, videos: list[sqlite3.Row]) -> None:
-        """Nothing lies about but the clips and the four known files."""
+        """Nothing lies about but the clips and the known files."""
         wanted = {video["file"] for video in videos if video["state"] == "downloaded"}
         found = {f"videos/{path.name}" for path in (self.output / "videos").iterdir()}
         self.must(found == wanted, f"videos/ has {sorted(found - wanted)[:5]}, lacks {sorted(wanted - found)[:5]}")
         top = {path.name for path in self.output.iterdir()} - {"ledger.db-wal", "ledger.db-shm"}
-        self.must(top == {"videos", "results.csv", "index.html", "ledger.db"}, f"the directory has {sorted(top)}")
+        self.must(
+            top == {"videos", "results.csv", "videos.csv", "index.html", "ledger.db"},
+            f"the directory has {sorted(top)}",
+        )
 
     def check_results(self, videos: list[sqlite3.Row]) -> None:
         with (self.output / "results.csv").open(newline="", encoding="utf-8-sig") as file:

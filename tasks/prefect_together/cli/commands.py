@@ -57,7 +57,7 @@ for name, group, function, text in (
         "cli.table_commands:plan",
         "Check every row of a table, its price and its time. Sends nothing.",
     ),
-    ("recover", SET_UP, "cli.table_commands:recover", "Rebuild a lost ledger from results.csv and the clips."),
+    ("recover", SET_UP, "cli.table_commands:recover", "Rebuild a lost ledger from videos.csv and the clips."),
 ):
     app.command(f"prefect_together.{function}", name=name, group=group, help=text)  # imported when asked for
 app.register_install_completion_command(  # pyright: ignore[reportUnknownMemberType]

@@ -23,7 +23,7 @@ from starlette.routing import Route
 
 from prefect_together.clips.store import OutputStore, checked_name
 from prefect_together.errors import OutputUnwritable
-from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE
+from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, VIDEOS_FILE
 
 SERVED_FOLDERS = ("videos",)
 PIECE_BYTES = 1 << 20
@@ -45,13 +45,13 @@ def serve_page(store: OutputStore, *, port: int = 0, on_start: Callable[[str], N
 
 
 def page_app(store: OutputStore, token: str) -> Starlette:
-    """The page at `/TOKEN/`, results.csv and the clips below it; everything else is 404."""
+    """The page at `/TOKEN/`, results.csv, videos.csv and the clips below it; everything else is 404."""
 
     async def answer(request: Request) -> Response:
         if not secrets.compare_digest(request.path_params["token"].encode(), token.encode()):
             raise HTTPException(404)
         name = request.path_params["name"] or PAGE_FILE
-        if name not in (PAGE_FILE, RESULTS_FILE) and name.partition("/")[0] not in SERVED_FOLDERS:
+        if name not in (PAGE_FILE, RESULTS_FILE, VIDEOS_FILE) and name.partition("/")[0] not in SERVED_FOLDERS:
             raise HTTPException(404)
         try:
             checked_name(name)

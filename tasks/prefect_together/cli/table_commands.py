@@ -66,7 +66,7 @@ def recover(
     parameters: ForAllRows = None,
     image_directory: Annotated[str | None, TABLE] = None,
 ) -> int:
-    """Rebuild the ledger of a local output directory from its results.csv and clips. Sends nothing.
+    """Rebuild the ledger of a local output directory from its videos.csv and clips. Sends nothing.
 
     Give the options of the lost run: a row is known again by what it asks for. What the ledger knows is left alone.
 
@@ -78,20 +78,21 @@ def recover(
     """
     from prefect_together.clips.remote_store import open_store
     from prefect_together.ledger.ledger import HERE, LEDGER_FILE, open_ledger
-    from prefect_together.results.outputs import RESULTS_FILE
+    from prefect_together.results.outputs import RESULTS_FILE, VIDEOS_FILE
     from prefect_together.results.recovery import recover as recover_ledger
 
     store = open_store(output_dir)
-    table = store.scratch / RESULTS_FILE
-    if not store.is_local or not table.is_file():
-        raise SettingsInvalid([Problem(f"no {RESULTS_FILE} in {redacted(output_dir)} on this machine")])
+    found = [name for name in (VIDEOS_FILE, RESULTS_FILE) if (store.scratch / name).is_file()]
+    if not store.is_local or not found:
+        raise SettingsInvalid([Problem(f"no {VIDEOS_FILE} in {redacted(output_dir)} on this machine")])
+    table = store.scratch / found[0]
     wanted = plan_prompts(
         table, model=model, parameters=parameters, catalogue_checks=False, image_directory=image_directory
     )
 
     async def run() -> str:
         async with open_ledger(str(store.scratch / LEDGER_FILE)) as ledger:
-            return (await recover_ledger(wanted, ledger, store, output_dir=HERE)).summary
+            return (await recover_ledger(wanted, ledger, store, table.name, output_dir=HERE)).summary
 
     print(asyncio.run(run()))
     return 0

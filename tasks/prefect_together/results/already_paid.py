@@ -38,7 +38,7 @@ NAMED_ROWS = 3
 
 @dataclass(frozen=True, slots=True)
 class PaidRow:
-    """A line of results.csv that says that something was sent: its number in the file (the header is 1) and outcome."""
+    """A line of results.csv or videos.csv that says that something was sent; its number counts the header as 1."""
 
     number: int
     status: str
@@ -48,9 +48,9 @@ class PaidRow:
     error: str
 
 
-async def paid_rows(store: OutputStore) -> list[PaidRow]:
+async def paid_rows(store: OutputStore, file: str = RESULTS_FILE) -> list[PaidRow]:
     """The lines of the directory's results.csv that were sent; [] if there is none, or it is somebody else's."""
-    content = await store.read_bytes(RESULTS_FILE)
+    content = await store.read_bytes(file)
     if content is None:
         return []
     rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig", "replace"), newline=""))

@@ -1,4 +1,4 @@
-"""What a run leaves behind besides the videos: results.csv and index.html, made from the plan and the ledger alone."""
+"""What a run leaves besides the clips: results.csv, videos.csv, index.html, made from the plan and the ledger alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from prefect_together.ledger.records import Unsettled, VideoRecord
 from prefect_together.ledger.states import State, Status
 from prefect_together.ledger.transitions import RUN_ENDED
 from prefect_together.results.outcome import advice, as_typed, kind_of
-from prefect_together.results.results import RowResult, TakeResult, Totals, results_csv, totals
+from prefect_together.results.results import RowResult, TakeResult, Totals, results_csv, totals, videos_csv
 from prefect_together.results.text import dollars
 from prefect_together.table.plan import Plan, PlannedVideo
 
@@ -247,6 +247,7 @@ def _finite(number: float | None) -> float | None:
 
 
 RESULTS_FILE = "results.csv"
+VIDEOS_FILE = "videos.csv"
 PAGE_FILE = "index.html"
 
 
@@ -270,9 +271,10 @@ def row_results(
 
 
 async def write_outputs(store: OutputStore, plan: Plan, rows: tuple[RowResult, ...], summary: PageSummary) -> None:
-    """Write results.csv and index.html, each whole or not at all. Raises OutputUnwritable."""
+    """Write results.csv, videos.csv and index.html, each whole or not at all. Raises OutputUnwritable."""
     page = results_page(rows, title=Path(plan.source).stem or "Videos", summary=summary)
     await store.write_bytes(RESULTS_FILE, results_csv(plan.columns, rows))
+    await store.write_bytes(VIDEOS_FILE, videos_csv(plan.columns, rows))
     await store.write_bytes(PAGE_FILE, page.encode())
 
 

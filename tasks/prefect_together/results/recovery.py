@@ -1,4 +1,4 @@
-"""Rebuilds a lost ledger from what a run left: results.csv, read as the table that it is, and the clips beside it.
+"""Rebuilds a lost ledger from what a run left: videos.csv, read as the table that it is, and the clips beside it.
 
 What they prove is entered and nothing else: a clip on disk is downloaded, a job id can be collected, a row in doubt
 stays in doubt. Sends nothing, and leaves alone what the ledger knows already.
@@ -40,13 +40,14 @@ class Recovered:
     states: Mapping[Status, int]
     committed_usd: float
     unmatched_rows: tuple[int, ...]
+    file: str
 
     @property
     def summary(self) -> str:
         """Like `recovered 12 downloaded, 1 in doubt: $3.64 committed`."""
         if not self.states and not self.unmatched_rows:
-            return "nothing to recover: the ledger knows all that results.csv and the clips show"
-        left = f"; {len(self.unmatched_rows):,} rows of results.csv could not be used" if self.unmatched_rows else ""
+            return f"nothing to recover: the ledger knows all that {self.file} and the clips show"
+        left = f"; {len(self.unmatched_rows):,} rows of {self.file} could not be used" if self.unmatched_rows else ""
         return f"recovered {state_counts(self.states)}: ${self.committed_usd:,.2f} committed{left}"
 
 
@@ -61,13 +62,13 @@ class _Found:
     values: Mapping[str, Any]
 
 
-async def recover(plan: Plan, ledger: Ledger, store: OutputStore, *, output_dir: str) -> Recovered:
-    """Enter into the ledger what results.csv and the clips of a local output directory prove of the plan's videos.
+async def recover(plan: Plan, ledger: Ledger, store: OutputStore, file: str, *, output_dir: str) -> Recovered:
+    """Enter into the ledger what a results file and the clips of a local output directory prove of the plan's videos.
 
-    `plan` is that of the directory's results.csv, made with the options of the lost run. Raises OutputUnwritable if
-    the directory cannot be read.
+    `plan` is that of `file`, videos.csv or an older directory's results.csv, made with the options of the lost run.
+    Raises OutputUnwritable if the directory cannot be read.
     """
-    rows = {row.number: row for row in await paid_rows(store)}
+    rows = {row.number: row for row in await paid_rows(store, file)}
     records = await ledger.plan(list(plan.videos.values()), output_dir=output_dir)
     unsaved = {job.video_key: job.job_id for job in unsaved_jobs(store)}
     found = [
@@ -88,11 +89,11 @@ async def recover(plan: Plan, ledger: Ledger, store: OutputStore, *, output_dir:
     committed = await ledger.transaction(lambda connection: _enter(connection, found))
     if unsaved.keys() <= plan.videos.keys():
         await take_up_unsaved(ledger, store)
-    return Recovered(Counter(STATES[one.state].status for one in found), committed, tuple(unmatched))
+    return Recovered(Counter(STATES[one.state].status for one in found), committed, tuple(unmatched), file)
 
 
 def _prove(fresh: Sequence[PlannedVideo], row: PaidRow, store: OutputStore) -> list[_Found]:
-    """What a line of results.csv proves of its videos: files by their names, job ids in the order of the takes."""
+    """What a line proves of its videos: files by their names, job ids in the order of the takes."""
     job_ids = dict(zip((video.key for video in fresh), row.job_ids, strict=False))
     cost_usd = None if row.cost_usd is None or not job_ids else row.cost_usd / len(job_ids)
     found: list[_Found] = []

@@ -11,19 +11,31 @@ tables' cells are never touched. Plain numbers such as -5 stay as they are, in a
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import TypeGuard
 
 from prefect_together.errors import FailureClass
 from prefect_together.ledger.states import STATUSES, Status
-from prefect_together.table.columns import RESULT_COLUMNS, escape_cell
+from prefect_together.request.request import PARAMETERS
+from prefect_together.table.columns import (
+    CLIP_COLUMNS,
+    RESULT_COLUMNS,
+    VIDEO_COLUMNS,
+    escape_cell,
+    meaning_of,
+    parameter_name,
+)
+from prefect_together.table.variants import LISTED
 
 # Excel takes a file that begins with ID for a format of its own (SYLK), unless that is quoted.
 _NEEDS_QUOTES = re.compile(r'[",;\t\r\n]|^\s|\s$|^ID')
+_OF_VIDEOS = frozenset({"id", "prompt", "prompt_template", "count", *LISTED})
+"""What videos.csv has in columns of its own, under the API's names."""
 _LINE_BREAKS = re.compile(r"[\s\x00-\x1f]+")
 
 
@@ -142,8 +154,65 @@ def results_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
     own = [column for column in columns if column not in RESULT_COLUMNS]
     lines = [_line([*map(escape_cell, own), *RESULT_COLUMNS])]
     lines += [_line([*(escape_cell(row.cells.get(column, "")) for column in own), *_outcome(row)]) for row in rows]
-    text = "".join(lines)
-    return text.encode("utf-8" if text.isascii() else "utf-8-sig", errors="replace")
+    return _encoded(lines)
+
+
+def videos_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
+    """The content of videos.csv: a line for each video of the rows, with all that was sent for it. Bytes as above.
+
+    It is itself a prompt table, of the same work: `id` is the row's own (empty if it has none), `video_id` and `take`
+    say which of its videos it is. Then come prompt, model and every other parameter, the table's `columns` that are
+    none of these, `RESULT_COLUMNS` and `CLIP_COLUMNS`.
+    """
+    takes: dict[tuple[str, int], tuple[RowResult, TakeResult]] = {}
+    for row in rows:
+        for take in row.takes:
+            takes.setdefault((take.row_id, take.take), (row, take))
+    sent = {name for _, take in takes.values() for name in take.parameters}
+    id_column = _column_of("id", columns)
+    own = [column for column in columns if _is_carried(column, columns)]
+    parameters = [
+        name
+        for name in (*PARAMETERS, "extra_body")
+        if name in sent - {"media"} and name not in map(parameter_name, own)
+    ]
+    header = ["id", *VIDEO_COLUMNS, "prompt", "model", *parameters, *own, *RESULT_COLUMNS, *CLIP_COLUMNS]
+    lines = [_line(map(escape_cell, header))]
+    for row, take in takes.values():
+        cells = [row.cells.get(id_column, "") if id_column else "", take.row_id, str(take.take)]
+        cells += [take.prompt or "", take.model]
+        cells += [_cell(take.parameters.get(name)) for name in parameters]
+        cells += [row.cells.get(column, "") for column in own]
+        known = (take.duration_seconds, take.generation_seconds, take.sha256)
+        clip = ["" if value is None else str(value) for value in known]
+        lines.append(_line([*map(escape_cell, cells), *_outcome(_alone(row, take)), *clip]))
+    return _encoded(lines)
+
+
+def _is_carried(column: str, columns: Sequence[str]) -> bool:
+    """Whether videos.csv has a column of the table as it stands: not what it has a column of its own for."""
+    if column in (*RESULT_COLUMNS, *VIDEO_COLUMNS, *CLIP_COLUMNS):
+        return False
+    meant = meaning_of(column)
+    return meant not in _OF_VIDEOS or column != _column_of(meant, columns)
+
+
+def _column_of(name: str, columns: Sequence[str]) -> str | None:
+    """The table's column that sets a parameter."""
+    exact = (column for column in columns if parameter_name(column) == name)
+    return next(exact, next((column for column in columns if meaning_of(column) == name), None))
+
+
+def _alone(row: RowResult, take: TakeResult) -> RowResult:
+    return replace(row, takes=(take,), shared_with=None)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else str(value)
 
 
 def totals(rows: Iterable[RowResult]) -> Totals:
@@ -202,11 +271,24 @@ def _outcome(row: RowResult) -> list[str]:
 
 
 def _errors(takes: Sequence[TakeResult]) -> str:
-    """Each take's error on one line."""
-    errors = [(take.take, _LINE_BREAKS.sub(" ", take.error).strip()) for take in takes if take.error]
+    """Each video's error on one line."""
+    errors = [(take, _LINE_BREAKS.sub(" ", take.error).strip()) for take in takes if take.error]
     if len(takes) == 1:
         return errors[0][1] if errors else ""
-    return " | ".join(f"take {take}: {error}" for take, error in errors)
+    has_variants = len({take.row_id for take in takes}) > 1
+    return " | ".join(f"{_name(take, has_variants=has_variants)}: {error}" for take, error in errors)
+
+
+def _name(take: TakeResult, *, has_variants: bool) -> str:
+    """Like `take 2`, or `boat--vidu-q1` or `boat--vidu-q1 take 2` in a row of several variants."""
+    if not has_variants:
+        return f"take {take.take}"
+    return take.row_id if take.take == 1 else f"{take.row_id} take {take.take}"
+
+
+def _encoded(lines: Iterable[str]) -> bytes:
+    text = "".join(lines)
+    return text.encode("utf-8" if text.isascii() else "utf-8-sig", errors="replace")
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -1,0 +1,108 @@
+"""videos.csv: a line for each video, and itself a table that asks for the same videos."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_together.clips.store import LocalStore
+from prefect_together.results.outputs import row_results
+from prefect_together.results.results import RowResult, videos_csv
+from prefect_together.table.plan import Plan, make_plan
+from tables import FREE, read
+
+STORE = LocalStore(Path("out"))
+
+
+def planned(text: str, **settings: object) -> Plan:
+    return make_plan(read(text, model=FREE, **settings))  # pyright: ignore[reportArgumentType]
+
+
+def rows_of(plan: Plan) -> tuple[RowResult, ...]:
+    return row_results(plan, {}, {}, STORE)
+
+
+def text_of(plan: Plan) -> str:
+    return videos_csv(plan.columns, rows_of(plan)).decode("utf-8-sig")
+
+
+def lines_of(plan: Plan) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text_of(plan), newline=""), strict=True))
+
+
+def test_a_line_a_video_has_all_that_was_sent_and_the_tables_other_columns() -> None:
+    plan = planned(
+        "id,Scene,animal,prompt_template,Duration (s),takes,seed\nboat,1,cat,A {animal},5,2,7|9\n",
+        defaults={"fps": 24, "extra_body": {"settings": {"audio": False}}},
+    )
+
+    lines = lines_of(plan)
+
+    assert list(lines[0]) == [
+        *("id", "video_id", "take", "prompt", "model", "seconds", "fps", "seed", "extra_body", "Scene", "animal"),
+        *("status", "job_id", "file", "cost_usd", "attempts", "error"),
+        *("clip_seconds", "generation_seconds", "sha256"),
+    ]
+    assert [(line["video_id"], line["take"], line["seed"]) for line in lines] == [
+        *(("boat--seed-7", "1", "7"), ("boat--seed-7", "2", "8")),
+        *(("boat--seed-9", "1", "9"), ("boat--seed-9", "2", "10")),
+    ]
+    first = lines[0]
+    assert (first["id"], first["prompt"], first["seconds"], first["fps"]) == ("boat", "A cat", "5", "24")
+    assert first["extra_body"] == '{"settings": {"audio": false}}'
+    assert (first["Scene"], first["animal"], first["status"]) == ("1", "cat", "planned")
+
+
+def test_a_job_that_rows_share_is_one_line() -> None:
+    assert len(lines_of(planned("prompt,count\nA cat,1\nA cat,3\nA dog,1\n"))) == 4
+
+
+def test_the_ids_of_its_lines_are_those_of_the_rows_that_asked_for_them() -> None:
+    assert [line["id"] for line in lines_of(planned("id,prompt,count\n,A cat,1\nb,A dog,2\n"))] == ["", "b", "b"]
+
+
+def test_a_part_of_it_keeps_the_take_that_each_line_is() -> None:
+    plan = planned("id,prompt,count\na,A cat,3\n")
+    header, *lines = text_of(plan).splitlines()
+
+    part = make_plan(read(f"{header}\n{lines[2]}\n"))
+
+    assert list(part.videos) == [list(plan.videos)[2]]
+    (video,) = part.videos.values()
+    assert (video.row_id, video.take, video.free_file(())) == ("a", 3, "videos/a-take3.mp4")
+
+
+def test_a_line_whose_prompt_is_changed_is_new_work() -> None:
+    plan = planned("id,prompt,seed\na,A cat,7|8\n")
+
+    changed = make_plan(read(text_of(plan).replace("A cat", "A dog", 1)))
+
+    assert len(changed.videos.keys() & plan.videos.keys()) == 1
+    assert len(changed.videos) == 2
+
+
+SEEDS = st.lists(st.integers(0, 9), max_size=3).map(lambda seeds: "|".join(map(str, seeds)))
+ROWS = st.lists(
+    st.tuples(st.booleans(), st.sampled_from(["cat", "-dog", "=1+1"]), SEEDS, st.integers(1, 3)), min_size=1
+)
+
+
+@given(ROWS)
+def test_it_asks_for_the_videos_that_it_lists(rows: list[tuple[bool, str, str, int]]) -> None:
+    lines = [
+        f"{f'row-{at}' if has_id else ''},A {animal},{seeds},{count}"
+        for at, (has_id, animal, seeds, count) in enumerate(rows)
+    ]
+    plan = planned("id,prompt,seed,count\n" + "\n".join(lines) + "\n")
+
+    again = make_plan(read(text_of(plan)))
+
+    assert again.videos.keys() == plan.videos.keys()
+    assert [(one.row_id, one.take) for one in again.videos.values()] == [
+        (one.row_id, one.take) for one in plan.videos.values()
+    ]
+    assert text_of(again) == text_of(plan)
