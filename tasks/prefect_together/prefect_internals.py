@@ -161,7 +161,8 @@ class FinishedTaskLines(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        return not message.startswith(("Finished in state Completed", f"Finished in state Failed('{RAISED}"))
+        said_before = ("Finished in state Completed", *(f"Finished in state Failed({quote}{RAISED}" for quote in "'\""))
+        return not message.startswith(said_before)
 
 
 class ExpectedErrors(logging.Filter):

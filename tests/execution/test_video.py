@@ -28,6 +28,7 @@ from prefect_together.errors import OutputUnwritable, SettingsInvalid, Submissio
 from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.engine import LedgerEngine, LedgerUnavailable, Operation, open_engine
 from prefect_together.ledger.ledger import HERE, Ledger, open_ledger
+from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State
 from table_of_prompts import Desk, paid_calls, prompts
 
@@ -279,6 +280,17 @@ def test_a_ledger_that_fails_ends_the_run_as_itself_and_nothing_more_is_sent(tim
     assert "job-3 was accepted, is paid, and could not be written" in str(ended.error)
     assert len(service.created) == 3
     assert ended.states["planned"] == 37
+    known, _ = ended.progress.last_known()
+    before = {key: record for key, record in ended.records.items() if record.state != State.SUBMITTING}
+    assert {key: _lasting(known[key]) for key in before} == {key: _lasting(one) for key, one in before.items()}
+    (unsaved,) = known.keys() - before.keys()
+    assert (known[unsaved].state, known[unsaved].job_id, known[unsaved].jobs) == (State.SUBMITTED, "job-3", 1)
+
+
+def _lasting(record: VideoRecord) -> tuple[object, ...]:
+    """What results.csv has of a record."""
+    facts = (record.state, record.status, record.job_id, record.file, record.cost_usd, record.jobs, record.error)
+    return (*facts, record.size_bytes, record.sha256, record.clip, record.generation_seconds)
 
 
 def test_a_run_without_the_sandbox_does_not_go_into_the_sandboxs_directory(desk: Desk) -> None:

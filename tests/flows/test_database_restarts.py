@@ -3,31 +3,68 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from database_proxy import Proxy, proxy_in_a_thread
 from postgres_server import throw_away_database
+from prefect_together.ledger.engine import LedgerUnavailable
 from table_of_prompts import Desk, prompts
 
 ROWS = 12
 
 
-def away_in_the_middle(desk: Desk, proxy: Proxy, loop: asyncio.AbstractEventLoop, seconds: float) -> threading.Thread:
-    """Cuts the database off once a third of the rows is accepted, for so long."""
+def away_in_the_middle(
+    desk: Desk, proxy: Proxy, loop: asyncio.AbstractEventLoop, seconds: float, *, is_for_good: bool = False
+) -> threading.Thread:
+    """Cuts the database off once a third of the rows is accepted, for so long or for good."""
 
     def cut() -> None:
         while desk.api.accepted() < ROWS // 3:
             time.sleep(0.02)
         loop.call_soon_threadsafe(proxy.cut)
         time.sleep(seconds)
-        loop.call_soon_threadsafe(proxy.restore)
+        if not is_for_good:
+            loop.call_soon_threadsafe(proxy.restore)
 
     thread = threading.Thread(target=cut)
     thread.start()
     return thread
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(400)
+def test_a_database_that_stays_away_leaves_results_with_every_paid_id_and_the_next_run_continues(
+    desk: Desk, request: pytest.FixtureRequest
+) -> None:
+    url = throw_away_database(request)
+    port = int(url.rpartition(":")[2].partition("/")[0])
+    table = prompts(*(f"A boat, take {number}" for number in range(ROWS)))
+    with proxy_in_a_thread(port) as (proxy, loop):
+        cutting = away_in_the_middle(desk, proxy, loop, seconds=0.0, is_for_good=True)
+        ended = desk.run(table, ledger=url.replace(f":{port}/", f":{proxy.port}/"), max_in_flight=3)
+        cutting.join()
+
+    paid = {job["id"] for job in desk.api.jobs()}
+    assert isinstance(ended.result, LedgerUnavailable)
+    assert f"{desk.output_dir / 'results.csv'} has each row and job id" in str(ended.result)
+    assert {row["job_id"] for row in ended.rows if row["job_id"]} == paid
+    for job_id in (json.loads(line)["job_id"] for line in _lines(desk.output_dir / "unsaved-jobs.jsonl")):
+        assert f"job {job_id} was accepted, is paid" in str(ended.result)
+    assert (desk.output_dir / "index.html").exists()
+
+    again = desk.run(table, ledger=url)
+
+    assert again.statuses == ["downloaded"] * ROWS, again.state.message
+    assert desk.api.accepted() == ROWS
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
 
 
 @pytest.mark.postgres

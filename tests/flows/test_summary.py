@@ -40,7 +40,7 @@ def outcome(*rows: RowResult, place: str = "/films") -> RunOutcome:
     ("status", "reason", "said"),
     [
         ("failed", "moderation", "Change the prompt"),
-        ("failed", "bad_parameter", "what the error names"),
+        ("failed", "bad_parameter", "the model's limits"),
         ("failed", "upstream", "`retry_failed`"),
         ("failed", "cancelled", "`retry_failed`"),
         ("failed", "not_found", "right key"),
@@ -53,7 +53,7 @@ def outcome(*rows: RowResult, place: str = "/films") -> RunOutcome:
         ("refused", "canary", "without `canary`"),
         ("refused", "stuck", "Later, run again"),
         ("refused", "account", "the credits on together.ai"),
-        ("refused", None, "The error says why"),
+        ("refused", None, "See the error"),
         ("submitted", None, "nothing is paid for again"),
         ("submitted", "timed_out", "nothing is paid for again"),
         ("submitted", "account", "the credits on together.ai"),

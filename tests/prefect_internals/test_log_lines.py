@@ -43,6 +43,8 @@ def test_the_engines_lines_that_repeat_what_is_known_are_dropped() -> None:
 
     assert not lines.filter(record("prefect.task_runs", logging.INFO, "Finished in state Completed()"))
     assert not lines.filter(record("prefect.task_runs", logging.ERROR, f"Finished in state Failed('{RAISED} X')"))
+    with_apostrophe = 'Failed("' + RAISED + " JobFailed: the provider's moderation\")"
+    assert not lines.filter(record("prefect.task_runs", logging.ERROR, f"Finished in state {with_apostrophe}"))
     assert lines.filter(record("prefect.task_runs", logging.ERROR, "Finished in state Failed('x')"))
     assert lines.filter(record("prefect.task_runs", logging.INFO, "row 7: downloaded"))
 
@@ -71,13 +73,14 @@ def test_dropping_those_lines_twice_adds_one_filter() -> None:
     logger.filters[:] = before
 
 
+@pytest.mark.parametrize("reason", ["no answer", "the provider's gateway gave none"])
 def test_a_finished_and_a_failed_task_run_are_said_in_one_line_each(
-    prefect_server: PrefectServer, caplog: pytest.LogCaptureFixture
+    prefect_server: PrefectServer, caplog: pytest.LogCaptureFixture, reason: str
 ) -> None:
     @task
     async def step(fails: bool) -> None:
         if fails:
-            raise SubmissionInDoubt("no answer", 0.28)
+            raise SubmissionInDoubt(reason, 0.28)
 
     @flow(name="steps", persist_result=False)
     async def steps() -> None:
@@ -93,7 +96,7 @@ def test_a_finished_and_a_failed_task_run_are_said_in_one_line_each(
         TASK_RUN_LINES.filters[:] = before
 
     lines = [line for line in caplog.records if line.name == TASK_RUN_LINES.name]
-    assert [line.getMessage() for line in lines] == ["in doubt (no answer): possibly billed, $0.28"]
+    assert [line.getMessage() for line in lines] == [f"in doubt ({reason}): possibly billed, $0.28"]
     assert lines[0].exc_info is None
 
 

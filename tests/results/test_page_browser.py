@@ -266,7 +266,7 @@ def test_states_are_counted_priced_and_explained(show: Show) -> None:
     page = show(rows, is_sandbox=True, is_running=True, budget_usd=10.0)
 
     totals = page.get_by_role("region", name="Totals")
-    for text in ("1 of 6 rows", "$0.28", "of a budget of $10.00", "$1.68", "--resubmit-in-doubt", "The error says why"):
+    for text in ("1 of 6 rows", "$0.28", "of a budget of $10.00", "$1.68", "--resubmit-in-doubt", "See the error"):
         expect(totals).to_contain_text(text)
     expect(totals).to_contain_text("billed as estimated")
     expect(page.locator("#about")).to_contain_text("sandbox")

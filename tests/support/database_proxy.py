@@ -9,12 +9,17 @@ from contextlib import contextmanager
 
 
 class Proxy:
-    """A TCP proxy in front of a database that can be cut off: `away` breaks what is open and refuses what is new."""
+    """A TCP proxy in front of a database that can be cut off: `cut` breaks what is open and refuses what is new.
+
+    `lose_commit_answers` breaks the connection of each of the next commits when the server has answered that it is
+    done, and keeps that answer to itself.
+    """
 
     def __init__(self, target_port: int) -> None:
         self._target_port, self._is_away = target_port, False
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
+        self.lose_commit_answers = 0
 
     async def serve(self) -> asyncio.Server:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -35,13 +40,26 @@ class Proxy:
             return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
         self._writers |= {writer, far_writer}
-        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer), return_exceptions=True)
+        is_committing = asyncio.Event()
 
+        async def forth() -> None:
+            while data := await reader.read(65_536):
+                if self.lose_commit_answers and b"COMMIT" in data:
+                    is_committing.set()
+                far_writer.write(data)
+            far_writer.close()
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65_536):
-        writer.write(data)
-    writer.close()
+        async def back() -> None:
+            while data := await far_reader.read(65_536):
+                if is_committing.is_set():
+                    self.lose_commit_answers -= 1
+                    writer.transport.abort()
+                    far_writer.transport.abort()
+                    return
+                writer.write(data)
+            writer.close()
+
+        await asyncio.gather(forth(), back(), return_exceptions=True)
 
 
 @contextmanager

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from statistics import median
+from textwrap import fill, shorten
 from typing import TYPE_CHECKING, Any, cast
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -27,21 +29,27 @@ if TYPE_CHECKING:
 
 PIPE_COLUMNS = 200
 """Width where there is no terminal: rows should not be broken into 80 columns for grep."""
+WIDE_COLUMNS = 120
+"""Of a terminal on which no columns need be stacked."""
+WORD_CHARACTERS = 32
+"""A longer word may be broken: no model's id is."""
 PROMPT_CHARACTERS = 60
 DOUBTS_SHOWN = 50
+Cells = tuple[str, ...]
 OF_THE_SANDBOX = "Made by the sandbox: imitations, nothing was paid."
 
 
 def print_models(models: Sequence[ListedModel]) -> None:
     """A line a model; `listed` is Together's own list."""
-    table = _table("model", "listed", "modes", "seconds", "sizes", "one default clip")
+    rows: list[Cells] = []
     for model in models:
         spec = model.spec
         price = _range(model.price.low_usd, model.price.high_usd) if model.price else "unknown"
         seconds = str(spec.seconds) if spec.seconds else ""
         listed = f"shut down {spec.retired.date}" if spec.retired else "yes" if spec.listed else "no"
-        _add(table, spec.id, listed, ", ".join(spec.modes), seconds, model.sizes, price)
-    _print(table)
+        rows.append((spec.id, listed, ", ".join(spec.modes), seconds, model.sizes, price))
+    columns = ("model", "listed", "modes", "seconds", "sizes", "one default clip")
+    _print_table(columns, rows, stacked=((2, 4),))
     _print(f"{len(models)} models. Prices are published readings, low to high; what is billed is the service's word.")
 
 
@@ -65,15 +73,16 @@ def print_differences(found: LiveDifferences) -> None:
 
 def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
     """The rows, what is to be known of them, and the sums."""
-    table = _table("row", "id", "model", "prompt", "file", "dollars", "status")
+    rows: list[Cells] = []
     for line in report.lines:
         price = _range(line.low_usd, line.high_usd)
         state = f"same as row {line.shared_with}" if line.shared_with else ", ".join(dict.fromkeys(line.states))
         files = line.files[0]
         if len(line.files) > 1:
             files += f" and {len(line.files) - 1} more" + (f", seeds {line.seeds}" if line.seeds else "")
-        _add(table, str(line.row), line.id, line.model, line.prompt[:PROMPT_CHARACTERS], files, price, state)
-    _print(table)
+        prompt = shorten(_plain(line.prompt), PROMPT_CHARACTERS, placeholder=" ...")
+        rows.append((str(line.row), line.id, line.model, prompt, files, price, state))
+    _print_table(("row", "id", "model", "prompt", "file", "dollars", "status"), rows, stacked=((1, 2), (3, 4)))
     for warning in report.warnings:
         _print(f"warning: {warning}")
     for line in report.lines:
@@ -99,14 +108,14 @@ def print_status(view: LedgerView) -> None:
     _print(", ".join(part for part in money if part))
     if view.is_sandbox:
         _print(OF_THE_SANDBOX)
-    table = _table("model", "videos", "downloaded", "paid", "median time")
+    rows: list[Cells] = []
     for model, durations in view.durations.items():
         records = [record for record in view.records.values() if record.model == model]
         done = sum(record.state == "downloaded" for record in records)
         paid = sum(record.cost_usd or 0.0 for record in records)
         usual = duration(median(durations)) if durations else ""
-        _add(table, model, f"{len(records):,}", f"{done:,}", dollars(paid), usual)
-    _print(table)
+        rows.append((model, f"{len(records):,}", f"{done:,}", dollars(paid), usual))
+    _print_table(("model", "videos", "downloaded", "paid", "median time"), rows)
     for run in view.runs:
         place = "here" if run.is_here else "on another machine"
         _print(f"at work {place}: process {run.pid}, since {moment(run.started_at)}")
@@ -117,12 +126,13 @@ def _print_doubts(view: LedgerView) -> None:
     if not view.doubts:
         return
     _print("Create calls without an answer, possibly billed:")
-    table = _table("id", "take", "model", "sent at", "attempt", "dollars", "now", "why")
+    rows: list[Cells] = []
     for doubt in view.doubts[:DOUBTS_SHOWN]:
         now = "in doubt" if doubt.is_open else "settled since"
         sent_at, usd = moment(doubt.sent_at), dollars(doubt.reserved_usd)
-        _add(table, doubt.row_id, str(doubt.take), doubt.model, sent_at, str(doubt.attempt), usd, now, doubt.reason)
-    _print(table)
+        rows.append((doubt.row_id, str(doubt.take), doubt.model, sent_at, str(doubt.attempt), usd, now, doubt.reason))
+    columns = ("id", "take", "model", "sent at", "attempt", "dollars", "now", "why")
+    _print_table(columns, rows, stacked=((0, 2), (3, 7)))
     if len(view.doubts) > DOUBTS_SHOWN:
         _print(f"and {len(view.doubts) - DOUBTS_SHOWN:,} more (--json has them all)")
     if any(doubt.is_open for doubt in view.doubts):
@@ -151,15 +161,30 @@ def _range(low_usd: float | None, high_usd: float | None) -> str:
     return high if low == high else f"{low} to {high}"
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+def _print_table(columns: Cells, rows: Iterable[Cells], *, stacked: Sequence[tuple[int, int]] = ()) -> None:
+    """Cells are as wide as their longest word, such as a model's id, and fold only where they all are too wide.
 
-
-def _add(table: Table, *cells: str) -> None:
-    table.add_row(*(Text(_plain(cell)) for cell in cells))
+    On a narrow terminal the second column of each `stacked` pair stands below the first.
+    """
+    console = _console()
+    lines = [columns, *(tuple(_plain(cell) for cell in row) for row in rows)]
+    if console.width < WIDE_COLUMNS:
+        lower = dict(stacked)
+        lines = [
+            tuple(
+                "\n".join((cell, line[lower[index]])) if index in lower else cell
+                for index, cell in enumerate(line)
+                if index not in lower.values()
+            )
+            for line in lines
+        ]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    head, *body = lines
+    for name, width in zip(head, _widths(lines, console.width - 2 * (len(head) - 1)), strict=True):
+        table.add_column(Text(name), overflow="fold", width=width)
+    for line in body:
+        table.add_row(*(Text(cell) for cell in line))
+    console.print(table)
 
 
 def _plain(text: str) -> str:
@@ -167,13 +192,35 @@ def _plain(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
-def _print(content: Table | str) -> None:
-    console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
-    if isinstance(content, str):
-        indent = " " * (len(content) - len(content.lstrip(" ")))
-        console.print(Text(indent + _plain(content)), soft_wrap=True)
-    else:
-        console.print(content)
+def _widths(lines: Sequence[Cells], total: int) -> list[int]:
+    """A width for each column: the widest narrow first, to their longest word and only then below it."""
+    columns = list(zip(*lines, strict=True))
+    widths = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in columns]
+    words = [max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    for least in ([min(word, WORD_CHARACTERS) for word in words], [1] * len(words)):
+        while sum(widths) > total and (wider := [i for i, width in enumerate(widths) if width > least[i]]):
+            widths[max(wider, key=lambda i: widths[i])] -= 1
+    return widths
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, highlight=False)
+
+
+def _print(text: str) -> None:
+    """Whole words in a line of a terminal; a path or URL stays in one piece."""
+    columns = _console().width if sys.stdout.isatty() else sys.maxsize
+    indent = " " * (len(text) - len(text.lstrip(" ")))
+    print(
+        fill(
+            _plain(text),
+            columns,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}  ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,13 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from importlib import import_module
 from inspect import BoundArguments
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cyclopts import App, CycloptsError
@@ -126,7 +128,20 @@ def _plan_of(given: Mapping[str, Any]) -> Plan:
     from prefect_together.flows.prompts import plan_prompts
 
     names = ("prompts", "model", "parameters", "catalogue_checks", "image_directory", "sheet")
-    return plan_prompts(**{name: given[name] for name in names})
+    with said_if_slow("reading the table"):
+        return plan_prompts(**{name: given[name] for name in names})
+
+
+@contextmanager
+def said_if_slow(text: str, *, seconds: float = 1.0) -> Generator[None]:
+    """Prints the text on stderr once this has lasted so long: a large table, one behind a URL, standard input."""
+    timer = Timer(seconds, print, [text], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _print_plan(plan: Plan, given: Mapping[str, Any]) -> int:

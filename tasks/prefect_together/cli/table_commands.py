@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from prefect_together.cli import printing
+from prefect_together.cli.run_flow import said_if_slow
 from prefect_together.clips.store import redacted
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.flows.prompts import plan_prompts
@@ -46,14 +47,15 @@ def plan(
     """
     from prefect_together.results.plan_report import report_on
 
-    checked = plan_prompts(
-        table,
-        model=model,
-        parameters=parameters,
-        catalogue_checks=catalogue_checks,
-        image_directory=image_directory,
-        sheet=sheet,
-    )
+    with said_if_slow("reading the table"):
+        checked = plan_prompts(
+            table,
+            model=model,
+            parameters=parameters,
+            catalogue_checks=catalogue_checks,
+            image_directory=image_directory,
+            sheet=sheet,
+        )
     report = asyncio.run(report_on(checked, output_dir, ledger, max_in_flight))
     printing.print_json(asdict(report)) if as_json else printing.print_plan(report, budget_usd=budget_usd)
     return 0

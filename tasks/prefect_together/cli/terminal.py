@@ -7,11 +7,11 @@ import sys
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
-from textwrap import TextWrapper
+from shutil import get_terminal_size
+from textwrap import fill
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from prefect_together.clock import SYSTEM_CLOCK
@@ -23,11 +23,12 @@ from prefect_together.results.outcome import RowsFailed, RunOutcome, advice, as_
 from prefect_together.results.outputs import RESULTS_FILE
 from prefect_together.results.plan_report import PlanReport
 from prefect_together.results.progress import Progress
-from prefect_together.results.text import counted, dollars, duration, state_counts
+from prefect_together.results.text import counted, duration, state_counts
 
 LIVE_REFRESH_SECONDS = 0.25
-BELOW = TextWrapper(120, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
-"""How texts below the headline are set; a path or URL stays in one piece."""
+MOST_COLUMNS = 120
+"""Of a line of text. Where there is no terminal lines have as many."""
+BAR_COLUMNS = 40
 
 
 @asynccontextmanager
@@ -39,7 +40,7 @@ async def live(
     line_seconds: float = 10.0,
 ) -> AsyncGenerator[None]:
     """On a terminal a live display of `render()`; elsewhere `line()` every `line_seconds` if it has changed, and at the
-    end. Both are called in the running loop, never from another thread."""
+    end, unless it is empty. Both are called in the running loop, never from another thread."""
     if console.is_terminal:
         with Live(render(), console=console, auto_refresh=False, redirect_stdout=True, redirect_stderr=True) as live:
             async with _repeated(lambda: live.update(render(), refresh=True), LIVE_REFRESH_SECONDS):
@@ -50,7 +51,7 @@ async def live(
 
     def print_line() -> None:
         text = line()
-        if printed != [text]:
+        if text and printed != [text]:
             printed[:] = [text]
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -81,29 +82,33 @@ def show_progress(progress: Progress) -> AbstractAsyncContextManager[None]:
     """Shows the progress of a run for as long as the context lasts."""
 
     def line() -> str:
+        if not progress.total:
+            return ""
         return progress_text(progress, progress.seconds_left(SYSTEM_CLOCK.time()))
 
-    return live(lambda: _panel(progress), line, console=shell_console())
+    console = shell_console()
+    return live(lambda: _panel(progress, console.width), line, console=console)
 
 
-def _panel(progress: Progress) -> Table:
-    """Two lines for a terminal: a bar with what is finished and the time left, the states and the dollars."""
+def _panel(progress: Progress, columns: int) -> Group:
+    """For a terminal: a bar with what is finished and the time left, the states, the dollars.
+
+    Nothing until the videos are known.
+    """
+    if not progress.total:
+        return Group()
     now = SYSTEM_CLOCK.time()
-    left = progress.seconds_left(now)
-    part = progress.finished / progress.total if progress.total else 1.0
-    width = 40
-    filled = round(part * width)
-    bar = Text.assemble(("━" * filled, "green"), ("━" * (width - filled), "dim"))
-    bar.append(f"  {progress.finished:,} of {progress.total:,} videos")
-    bar.append(f"  {duration(now - progress.started_at)}", style="dim")
-    if left:
-        bar.append(f"  about {duration(left)} left", style="dim")
-    counts = state_counts(progress.by_status)
-    money = f"{dollars(progress.spent_usd)} so far, {dollars(progress.projected_usd)} projected"
-    grid = Table.grid()
-    grid.add_row(bar)
-    grid.add_row(Text(f"{counts}  ·  {money}"))
-    return grid
+    said = Text(f"  {progress.finished:,} of {progress.total:,} videos")
+    said.append(f"  {duration(now - progress.started_at)}", style="dim")
+    if left := progress.seconds_left(now):
+        said.append(f"  about {duration(left)} left", style="dim")
+    width = max(min(BAR_COLUMNS, columns - len(said)), 0)
+    filled = round(progress.finished / progress.total * width)
+    bar = Text.assemble(("━" * filled, "green"), ("━" * (width - filled), "dim"), said)
+    counts, money = state_counts(progress.by_status), progress.money
+    one_line = f"{counts}  ·  {money}"
+    below = [one_line] if len(one_line) <= columns else [counts, money]
+    return Group(bar, *(Text(line) for line in below))
 
 
 def print_ending(result: object) -> int:
@@ -111,7 +116,7 @@ def print_ending(result: object) -> int:
     if isinstance(result, RowsFailed):
         result = result.outcome
     if isinstance(result, RunOutcome):
-        print(result.headline)
+        print(_wrapped(result.headline))
         _print_lines([*result.named, *([f"{result.more}, in {RESULTS_FILE}"] if result.more else []), *result.notes])
         print(f"  {_near(result.page)}   each clip beside its prompt")
         print(f"  {_near(result.output_dir)}/{RESULTS_FILE}  the table with status, file and cost of each row")
@@ -135,7 +140,20 @@ def print_ending(result: object) -> int:
 def _print_lines(texts: Iterable[str]) -> None:
     """Each text below the headline, in lines that a terminal need not break."""
     for text in texts:
-        print(BELOW.fill(text))
+        print(_wrapped(text, initial_indent="  "))
+
+
+def _wrapped(text: str, *, initial_indent: str = "") -> str:
+    """Text in lines of at most the terminal's width; a path, an URL or a model's id stays in one piece."""
+    columns = min(get_terminal_size((MOST_COLUMNS, 24)).columns, MOST_COLUMNS)
+    return fill(
+        text,
+        columns,
+        initial_indent=initial_indent,
+        subsequent_indent="    ",
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
 
 
 def _near(location: str) -> str:

@@ -110,6 +110,7 @@ class Batch:
         self._records = await self._ledger.plan(list(videos.values()), output_dir=self._output_dir)
         for key, record in self._records.items():
             self._progress.add_video(key, record.state, videos[key].estimate_usd, record.cost_usd)
+            self._progress.update(record)
         self._records |= {
             key: replace(self._records[key], attempts=attempts) for key, attempts in self._attempts.items()
         }
@@ -314,10 +315,9 @@ class Batch:
         free: set[str] = set()
         for video in waiting:
             record = records[video.key]
-            self._progress.set(video.key, record.state)
-            if self._is_over(video) and not self._is_untouched(video, record):
-                self._progress.replace_cost(video.key, record.cost_usd)
-            elif record.owner not in alive:
+            self._progress.update(record)
+            is_over = self._is_over(video) and not self._is_untouched(video, record)
+            if not is_over and record.owner not in alive:
                 free.add(video.key)
         return free
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -73,11 +74,12 @@ class LedgerJournal:
         except JobUnsaved as error:
             self.breaker.unsaved.append(error)  # at once: a cancellation may overtake the error on its way up
             keep_unsaved(self.store, error.job)
+            self.progress.set(self.key, State.SUBMITTED, job_id=error.job.job_id)  # as the next run takes it up
             raise
-        except SubmissionInDoubt:
-            self._set_in_doubt()
+        except SubmissionInDoubt as error:
+            self._set_in_doubt(str(error))
             raise
-        self.progress.set(self.key, State.SUBMITTED)
+        self.progress.set(self.key, State.SUBMITTED, job_id=job.id, error=None, failure_class=None)
 
     async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent) -> None:
         self.breaker.refused(error)
@@ -85,15 +87,15 @@ class LedgerJournal:
         if self.budget is not None and state == State.PLANNED:
             self.budget.renew(self.key, self.estimate_usd)
         await self.ledger.not_accepted(self.key, attempt, error, state=state)
-        self.progress.set(self.key, state)
+        self.progress.set(self.key, state, error=str(error), failure_class=error.failure_class)
 
     async def in_doubt(self, attempt: int, reason: str) -> None:
         await self.ledger.in_doubt(self.key, attempt, reason)
-        self._set_in_doubt()
+        self._set_in_doubt(reason)
 
-    def _set_in_doubt(self) -> None:
+    def _set_in_doubt(self, reason: str) -> None:
         self.progress.held_in_doubt_usd += self.estimate_usd or 0.0
-        self.progress.set(self.key, State.IN_DOUBT)
+        self.progress.set(self.key, State.IN_DOUBT, error=reason)
 
 
 _STATE_AFTER_REFUSAL: dict[FailureClass | None, State] = {
@@ -136,8 +138,7 @@ class VideoRun:
             video.key, resend_attempt=seen.attempts, states=self._settings.states_to_resend if may_send else ()
         )
         record = claim.record
-        self._progress.set(video.key, record.state)
-        self._progress.replace_cost(video.key, record.cost_usd)
+        self._progress.update(record)
         if not claim.is_ours:
             return False
         if record.state == State.IN_DOUBT and seen.state == State.SUBMITTING:
@@ -210,7 +211,7 @@ class VideoRun:
             await self._ledger.set_failure_class(video.key, error.failure_class)  # planned still: nobody refused it
             return
         state = await self._ledger.refused(video.key, error)
-        self._progress.set(video.key, state)
+        self._progress.set(video.key, state, error=str(error), failure_class=error.failure_class)
         emit_video_event("failed" if state == State.FAILED else "refused", video)
 
     async def _create(self, video: PlannedVideo) -> VideoJob | None:
@@ -279,27 +280,33 @@ class VideoRun:
             if is_old and self._session.api.has_shown_a_job:  # else the address may be wrong, which looks the same
                 await self._failed(video, JobFailed(error.job_id, None, str(error), error.failure_class), again=False)
             else:
-                await self._ledger.set_error(video.key, error, state=State.SUBMITTED)
+                await self._set_error(video, error, State.SUBMITTED)
             return None, False
         except JobTimedOut as error:
             if is_new:
                 self.breaker.job_timed_out()
-            await self._ledger.set_error(video.key, error, state=State.SUBMITTED)
+            await self._set_error(video, error, State.SUBMITTED)
             return None, False
         except AccountBlocked as error:
             self.breaker.refused(error)
-            await self._ledger.set_error(video.key, error, state=State.SUBMITTED)
+            await self._set_error(video, error, State.SUBMITTED)
             return None, False
         self.breaker.job_ended()
         await self._ledger.completed(video.key, done, generation_seconds=done.generation_seconds, polls=done.polls)
-        self._progress.set(video.key, State.COMPLETED)
+        self._progress.set(video.key, State.COMPLETED, error=None, generation_seconds=done.generation_seconds)
         self._progress.polls += done.polls
         self._progress.add_cost(video.key, done.cost_usd)
         return done, False
 
+    async def _set_error(self, video: PlannedVideo, error: TogetherVideoError, state: State) -> None:
+        """Write what stands in the way of a video that stays in its state."""
+        await self._ledger.set_error(video.key, error, state=state)
+        self._progress.set(video.key, state, error=str(error), failure_class=error.failure_class)
+
     async def _failed(self, video: PlannedVideo, error: JobFailed, *, again: bool) -> None:
         await self._ledger.failed(video.key, error, again=again)
-        self._progress.set(video.key, State.PLANNED if again else State.FAILED)
+        state = State.PLANNED if again else State.FAILED
+        self._progress.set(video.key, state, error=str(error), failure_class=error.failure_class)
         self._progress.add_cost(video.key, error.cost_usd)
         if error.cost_usd is None:
             self._progress.held_failed_usd += video.estimate_usd or 0.0
@@ -318,13 +325,13 @@ class VideoRun:
             file = str(PurePosixPath(file).with_name(clip.path.name))  # it may be a WebM, or its name in use
             file = await self._store.publish(file)  # not behind the downloads that wait: the clip is not safe yet
         except DownloadFailed as error:
-            await self._ledger.set_error(video.key, error, state=State.COMPLETED)
+            await self._set_error(video, error, State.COMPLETED)
             self._progress.undownloaded.add(video.key)
             return False
-        await self._ledger.downloaded(
-            video.key, file=file, size_bytes=clip.size_bytes, sha256=clip.sha256, clip=clip.media.as_dict()
-        )
-        self._progress.set(video.key, State.DOWNLOADED)
+        size, sha256, media = clip.size_bytes, clip.sha256, clip.media.as_dict()
+        await self._ledger.downloaded(video.key, file=file, size_bytes=size, sha256=sha256, clip=media)
+        learned = {"file": file, "size_bytes": size, "sha256": sha256, "clip": json.dumps(media)}
+        self._progress.set(video.key, State.DOWNLOADED, **learned, error=None, failure_class=None)
         self._progress.downloaded_here += 1
         emit_video_event("downloaded", video, job_id=job.id, cost_usd=job.cost_usd)
         return True

@@ -42,7 +42,7 @@ from prefect_together.results.already_paid import (
 )
 from prefect_together.results.notebook import notebook_progress
 from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
-from prefect_together.results.outputs import PAGE_FILE, PageSummary, row_results, write_outputs
+from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, PageSummary, row_results, write_outputs
 from prefect_together.results.plan_report import Known, plan_report
 from prefect_together.results.plan_report import dry_run as dry_run_line
 from prefect_together.results.progress import Progress
@@ -174,8 +174,7 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
                 is_sandbox=is_sandbox,
                 warnings=(*(str(warning) for warning in plan.warnings), *notes),
             )
-            writing = _write(store, ledger, plan, summary, tuple(notes), new_usd=progress.new_usd)
-            outcome = await asyncio.shield(writing)
+            outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes), progress))
             ui.results = (outcome, summary, store)
             return outcome
 
@@ -190,6 +189,9 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
                 notes.append(str(error))
             with suppress(LedgerUnavailable):  # the first error has more to say
                 await report()
+            if isinstance(error, LedgerUnavailable) and progress.total:
+                said = f"{error.reason}; {store.uri(RESULTS_FILE)} has each row and job id as this run last knew them"
+                raise LedgerUnavailable(error.url, said) from error
             raise
         return await report()
 
@@ -238,16 +240,27 @@ async def last_plan(locations: RunLocations) -> Plan:
 
 
 async def _write(
-    store: OutputStore, ledger: Ledger, plan: Plan, summary: PageSummary, notes: tuple[str, ...], *, new_usd: float
+    store: OutputStore, ledger: Ledger, plan: Plan, summary: PageSummary, notes: tuple[str, ...], progress: Progress
 ) -> RunOutcome:
-    records = await ledger.records(list(plan.videos))
-    rows = row_results(plan, records, await ledger.unsettled(), store)
+    """Write results.csv and index.html from the ledger; where it cannot be read, from what this run knows.
+
+    Raises LedgerUnavailable if this run knows nothing yet.
+    """
+    try:
+        records, unsettled = await ledger.records(list(plan.videos)), await ledger.unsettled()
+    except LedgerUnavailable as error:
+        if not progress.total:
+            raise
+        records, unsettled = progress.last_known()
+        if not any(error.url in note for note in notes):
+            notes = (*notes, f"{error}; this is what the run knew last, and the same run again reads the ledger")
+    rows = row_results(plan, records, unsettled, store)
     await write_outputs(store, plan, rows, summary)
     page = store.uri(PAGE_FILE)
     if summary.is_sandbox:
         notes = (SANDBOX_NOTE, *notes)
     output_dir = page.removesuffix(PAGE_FILE).rstrip("/")
-    return RunOutcome(Rows(rows), totals(rows), output_dir, page, notes=notes, new_usd=new_usd)
+    return RunOutcome(Rows(rows), totals(rows), output_dir, page, notes=notes, new_usd=progress.new_usd)
 
 
 class RunInTheUi:

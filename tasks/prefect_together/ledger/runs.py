@@ -75,7 +75,8 @@ def begin(connection: Connection, run: Run, now: float) -> None:
     """Enter a run that begins, and the ledger's row of money if this is its first."""
     connection.execute(insert_into(connection, money).on_conflict_do_nothing(), [{"id": 1, "committed_micro_usd": 0}])
     connection.execute(
-        runs.insert().values(
+        insert_into(connection, runs)
+        .values(
             run_id=run.run_id,
             host=socket.gethostname(),
             machine=run.machine,
@@ -84,6 +85,7 @@ def begin(connection: Connection, run: Run, now: float) -> None:
             started_at=now,
             heartbeat_at=database_now(connection, now),
         )
+        .on_conflict_do_nothing()  # the database went before it said that it was done
     )
 
 

@@ -284,14 +284,16 @@ class Transitions:
         error: str,
         failure_class: FailureClass | None,
     ) -> bool:
-        """A video that was to be sent again and was not is failed or in doubt as before. False if it was sent."""
+        """Put a video that was to be sent again, and was not, back into its state before. False if it is not in it."""
         unsent = states_where(lambda facts: facts.sent_if == "always")
         changed = connection.execute(
             update(videos)
             .where(videos.c.video_key == key, videos.c.owner == self.run.run_id, videos.c.state.in_(unsent))
             .values(state=state, error=error, failure_class=failure_class)
         )
-        return changed.rowcount > 0
+        return (
+            changed.rowcount > 0 or connection.scalar(select(videos.c.state).where(videos.c.video_key == key)) == state
+        )
 
     @in_transaction()
     def refused(self, connection: Connection, key: str, error: TogetherVideoError) -> State:

@@ -167,8 +167,8 @@ _KINDS: dict[FailureClass | Status, _Kind] = {
         " only sent again with `retry_failed` switched on.",
     ),
     FailureClass.BAD_PARAMETER: _Kind(
-        "a value that the model does not take",
-        f"Change what the error names in the table and {AGAIN}.",
+        "the service does not take the request",
+        f"Compare it with the error and with the model's limits (prefect-together models), change it and {AGAIN}.",
     ),
     FailureClass.UPSTREAM: _Kind("the provider failed", f"To try once more, as a new job at its price, {RETRY}."),
     FailureClass.CANCELLED: _Kind(
@@ -187,7 +187,7 @@ _KINDS: dict[FailureClass | Status, _Kind] = {
         "paid, but the service gives no link",
         f"Ask Together, with the job ids. To check once more, {AGAIN}. Nothing is paid for again.",
     ),
-    "failed": _Kind("failed", f"The error says why. To send these rows again, {RETRY}."),
+    "failed": _Kind("failed", f"See the error. To send these rows again, {RETRY}."),
     FailureClass.BUDGET: _Kind(
         "not sent: the budget is reached",
         f"Raise `budget_usd` and {AGAIN}.",
@@ -210,7 +210,7 @@ _KINDS: dict[FailureClass | Status, _Kind] = {
     ),
     FailureClass.ACCOUNT: _Kind(
         "the service refuses the key or the account",
-        f"The error says which: fix the key, or the credits on together.ai, and {AGAIN}.",
+        f"Fix the key (HTTP 401 or 403) or the credits on together.ai (HTTP 402), and {AGAIN}.",
         explains=("refused", "submitted"),
     ),
     FailureClass.UNREACHABLE: _Kind(
@@ -233,7 +233,7 @@ _KINDS: dict[FailureClass | Status, _Kind] = {
         f"Later, {AGAIN}.",
         explains=("planned",),
     ),
-    "refused": _Kind("not sent", f"The error says why. To send these rows, {AGAIN}."),
+    "refused": _Kind("not sent", f"See the error. To send these rows, {AGAIN}."),
     FailureClass.TIMED_OUT: _Kind(
         "still generating at the deadline",
         f"Later, {AGAIN}. They are fetched, and nothing is paid for again.",

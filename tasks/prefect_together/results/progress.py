@@ -1,11 +1,14 @@
-"""A run in figures while it works: videos by state, dollars, time remaining."""
+"""What a run knows while it works, without asking the ledger: videos by state, dollars, time remaining."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
+from prefect_together.ledger.records import Unsettled, VideoRecord
+from prefect_together.ledger.schema import to_micro
 from prefect_together.ledger.states import STATES, State, Status
 from prefect_together.results.text import dollars, price_text
 
@@ -28,6 +31,8 @@ class Progress:
     polls: int = 0
     downloaded_here: int = 0
     undownloaded: set[str] = field(default_factory=set[str])
+    _records: dict[str, VideoRecord] = field(default_factory=dict[str, VideoRecord])
+    _learned: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
     def add_video(self, key: str, state: State, estimate_usd: float | None, cost_usd: float | None) -> None:
         """Enter a video of the table. Others (rows that are gone) are collected, but not counted."""
@@ -43,10 +48,45 @@ class Progress:
             key: self.costs_usd.get(key, 0.0) for key, state in self.states.items() if not STATES[state].has_job
         }
 
-    def set(self, key: str, state: State) -> None:
-        """Set a video's state; videos that are not of this table are not counted."""
+    def set(self, key: str, state: State, **learned: object) -> None:
+        """Set a video's state and, by their names in `VideoRecord`, other things that the ledger now has of it.
+
+        Videos that are not of this table are not counted.
+        """
+        if key not in self.states:
+            return
+        if self.states[key] == State.SUBMITTING and state in (State.SUBMITTED, State.IN_DOUBT):
+            learned["jobs"] = self._now(key).jobs + 1 if key in self._records else 1
+        self.states[key] = state
+        self._learned.setdefault(key, {}).update(learned)
+
+    def update(self, record: VideoRecord) -> None:
+        """Set what the ledger has of a video."""
+        key = record.video_key
         if key in self.states:
-            self.states[key] = state
+            self.states[key], self._records[key] = record.state, record
+            self._learned.pop(key, None)
+            self.replace_cost(key, record.cost_usd)
+
+    def last_known(self) -> tuple[dict[str, VideoRecord], dict[str, Unsettled]]:
+        """The records of this table's videos and what is unsettled of them, by key, as `Ledger` would read them.
+
+        For the end of a run whose ledger cannot be read; only this run's own work is as new as in the ledger.
+        """
+        records = {key: self._now(key) for key in self.states if key in self._records}
+        unsettled: dict[str, Unsettled] = {}
+        for key, record in records.items():
+            usd = record.estimate_usd or self.estimates_usd.get(key, 0.0)
+            if record.state == State.IN_DOUBT:
+                unsettled[key] = Unsettled(in_doubt_usd=usd)
+            elif record.state == State.FAILED and record.job_id and record.cost_usd is None:
+                unsettled[key] = Unsettled(failed_usd=usd)
+        return records, unsettled
+
+    def _now(self, key: str) -> VideoRecord:
+        cost = to_micro(self.costs_usd.get(key))
+        learned = self._learned.get(key, {})
+        return replace(self._records[key], state=self.states[key], owner=None, cost_micro_usd=cost, **learned)
 
     def add_cost(self, key: str, usd: float | None) -> None:
         """One more job of this video was charged."""

@@ -226,10 +226,9 @@ class Shards:
         """Keep the progress up to date with what the others do."""
         progress = run.progress
         open_keys = [key for key, state in progress.states.items() if not STATES[state].is_finished]
-        for key, record in (await run.ledger.records(open_keys)).items():
+        for record in (await run.ledger.records(open_keys)).values():
             if record.owner != run.ledger.run.run_id:
-                progress.set(key, record.state)
-                progress.replace_cost(key, record.cost_usd)
+                progress.update(record)
 
     async def _wait_for_others(self, batch: Batch, run: OpenRun, notes: list[str]) -> None:
         """All videos are finished: cancel what has not started; the others notice soon and end."""

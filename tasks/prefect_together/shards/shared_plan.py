@@ -18,7 +18,7 @@ from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.ledger import Ledger
-from prefect_together.ledger.schema import runs, shared_plans, shared_runs, shared_videos
+from prefect_together.ledger.schema import insert_into, runs, shared_plans, shared_runs, shared_videos
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import VideoRequest
 from prefect_together.table.plan import Plan, PlannedVideo
@@ -59,14 +59,15 @@ async def save_plan(ledger: Ledger, plan_id: str, videos: Iterable[PlannedVideo]
             connection.scalars(select(shared_plans.c.plan_id).where(shared_plans.c.written_at < now - KEPT_SECONDS))
         )
         _delete(connection, old)
-        connection.execute(shared_plans.insert().values(plan_id=plan_id, machine=ledger.run.machine, written_at=now))
+        plan = {"plan_id": plan_id, "machine": ledger.run.machine, "written_at": now}
+        connection.execute(insert_into(connection, shared_plans).on_conflict_do_nothing(), plan)
 
     await ledger.transaction(begin)
     for start in range(0, len(rows), INSERT_ROWS):
         chunk = rows[start : start + INSERT_ROWS]
 
         def insert(connection: Connection, chunk: list[dict[str, Any]] = chunk) -> None:
-            connection.execute(shared_videos.insert(), chunk)
+            connection.execute(insert_into(connection, shared_videos).on_conflict_do_nothing(), chunk)
 
         await ledger.transaction(insert)
 
@@ -78,7 +79,8 @@ async def join(ledger: Ledger, plan_id: str, share: int) -> SharedPlan | None:
         machine = connection.scalar(select(shared_plans.c.machine).where(shared_plans.c.plan_id == plan_id))
         if machine is None:
             return None
-        connection.execute(shared_runs.insert().values(plan_id=plan_id, run_id=ledger.run.run_id, share=share))
+        joined = {"plan_id": plan_id, "run_id": ledger.run.run_id, "share": share}
+        connection.execute(insert_into(connection, shared_runs).on_conflict_do_nothing(), joined)
         wanted = select(shared_videos).where(shared_videos.c.plan_id == plan_id).order_by(shared_videos.c.position)
         rows = connection.execute(wanted).all()
         videos = {row.video_key: _from_text(row.video_key, row.content) for row in rows}
