@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # not for every test: they read tables, and load the SDK
 LIVE_NAMES = frozenset({"TOGETHER_LIVE", "TOGETHER_API_KEY", "TOGETHER_BASE_URL"})
 """What `make live` is told of the real service."""
 
-PREFECT_SOCKET = pytest.StashKey[socket.socket]()
-"""Bound before the tests begin, so that the server's port is known then; the server starts when it is needed."""
+PREFECT_SOCKET, WHOLE_PREFECT_SOCKET = pytest.StashKey[socket.socket](), pytest.StashKey[socket.socket]()
+"""Bound before the tests begin, so that the servers' ports are known then; a server starts when it is needed."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,13 +40,14 @@ def pytest_configure(config: pytest.Config) -> None:
         if name not in kept:
             del os.environ[name]
     os.environ.update(ISOLATED, PREFECT_HOME=home.name, PREFECT_API_SSL_CERT_FILE=str(one_certificate(Path(home.name))))
-    listener = config.stash[PREFECT_SOCKET] = socket.socket()
-    config.add_cleanup(listener.close)
-    listener.bind(("127.0.0.1", 0))
-    # Prefect 3.8.8 does not close the client with which a flow run asks its server for the default result storage.
-    leaked = rf"unclosed <socket.*raddr=\('127.0.0.1', {listener.getsockname()[1]}\)>"
-    config.addinivalue_line("filterwarnings", f"ignore:{leaked}:ResourceWarning")  # during the tests
-    warnings.filterwarnings("ignore", leaked, ResourceWarning)  # after them, when pytest looks for what is left
+    for key in (PREFECT_SOCKET, WHOLE_PREFECT_SOCKET):
+        listener = config.stash[key] = socket.socket()
+        config.add_cleanup(listener.close)
+        listener.bind(("127.0.0.1", 0))
+        # Prefect 3.8.8 does not close the client with which a flow run asks its server for the default result storage.
+        leaked = rf"unclosed <socket.*raddr=\('127.0.0.1', {listener.getsockname()[1]}\)>"
+        config.addinivalue_line("filterwarnings", f"ignore:{leaked}:ResourceWarning")  # during the tests
+        warnings.filterwarnings("ignore", leaked, ResourceWarning)  # after them, when pytest looks for what is left
 
 
 def one_certificate(folder: Path) -> Path:
@@ -62,6 +63,21 @@ def one_certificate(folder: Path) -> Path:
 def prefect_server(pytestconfig: pytest.Config) -> Generator[PrefectServer]:
     """A Prefect server of the test session's own; a test names it and runs its flows in `prefect_server.run(...)`."""
     with running_prefect(Path(os.environ["PREFECT_HOME"]), pytestconfig.stash[PREFECT_SOCKET]) as server:
+        yield server
+
+
+WHOLE = {"EVENT_PERSISTER", "TRIGGERS", "REPOSSESSOR"}
+"""Services that a local run's server goes without."""
+
+
+@pytest.fixture(scope="session")
+def whole_prefect_server(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[PrefectServer]:
+    """A server that also keeps events, runs automations, and takes slots back whose lease has lapsed."""
+    settings = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "true" for service in WHOLE}
+    home = tmp_path_factory.mktemp("whole-prefect")
+    with running_prefect(home, pytestconfig.stash[WHOLE_PREFECT_SOCKET], **settings) as server:
         yield server
 
 

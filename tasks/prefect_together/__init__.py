@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from prefect_together.api.session import VideoSession, open_session
     from prefect_together.clips.download import DownloadedClip
     from prefect_together.credentials import TogetherCredentials
-    from prefect_together.execution.tasks import create_video, download_video, wait_for_video
     from prefect_together.ledger.ledger import Ledger, open_ledger
     from prefect_together.request.catalogue import catalogue as known_models
     from prefect_together.request.catalogue import check_request, estimate_usd
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from prefect_together.results.notebook import results_frame
     from prefect_together.results.outcome import RowsFailed, RunOutcome
     from prefect_together.sandbox import Sandbox, SandboxProcess
+    from prefect_together.steps.tasks import create_video, download_video, wait_for_video
     from prefect_together.table.prompt_table import read_table
     from prefect_together.table.rows import PromptTable
 
@@ -40,15 +40,15 @@ _HOMES = {
     "VideoRequest": "request.request",
     "VideoSession": "api.session",
     "check_request": "request.catalogue",
-    "create_video": "execution.tasks",
-    "download_video": "execution.tasks",
+    "create_video": "steps.tasks",
+    "download_video": "steps.tasks",
     "estimate_usd": "request.catalogue",
     "known_models": "request.catalogue:catalogue",
     "open_ledger": "ledger.ledger",
     "open_session": "api.session",
     "read_table": "table.prompt_table",
     "results_frame": "results.notebook",
-    "wait_for_video": "execution.tasks",
+    "wait_for_video": "steps.tasks",
 }
 
 __all__ = [

@@ -13,9 +13,9 @@ from prefect.server.utilities.user_templates import register_user_template_filte
 from prefect.states import Crashed
 
 from prefect_together.errors import AccountBlocked
-from prefect_together.execution.events import ACCOUNT_BLOCKED, run_events
 from prefect_together.results.outcome import RunOutcome
 from prefect_together.results.results import RowResult, TakeResult, totals
+from prefect_together.steps.events import ACCOUNT_BLOCKED, run_events
 from repository import ROOT
 from table_of_prompts import MODEL, load_script
 

@@ -27,11 +27,11 @@ from batch_run import wait_until
 from prefect_server import PrefectServer
 from prefect_together.deployments.serve import served_deployments
 from prefect_together.errors import BudgetReached, FailureClass, TableInvalid
-from prefect_together.execution.events import BUDGET_REACHED, IN_DOUBT, run_events
 from prefect_together.ledger.states import Status
 from prefect_together.results.outcome import RunOutcome
 from prefect_together.results.results import RowResult, TakeResult, totals
 from prefect_together.sandbox import Sandbox
+from prefect_together.steps.events import BUDGET_REACHED, IN_DOUBT, run_events
 from repository import ROOT
 from table_of_prompts import KEY, MODEL, load_script, prompts, read_results
 

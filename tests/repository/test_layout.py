@@ -35,12 +35,13 @@ WINGS = {
     "credentials": 4,
     "results": 5,
     "prefect_internals": 5,
-    "execution": 6,
-    "shards": 7,
-    "flows": 8,
-    "deployments": 9,
-    "cli": 10,
-    "__main__": 11,
+    "steps": 6,
+    "execution": 7,
+    "shards": 8,
+    "flows": 9,
+    "deployments": 10,
+    "cli": 11,
+    "__main__": 12,
 }
 """A wing imports only wings with a lower number . The package's `__init__` names all, lazily."""
 

@@ -115,6 +115,24 @@ class PrefectServer:
 
         return self.run(read)
 
+    def events(self, prefix: str, *, count: int, seconds: float = 60.0) -> list[Any]:
+        """The recorded events whose names begin so, oldest first, as soon as there are so many of them."""
+        from prefect.client.orchestration import get_client
+        from prefect.events.filters import EventFilter, EventNameFilter
+
+        async def read() -> list[Any]:
+            deadline = time.monotonic() + seconds
+            async with get_client() as client:
+                while True:
+                    page = await client.read_events(
+                        filter=EventFilter(event=EventNameFilter(prefix=[prefix])), limit=50
+                    )
+                    if len(page.events) >= count or time.monotonic() > deadline:
+                        return sorted(page.events, key=lambda event: event.occurred)
+                    await asyncio.sleep(0.05)
+
+        return self.run(read)
+
     def artifacts(self, run_id: UUID) -> dict[str, Any]:
         """The artifacts of a flow run by key."""
         from prefect.client.orchestration import get_client
@@ -138,8 +156,8 @@ def send_the_rest() -> None:
 
 
 @contextmanager
-def running_prefect(home: Path, listener: socket.socket) -> Generator[PrefectServer]:
-    """A server over `home` on a bound socket, for as long as the context lasts."""
+def running_prefect(home: Path, listener: socket.socket, **settings: str) -> Generator[PrefectServer]:
+    """A server over `home` on a bound socket, with these settings too, for as long as the context lasts."""
     log_path = home / "server.log"
     listener.listen(2048)
     port = int(listener.getsockname()[1])
@@ -147,7 +165,7 @@ def running_prefect(home: Path, listener: socket.socket) -> Generator[PrefectSer
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "prefect_together.cli.local_server", str(listener.fileno())],
-            env={**os.environ, **SERVER_SETTINGS, **ui, "PREFECT_HOME": str(home)},
+            env={**os.environ, **SERVER_SETTINGS, **ui, **settings, "PREFECT_HOME": str(home)},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,

@@ -33,9 +33,7 @@ from prefect_together.errors import (
 )
 from prefect_together.execution.admission import BudgetQueue, Slots
 from prefect_together.execution.circuit_breaker import CircuitBreaker
-from prefect_together.execution.events import emit_video_event
 from prefect_together.execution.settings import RunSettings
-from prefect_together.execution.tasks import create_video, download_video, wait_for_video
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import JobUnsaved, VideoRecord
@@ -44,6 +42,9 @@ from prefect_together.ledger.transitions import REPEATED_FAILURES, RUN_ENDED, Cl
 from prefect_together.prefect_internals import unsearched
 from prefect_together.results.already_paid import keep_unsaved
 from prefect_together.results.progress import Progress
+from prefect_together.steps.assets import ClipAssets
+from prefect_together.steps.events import emit_video_event
+from prefect_together.steps.tasks import create_video, download_video, wait_for_video
 from prefect_together.table.plan import PlannedVideo
 
 
@@ -118,7 +119,7 @@ class VideoRun:
         self._ledger, self._session, self._store = ledger, session, store
         self._settings, self._progress = settings, progress
         self._wait_seconds = settings.max_wait_minutes * 60
-        self._slots = Slots(settings.max_in_flight)
+        self._slots, self._assets = Slots(settings.max_in_flight), ClipAssets()
         self._budget: BudgetQueue | None = None
         if settings.budget_usd is not None:
             self._budget = BudgetQueue(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
@@ -147,6 +148,8 @@ class VideoRun:
         is_given_back = False
         try:
             is_given_back = await self._continue(video, record, may_send=may_send and not self._settings.collect_only)
+            if self._progress.states.get(video.key) == State.FAILED and record.state != State.FAILED:
+                self._assets.emit("failed", video, self._store.uri(record.file))
         except ClaimLost:
             return False
         finally:
@@ -327,6 +330,7 @@ class VideoRun:
         except DownloadFailed as error:
             await self._set_error(video, error, State.COMPLETED)
             self._progress.undownloaded.add(video.key)
+            self._assets.emit("failed", video, self._store.uri(file), job_id=job.id, cost_usd=job.cost_usd)
             return False
         size, sha256, media = clip.size_bytes, clip.sha256, clip.media.as_dict()
         await self._ledger.downloaded(video.key, file=file, size_bytes=size, sha256=sha256, clip=media)
@@ -334,4 +338,13 @@ class VideoRun:
         self._progress.set(video.key, State.DOWNLOADED, **learned, error=None, failure_class=None)
         self._progress.downloaded_here += 1
         emit_video_event("downloaded", video, job_id=job.id, cost_usd=job.cost_usd)
+        self._assets.emit(
+            "succeeded",
+            video,
+            self._store.uri(file),
+            job_id=job.id,
+            cost_usd=job.cost_usd,
+            sha256=clip.sha256,
+            size_bytes=clip.size_bytes,
+        )
         return True

@@ -19,9 +19,9 @@ from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import NotConfigured
 from prefect_together.execution.batch import Batch
 from prefect_together.execution.settings import ALONE, RunLocations, RunLogger, RunSettings, Share
-from prefect_together.execution.tasks import client_of
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.results.progress import Progress
+from prefect_together.steps.tasks import client_of
 from prefect_together.table.plan import Plan
 
 SANDBOX_DIRECTORY = ".sandbox"

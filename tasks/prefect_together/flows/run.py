@@ -19,7 +19,6 @@ from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore, redacted
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import NotApproved, Problem, SettingsInvalid, TogetherVideoError
-from prefect_together.execution.events import emit_run_events, quiet_about_the_server
 from prefect_together.execution.settings import RunLocations, RunLogger, RunSettings, Share
 from prefect_together.execution.signals import Stopped, until_stopped
 from prefect_together.execution.workspace import MESSAGE_CHARACTERS, OpenRun, bills_nothing, open_batch, started_at
@@ -48,6 +47,7 @@ from prefect_together.results.plan_report import dry_run as dry_run_line
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import totals
 from prefect_together.results.text import counted
+from prefect_together.steps.events import emit_run_events, quiet_about_the_server
 from prefect_together.table.plan import Plan
 
 if TYPE_CHECKING:

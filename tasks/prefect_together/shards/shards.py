@@ -29,12 +29,12 @@ from prefect.states import Cancelled, Cancelling, Crashed
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid
 from prefect_together.execution.batch import Batch
-from prefect_together.execution.events import quiet_about_the_server
 from prefect_together.execution.settings import NO_SERVER, RunLocations, RunLogger, RunSettings, Share
 from prefect_together.execution.workspace import OpenRun
 from prefect_together.ledger.engine import parse_ledger_url
 from prefect_together.ledger.states import STATES
 from prefect_together.shards.shared_plan import dead_shares, delete_plan, save_plan
+from prefect_together.steps.events import quiet_about_the_server
 
 DEPLOYMENT = "generate-videos-shard/shard"
 DEPLOY = "prefect --no-prompt deploy --prefect-file deployments/prefect.yaml --all"

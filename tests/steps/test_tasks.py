@@ -25,9 +25,9 @@ from prefect_together.errors import (
     RetryRefused,
     SubmissionInDoubt,
 )
-from prefect_together.execution.tasks import create_video, download_video, wait_for_video
 from prefect_together.prefect_internals import forget_results
 from prefect_together.request.request import VideoRequest
+from prefect_together.steps.tasks import create_video, download_video, wait_for_video
 from table_of_prompts import KEY, MODEL, Desk
 
 REQUEST = VideoRequest(model=MODEL, prompt="A paper boat in the rain")

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import pytest
 from prefect.events import Event
-from prefect.events.clients import AssertingPassthroughEventsClient
-from prefect.events.worker import EventsWorker
 
+from captured_events import captured_events, events_named
 from prefect_together.errors import AccountBlocked, BudgetReached, CanaryFailed, ServiceStuck, TogetherVideoError
-from prefect_together.execution.events import ACCOUNT_BLOCKED, BUDGET_REACHED, emit_video_event, run_events
 from prefect_together.results.outcome import RunOutcome
 from prefect_together.results.results import RowResult, TakeResult, totals
+from prefect_together.steps.events import ACCOUNT_BLOCKED, BUDGET_REACHED, emit_video_event, run_events
 from prefect_together.table.plan import make_plan
 from prefect_together.table.prompt_table import read_table
 from table_of_prompts import KEY, MODEL, PRICE_USD, Desk, prompts
@@ -24,18 +23,13 @@ CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A paper boa
 @pytest.fixture
 def listening() -> Generator[None]:
     """Prefect's client keeps what it sends."""
-    EventsWorker.set_client_override(AssertingPassthroughEventsClient)
-    AssertingPassthroughEventsClient.reset()
-    yield
-    EventsWorker.set_client_override(None)
-    AssertingPassthroughEventsClient.reset()
+    with captured_events():
+        yield
 
 
 def events_of_videos() -> list[Event]:
     """The events about videos that have gone out since the test began, oldest first."""
-    events = [event for client in AssertingPassthroughEventsClient.all for event in client.events]
-    videos = [event for event in events if event.event.startswith("together-video.video.")]
-    return sorted(videos, key=lambda event: event.occurred)
+    return events_named("together-video.video.")
 
 
 def steps(events: list[Event]) -> list[tuple[str, str]]:

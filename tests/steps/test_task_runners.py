@@ -12,8 +12,8 @@ import cloudpickle
 import pytest
 
 from prefect_server import PrefectServer
-from prefect_together.execution.tasks import create_video, download_video, wait_for_video
 from prefect_together.sandbox import SandboxProcess
+from prefect_together.steps.tasks import create_video, download_video, wait_for_video
 
 SUBMITS = """
 import sys
