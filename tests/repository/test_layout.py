@@ -268,7 +268,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"prefect_together"}
     assert {
         "prefect_together/request/models.json",
-        "prefect_together/results/page.html",
+        *(f"prefect_together/results/page/{path.name}" for path in (PACKAGE / "results" / "page").iterdir()),
         "prefect_together/py.typed",
         "prefect_together/deployments/prefect.yaml",
     } <= set(names)

@@ -30,7 +30,9 @@ MAX_TEXT_CHARACTERS = 40_000
 """Longer texts are cut in the page, and say so: above the API's own limit of 32,000 for a prompt."""
 
 _SHOWN_ELSEWHERE = {"id", "prompt", "model", "count"}
-_MARKERS = re.compile(r"@@(POLICY|TITLE|DATA)@@")
+_MARKERS = re.compile(r"@@(POLICY|TITLE|DATA|STYLE|SCRIPT)@@")
+_SCRIPTS = ("text", "head", "choice", "lines", "cards", "clips", "dialog", "controls")
+"""The page's one script, in the order of its parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,30 +64,37 @@ def results_page(rows: Iterable[RowResult], *, title: str, summary: PageSummary 
     Some 700 bytes a video beside the text of its prompt; 10,000 rows are shown as smoothly as ten.
     """
     rows = list(rows)
-    template, own_code = _template()
+    style, script = _style_and_script()
     is_remote = any((clip_source(take) or "").startswith("https://") for row in rows for take in row.takes)
     values = {
-        "POLICY": f"{own_code}; media-src 'self' file:{' https:' if is_remote else ''}",
+        "POLICY": _policy(style, script, is_remote=is_remote),
         "TITLE": html.escape(title.encode(errors="replace").decode()),
         "DATA": _script_json(_content(rows, title=title, summary=summary)),
+        "STYLE": style,
+        "SCRIPT": script,
     }
-    parts = _MARKERS.split(template)
+    parts = _MARKERS.split(_page_part("page.html"))
     return "".join(values[part] if at % 2 else part for at, part in enumerate(parts))
 
 
 @cache
-def _template() -> tuple[str, str]:
-    """The template, and the policy that lets its own script and style run and nothing else."""
-    template = resources.files("prefect_together.results").joinpath("page.html").read_text(encoding="utf-8")
-    script, style = (
-        " ".join(_csp_hash(text) for text in re.findall(rf"<{tag}>(.*?)</{tag}>", template, re.DOTALL))
-        for tag in ("script", "style")
+def _page_part(name: str) -> str:
+    return resources.files("prefect_together.results").joinpath("page", name).read_text(encoding="utf-8")
+
+
+@cache
+def _style_and_script() -> tuple[str, str]:
+    """What stands in the page's own elements, each from a new line on."""
+    return f"\n{_page_part('style.css')}", "\n" + "\n".join(_page_part(f"{name}.js") for name in _SCRIPTS)
+
+
+def _policy(style: str, script: str, *, is_remote: bool) -> str:
+    """Let the page's own script and style run and nothing else, and only remote clips come from the network."""
+    return (
+        f"default-src 'none'; script-src {_csp_hash(script)}; style-src {_csp_hash(style)}; img-src data:;"
+        " base-uri 'none'; form-action 'none'; require-trusted-types-for 'script';"
+        f" media-src 'self' file:{' https:' if is_remote else ''}"
     )
-    policy = (
-        f"default-src 'none'; script-src {script}; style-src {style}; img-src data:; base-uri 'none';"
-        " form-action 'none'; require-trusted-types-for 'script'"
-    )
-    return template, policy
 
 
 def _csp_hash(text: str) -> str:

@@ -1,0 +1,62 @@
+// Clips: loaded in view, unloaded out of view; one plays at a time
+const inView = new IntersectionObserver((entries) => {
+  for (const { target, isIntersecting } of entries) {
+    clearTimeout(target.timer);
+    if (isIntersecting) target.timer = setTimeout(load, 120, target);
+    else unload(target);
+  }
+}, { rootMargin: "80px" });
+function load(card) {
+  const video = card.querySelector("video");
+  if (!video || video.hasAttribute("src")) return;
+  video.preload = "metadata";
+  video.src = `${card.video.source}#t=0.001`;
+}
+function unload(card) {
+  clearTimeout(card.timer);
+  clearTimeout(card.hover);
+  const video = card.querySelector("video");
+  if (!video || !video.hasAttribute("src")) return;
+  video.onerror = null;
+  video.pause();
+  video.removeAttribute("src");
+  video.load();
+  video.controls = false;
+  video.muted = true;
+  video.parentElement.classList.remove("engaged", "previewing");
+  video.onerror = () => showMissing(video.parentElement, card.video);
+}
+function preview(card) {
+  const clip = card.querySelector(".clip");
+  if (clip.classList.contains("engaged") || clip.classList.contains("missing")) return;
+  card.hover = setTimeout(() => {
+    load(card);
+    clip.classList.add("previewing");
+    play(clip.querySelector("video"));
+  }, 100);
+}
+function stopPreview(card) {
+  clearTimeout(card.hover);
+  const clip = card.querySelector(".clip");
+  clip.classList.remove("previewing");
+  clip.querySelector("video").pause();
+}
+function engage(card) {
+  const clip = card.querySelector(".clip"), video = clip.querySelector("video");
+  clearTimeout(card.hover);
+  load(card);
+  clip.classList.remove("previewing");
+  clip.classList.add("engaged");
+  video.controls = true;
+  video.muted = false;
+  video.tabIndex = 0;
+  video.currentTime = 0;
+  video.focus();
+  play(video);
+}
+function play(video) {
+  video.play().catch(() => {}); // interrupted by leaving it, or not allowed: the controls are there
+}
+document.addEventListener("play", (event) => {
+  for (const video of document.querySelectorAll("video")) if (video !== event.target) video.pause();
+}, true);
