@@ -141,7 +141,36 @@ def test_plan_leaves_out_what_the_ledger_has_and_learns_its_times(
 
     assert [line["states"] for line in plan["lines"]] == [["downloaded"], ["in_doubt"], ["planned", "planned"]]
     assert plan["high_usd"] == pytest.approx(0.56)
-    assert plan["learned_models"] == 1
+    assert [model["is_learned"] for model in plan["models"]] == [True]
+
+
+GRID = """id,prompt,model,seed
+boat,A boat,vidu/vidu-q1|ByteDance/Seedance-1.0-lite,7|9
+cat,A cat,vidu/vidu-q1|ByteDance/Seedance-1.0-lite,7|9
+"""
+
+
+def test_plan_shows_the_grid_with_dollars_by_model_and_row_before_the_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", GRID]) == 0
+    first, *rest = capsys.readouterr().out.splitlines()
+
+    assert first == "2 rows x 2 models x 2 seeds = 8 videos, $0.72 to $0.73 a row"
+    assert [line.split()[:3] for line in rest[2:4]] == [
+        ["ByteDance/Seedance-1.0-lite", "4", "4"],
+        ["vidu/vidu-q1", "4", "4"],
+    ]
+    (boat,) = (line for line in rest if line.split()[:2] == ["2", "boat"])
+    assert "2 models" in boat
+    assert "boat--vidu-q1--seed-7.mp4 and 3 more, seeds 7, 9" in boat
+    assert rest[-2].startswith("2 rows x 2 models x 2 seeds = 8 videos: $1.44 to $1.46, ")
+
+
+@pytest.mark.parametrize("table", ["prompt,seed\nA cat,7|8\nA dog,7\n", "prompt,count\nA cat,2\nA dog,2\n"])
+def test_plan_of_no_grid_counts_rows_and_videos(capsys: pytest.CaptureFixture[str], table: str) -> None:
+    plan = said(capsys, "plan", table, "--model", "vidu/vidu-q1")
+
+    assert plan["grid"] is None
+    assert plan["rows"] == 2
 
 
 def test_plan_with_fewer_at_once_takes_longer(capsys: pytest.CaptureFixture[str], table: str) -> None:

@@ -72,7 +72,13 @@ def print_differences(found: LiveDifferences) -> None:
 
 
 def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
-    """The rows, what is to be known of them, and the sums."""
+    """What is asked for in all and by model, the rows, what is to be known of them, and the sums."""
+    if report.grid or len(report.models) > 1:
+        _print(f"{report.counts}, {report.row_price} a row")
+        models: list[Cells] = [
+            (model.model, f"{model.videos:,}", f"{model.to_send:,}", model.price) for model in report.models
+        ]
+        _print_table(("model", "videos", "to send", "dollars"), models)
     rows: list[Cells] = []
     for line in report.lines:
         price = _range(line.low_usd, line.high_usd)
@@ -89,9 +95,9 @@ def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
         for problem in line.problems:
             _print(f"warning: row {line.row}: {problem}")
     _print(report.summary)
-    if report.learned_models < report.models and report.high_seconds:
-        unlearned = report.models - report.learned_models
-        _print(f"The time of {unlearned} of {report.models} models is a guess: the ledger has no jobs of theirs yet.")
+    if report.unlearned_models and report.high_seconds:
+        unlearned = f"{report.unlearned_models} of {len(report.models)} models"
+        _print(f"The time of {unlearned} is a guess: the ledger has no jobs of theirs yet.")
     if budget_usd is not None and (report.high_usd > budget_usd or report.unknown_prices):
         _print(f"The budget of {dollars(budget_usd)} may not be enough: what would pass it is not sent.")
 

@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 
 from prefect_together.errors import Problem, TableInvalid, TogetherVideoError
 from prefect_together.results.plan_report import PlanLine, PlanReport, report_on
-from prefect_together.results.text import counted, dollars, duration, markdown_cell, price_text
+from prefect_together.results.text import counted, dollars, duration, markdown_cell
 from prefect_together.table.plan import Plan
 
 ROWS_KEY, SUMMARY_KEY = "together-video-plan", "together-video-plan-summary"
@@ -75,22 +75,19 @@ def plan_markdown(report: PlanReport, *, budget_usd: float | None) -> str:
     lines = [
         f"# {report.price}",
         "",
-        f"- {report.rows:,} rows, {report.videos:,} videos, {report.to_send:,} of them still to be sent",
+        f"- {report.counts}: {report.to_send:,} to be sent, {report.row_price} a row",
         f"- Time: about {low if low == high else f'{low} to {high}'}",
     ]
-    if report.learned_models < report.models:
-        lines.append(f"- No times are known yet of {report.models - report.learned_models} of {report.models} models")
+    if report.unlearned_models:
+        lines.append(f"- No times are known yet of {report.unlearned_models} of {len(report.models)} models")
     if report.shared_rows:
         lines.append(f"- {report.shared_rows:,} rows repeat an earlier row and share its video")
     if budget_usd is not None:
         verdict = "is enough" if report.high_usd <= budget_usd and not report.unknown_prices else "may not be enough"
         lines.append(f"- The budget of {dollars(budget_usd)} {verdict}")
-    lines += ["", "| model | rows | videos | low | high |", "|---|---|---|---|---|"]
-    for model in sorted({line.model for line in report.lines}):
-        rows = [line for line in report.lines if line.model == model]
-        videos = sum(len(line.files) for line in rows if line.shared_with is None)
-        low, high = (_sum(usds) for usds in zip(*((row.low_usd, row.high_usd) for row in rows), strict=True))
-        lines.append(f"| {markdown_cell(model)} | {len(rows):,} | {videos:,} | {low} | {high} |")
+    lines += ["", "| model | videos | to be sent | dollars |", "|---|---|---|---|"]
+    for model in report.models:
+        lines.append(f"| {markdown_cell(model.model)} | {model.videos:,} | {model.to_send:,} | {model.price} |")
     warnings = [*report.warnings, *(f"row {row.row}: {text}" for row in report.lines for text in row.problems)]
     return "\n".join([*lines, *_warnings(warnings)])
 
@@ -103,11 +100,6 @@ def _warnings(warnings: Sequence[str]) -> list[str]:
     if len(warnings) > WARNINGS_SHOWN:
         lines.append(f"- {len(warnings) - WARNINGS_SHOWN:,} more")
     return lines
-
-
-def _sum(usds: Sequence[float | None]) -> str:
-    known = sum(usd or 0.0 for usd in usds)
-    return price_text(known, known, unknown=sum(usd is None for usd in usds))
 
 
 def _cells(line: PlanLine) -> dict[str, object]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,11 +15,20 @@ from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.ledger.view import LedgerView, ledger_of, read_ledger
+from prefect_together.request.request import VideoRequest
 from prefect_together.results.text import counted, dollars, duration, price_text, state_counts
 from prefect_together.table.plan import Plan, PlannedRow, PlannedVideo
+from prefect_together.table.variants import LISTED
 
 USUAL, SLOW = 0.5, 0.9
 """The parts of a model's jobs that are faster than the low and the high reading of the time."""
+SEEDS_NAMED = 5
+_PLURALS = {
+    **{name: name for name in ("seconds", "fps", "steps", "output_quality")},
+    "output_format": "formats",
+    "generate_audio": "sound settings",
+    "output_quality": "qualities",
+}
 
 
 PlanStatus = Status | Literal["new"]
@@ -52,12 +62,12 @@ class Known:
 class PlanLine:
     """One row of the table. Dollars are for all its videos, 0 if an earlier row pays; None: the price is unknown.
 
-    `seeds` are those of its takes, "" for none, "7", or "7 to 9"; `states` its videos' statuses.
+    `seeds` are those of its videos, "" for none, "7", "7 to 9", or "7, 12"; `states` its videos' statuses.
     """
 
     row: int
     id: str
-    model: str
+    models: tuple[str, ...]
     prompt: str
     files: tuple[str, ...]
     seeds: str
@@ -67,11 +77,37 @@ class PlanLine:
     states: tuple[PlanStatus, ...]
     problems: tuple[str, ...]
 
+    @property
+    def model(self) -> str:
+        """The model, or like `3 models`."""
+        return self.models[0] if len(self.models) == 1 else counted(len(self.models), "model")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """One model's videos. Dollars count only what is left to send. `is_learned`: the ledger has durations of it, or the
+    usual range was taken."""
+
+    model: str
+    videos: int
+    to_send: int
+    low_usd: float
+    high_usd: float
+    unknown_prices: int
+    is_learned: bool
+
+    @property
+    def price(self) -> str:
+        return price_text(self.low_usd, self.high_usd, unknown=self.unknown_prices)
+
 
 @dataclass(frozen=True, slots=True)
 class PlanReport:
-    """A plan in lines and sums. Dollars and seconds count only what is left to send, `..._in_all` every video;
-    `learned_models` of `models` have durations in the ledger, for the others the usual range was taken."""
+    """A plan in lines and sums. Dollars and seconds count only what is left to send, `..._in_all` every video.
+
+    `grid` is like `12 rows x 3 models x 2 seeds = 72 videos`, if every row lists as many values; `row_price` what all
+    videos of one row cost, paid or not, from the cheapest row to the dearest.
+    """
 
     source: str
     rows: int
@@ -84,8 +120,9 @@ class PlanReport:
     price_in_all: str
     low_seconds: float
     high_seconds: float
-    models: int
-    learned_models: int
+    models: tuple[ModelPlan, ...]
+    grid: str | None
+    row_price: str
     shared_rows: int
     lines: tuple[PlanLine, ...]
     warnings: tuple[str, ...]
@@ -101,10 +138,16 @@ class PlanReport:
 
     @property
     def counts(self) -> str:
-        """Like `3 rows, 4 videos (2 downloaded already)`."""
+        """Like `3 rows, 4 videos (2 downloaded already)`, or with the grid before the bracket."""
         there: dict[Status, int] = {status: self.states[status] for status in STATUSES if status in self.states}
         known = f" ({state_counts(there)} already)" if there else ""
-        return f"{counted(self.rows, 'row')}, {counted(self.videos, 'video')}{known}"
+        asked = self.grid or f"{counted(self.rows, 'row')}, {counted(self.videos, 'video')}"
+        return f"{asked}{known}"
+
+    @property
+    def unlearned_models(self) -> int:
+        """How many models have no durations in the ledger yet."""
+        return sum(not model.is_learned for model in self.models)
 
     @property
     def price(self) -> str:
@@ -136,7 +179,6 @@ def plan_report(
     to_send = [video for key, video in plan.videos.items() if key not in known or sends(known[key].state)]
     to_wait = [video for key, video in plan.videos.items() if key not in known or known[key].is_awaited]
     of_rows, of_table = _problems(plan.warnings)
-    models = {video.request.model for video in plan.videos.values()}
     states: Counter[PlanStatus] = Counter(_status(known, key) for key in plan.videos)
     return PlanReport(
         source=plan.source,
@@ -150,12 +192,66 @@ def plan_report(
         price_in_all=price_text(plan.low_usd, plan.high_usd, unknown=plan.unknown_prices),
         low_seconds=_seconds(to_wait, book, USUAL, max_in_flight),
         high_seconds=_seconds(to_wait, book, SLOW, max_in_flight),
-        models=len(models),
-        learned_models=sum(book.count(model) > 0 for model in models),
+        models=_models(plan, to_send, book),
+        grid=_grid(plan),
+        row_price=_row_price(plan),
         shared_rows=sum(row.shared_with is not None for row in plan.rows),
         lines=tuple(_line(plan, row, files, known, of_rows.get(row.number, ())) for row in plan.rows),
         warnings=of_table,
     )
+
+
+def _models(plan: Plan, to_send: Sequence[PlannedVideo], book: DurationStatistics) -> tuple[ModelPlan, ...]:
+    videos = Counter(video.request.model for video in plan.videos.values())
+    sent: dict[str, list[PlannedVideo]] = {model: [] for model in videos}
+    for video in to_send:
+        sent[video.request.model].append(video)
+    return tuple(
+        ModelPlan(
+            model=model,
+            videos=videos[model],
+            to_send=len(sent[model]),
+            low_usd=round(sum(video.low_usd or 0.0 for video in sent[model]), 6),
+            high_usd=round(sum(video.estimate_usd or 0.0 for video in sent[model]), 6),
+            unknown_prices=sum(video.estimate_usd is None for video in sent[model]),
+            is_learned=book.count(model) > 0,
+        )
+        for model in sorted(videos, key=str.casefold)
+    )
+
+
+def _grid(plan: Plan) -> str | None:
+    """The plan as a product, if it is one and some row lists several values."""
+    shapes = {_shape([plan.videos[key].request for key in row.keys]) for row in plan.rows}
+    if len(shapes) != 1:
+        return None
+    (shape,) = shapes
+    videos = {len(row.keys) for row in plan.rows}
+    product = math.prod(count for _, count in shape)
+    takes = next(iter(videos)) // product
+    if not shape or videos != {product * takes} or len(plan.videos) != len(plan.rows) * product * takes:
+        return None
+    parts = [counted(len(plan.rows), "row"), *(f"{count} {_PLURALS.get(name, f'{name}s')}" for name, count in shape)]
+    if takes > 1:
+        parts.append(f"{takes} takes")
+    return f"{' x '.join(parts)} = {counted(len(plan.videos), 'video')}"
+
+
+def _shape(requests: Sequence[VideoRequest]) -> tuple[tuple[str, int], ...]:
+    """How many values of each parameter are among a row's requests, of those that have several."""
+    if len(requests) == 1:
+        return ()
+    counts = ((name, len({getattr(request, name) for request in requests})) for name in LISTED)
+    return tuple((name, count) for name, count in counts if count > 1)
+
+
+def _row_price(plan: Plan) -> str:
+    """Like `$1.12`, or `$1.12 to $2.40` where rows or readings differ."""
+    takes = [[plan.videos[key] for key in row.keys] for row in plan.rows]
+    lows = [sum(video.low_usd or 0.0 for video in row) for row in takes]
+    highs = [sum(video.estimate_usd or 0.0 for video in row) for row in takes]
+    unknown = max((sum(video.estimate_usd is None for video in row) for row in takes), default=0)
+    return price_text(min(lows, default=0.0), max(highs, default=0.0), unknown=unknown)
 
 
 def _files(plan: Plan, known: Mapping[str, Known], taken_files: Iterable[str]) -> dict[str, str]:
@@ -177,7 +273,7 @@ def _line(
     return PlanLine(
         row=row.number,
         id=row.row_id,
-        model=takes[0].request.model,
+        models=tuple(dict.fromkeys(take.request.model for take in takes)),
         prompt=takes[0].request.prompt or "",
         files=tuple(files[key] for key in row.keys),
         seeds=_seeds([take.request.seed for take in takes]),
@@ -190,8 +286,10 @@ def _line(
 
 
 def _seeds(seeds: list[int | None]) -> str:
-    known = [str(seed) for seed in seeds if seed is not None]
-    return known[0] if len(known) == 1 else " to ".join([*known[:1], *known[-1:]])
+    known = sorted({seed for seed in seeds if seed is not None})
+    if len(known) > 2 and known[-1] - known[0] == len(known) - 1:
+        return f"{known[0]} to {known[-1]}"
+    return ", ".join([*map(str, known[:SEEDS_NAMED]), *(["..."] if len(known) > SEEDS_NAMED else [])])
 
 
 def _sum(amounts: list[float | None]) -> float | None:
