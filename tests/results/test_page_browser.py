@@ -321,7 +321,7 @@ def test_a_shared_job_is_named_and_not_priced_twice(show: Show) -> None:
 @pytest.mark.parametrize(("width", "dark"), [(1280, False), (1280, True), (768, False), (360, True)])
 def test_nothing_sticks_out_at_any_width_and_theme(show: Show, width: int, dark: bool) -> None:
     long = "unbroken" * 200
-    rows = [result(2, "failed", prompt=long, error=long, model=long, row_id=long), *films(5)]
+    rows = [result(9, "failed", prompt=long, error=long, model=long, row_id=long), *films(5)]
 
     page = show(rows, width=width, dark=dark)
 

@@ -31,7 +31,7 @@ MAX_TEXT_CHARACTERS = 40_000
 
 _SHOWN_ELSEWHERE = {"id", "prompt", "model", "count"}
 _MARKERS = re.compile(r"@@(POLICY|TITLE|DATA|STYLE|SCRIPT)@@")
-_SCRIPTS = ("text", "head", "choice", "lines", "cards", "clips", "dialog", "controls")
+_SCRIPTS = ("text", "head", "view", "lines", "cards", "clips", "together", "dialog", "controls")
 """The page's one script, in the order of its parts."""
 
 
@@ -113,9 +113,10 @@ def _content(rows: Sequence[RowResult], *, title: str, summary: PageSummary) -> 
     videos: list[dict[str, object]] = []
     for row in rows:
         cells = [_cut(row.cells.get(column, "")) for column in columns]
+        takes = Counter(take.row_id for take in row.takes)
         for take in row.takes:
             shown = tuple((name, _shown(value)) for name, value in take.parameters.items())
-            video = _video(row, take)
+            video = _video(row, take, takes=takes[take.row_id])
             video["parameters"] = parameters.setdefault(shown, len(parameters))
             if any(cells):
                 video["cells"] = cells
@@ -131,13 +132,13 @@ def _content(rows: Sequence[RowResult], *, title: str, summary: PageSummary) -> 
     }
 
 
-def _video(row: RowResult, take: TakeResult) -> dict[str, object]:
-    """One video as the page's script reads it, without what is unknown."""
+def _video(row: RowResult, take: TakeResult, *, takes: int) -> dict[str, object]:
+    """One video as the page's script reads it, without what is unknown; one of `takes` of its id."""
     video: dict[str, object] = {
         "row": row.number,
         "id": take.row_id,
-        "take": take.take if len(row.takes) > 1 else None,
-        "takes": len(row.takes) if len(row.takes) > 1 else None,
+        "take": take.take if takes > 1 else None,
+        "takes": takes if takes > 1 else None,
         "sharedWith": row.shared_with,
         "status": take.status,
         "reason": None if take.status == "downloaded" else kind_of(take),
@@ -225,6 +226,8 @@ def _totals(total: Totals) -> dict[str, object]:
                 "model": model.model,
                 "videos": model.videos,
                 "downloaded": model.downloaded,
+                "failed": model.failed,
+                "clipUsd": _finite(model.clip_usd),
                 "spentUsd": model.spent_usd,
                 "settledUsd": model.settled_usd,
                 "settledEstimateUsd": model.settled_estimate_usd,

@@ -103,11 +103,16 @@ class RowResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTotals:
-    """One model's videos. The `settled` pair covers exactly the videos of which both dollars are known."""
+    """One model's videos. The `settled` pair covers exactly the videos of which both dollars are known.
+
+    `clip_usd` is what a downloaded clip was charged on average, `generation_seconds` the median; None if unknown.
+    """
 
     model: str
     videos: int
     downloaded: int
+    failed: int
+    clip_usd: float | None
     spent_usd: float
     settled_usd: float
     settled_estimate_usd: float
@@ -243,11 +248,14 @@ def totals(rows: Iterable[RowResult]) -> Totals:
 
 def _model_totals(model: str, takes: Sequence[TakeResult]) -> ModelTotals:
     settled = [take for take in takes if _is_known(take.cost_usd) and _is_known(take.estimate_usd)]
+    clips = [take.cost_usd for take in takes if take.status == "downloaded" and _is_known(take.cost_usd)]
     generation = [take.generation_seconds for take in takes if take.generation_seconds is not None]
     return ModelTotals(
         model=model,
         videos=len(takes),
         downloaded=sum(take.status == "downloaded" for take in takes),
+        failed=sum(take.status == "failed" for take in takes),
+        clip_usd=_usd(clips) / len(clips) if clips else None,
         spent_usd=_usd(take.cost_usd for take in takes),
         settled_usd=_usd(take.cost_usd for take in settled),
         settled_estimate_usd=_usd(take.estimate_usd for take in settled),

@@ -1,7 +1,8 @@
-// Clips: loaded in view, unloaded out of view; one plays at a time
+// Clips: loaded in view, unloaded out of view; one plays at a time, or a strip's together
 const inView = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
     clearTimeout(target.timer);
+    target.isNear = isIntersecting;
     if (isIntersecting) target.timer = setTimeout(load, 120, target);
     else unload(target);
   }
@@ -10,7 +11,7 @@ function load(card) {
   const video = card.querySelector("video");
   if (!video || video.hasAttribute("src")) return;
   video.preload = "metadata";
-  video.src = `${card.video.source}#t=0.001`;
+  video.src = `${card.video.source}#t=${Math.max(0.001, Math.min(card.strip.time, (card.video.seconds ?? Infinity) - 0.05)).toFixed(3)}`;
 }
 function unload(card) {
   clearTimeout(card.timer);
@@ -22,13 +23,13 @@ function unload(card) {
   video.removeAttribute("src");
   video.load();
   video.controls = false;
-  video.muted = true;
-  video.parentElement.classList.remove("engaged", "previewing");
+  video.muted = video.loop = true;
+  video.parentElement.classList.remove("engaged", "previewing", "synced");
   video.onerror = () => showMissing(video.parentElement, card.video);
 }
 function preview(card) {
   const clip = card.querySelector(".clip");
-  if (clip.classList.contains("engaged") || clip.classList.contains("missing")) return;
+  if (playing || clip.classList.contains("engaged") || clip.classList.contains("missing")) return;
   card.hover = setTimeout(() => {
     load(card);
     clip.classList.add("previewing");
@@ -43,6 +44,7 @@ function stopPreview(card) {
 }
 function engage(card) {
   const clip = card.querySelector(".clip"), video = clip.querySelector("video");
+  pauseTogether();
   clearTimeout(card.hover);
   load(card);
   clip.classList.remove("previewing");
@@ -57,6 +59,8 @@ function engage(card) {
 function play(video) {
   video.play().catch(() => {}); // interrupted by leaving it, or not allowed: the controls are there
 }
+const isOfPlaying = (video) => Boolean(playing) && video.closest(".card")?.strip === playing;
 document.addEventListener("play", (event) => {
-  for (const video of document.querySelectorAll("video")) if (video !== event.target) video.pause();
+  if (!isOfPlaying(event.target)) pauseTogether();
+  for (const video of document.querySelectorAll("video")) if (video !== event.target && !isOfPlaying(video)) video.pause();
 }, true);

@@ -31,9 +31,21 @@ function problemOf(video) {
   if (note) box.append(withCode("p", note));
   return [box];
 }
+function toShare(video) {
+  const box = element("p", undefined, "share");
+  const button = element("button", undefined, "copy"), link = element("a", "Link to this video");
+  button.type = "button";
+  button.append(element("span", "Copy prompt"));
+  button.hidden = video.prompt === undefined;
+  button.onclick = () => copy(video.prompt, button);
+  link.href = addressOf({ video: video.anchor });
+  box.append(button, link);
+  return [box];
+}
 function openOne(place) {
   const video = shown[place];
   opened = place;
+  pauseTogether();
   at("one-title").textContent = `${nameOf(video)} · ${video.id}`;
   at("before").disabled = place === 0;
   at("after").disabled = place === shown.length - 1;
@@ -43,7 +55,7 @@ function openOne(place) {
   const whole = element("p", video.prompt ?? "(no prompt)", video.prompt === undefined ? "whole quiet" : "whole");
   whole.dir = "auto";
   const say = (value, words) => (value === undefined ? undefined : words(value));
-  at("one-body").replaceChildren(badge, ...(video.sharedWith ? [` same job as row ${video.sharedWith}, paid once`] : []), whole, ...problemOf(video),
+  at("one-body").replaceChildren(badge, ...(video.sharedWith ? [` same job as row ${video.sharedWith}, paid once`] : []), whole, ...toShare(video), ...problemOf(video),
     ...pairs("Sent", [["model", video.model], ...page.parameters[video.parameters]]),
     ...pairs("Cost", [["billed", video.sharedWith ? undefined : say(video.costUsd, dollars)], ["estimated", say(video.estimateUsd, dollars)], ["attempts", String(video.attempts)], ["job", video.jobId, "code"]]),
     ...pairs("Clip", [["length", say(video.seconds, seconds)], ["size", video.width && video.height ? `${video.width} × ${video.height}` : undefined],
@@ -93,8 +105,8 @@ dialog.onkeydown = (event) => {
 };
 dialog.onclose = () => {
   dropClip();
-  const isOut = () => { const box = inPlace.get(opened)?.getBoundingClientRect(); return !box || box.bottom < 0 || box.top > innerHeight; };
-  if (isOut()) scrollTo(0, cards.getBoundingClientRect().top + scrollY + Math.floor(opened / columns) * rowHeight - innerHeight / 3);
+  const video = shown[opened], box = cardOf(video)?.getBoundingClientRect();
+  if (!box || box.bottom < 0 || box.top > innerHeight) reveal(video);
   fill();
-  inPlace.get(opened)?.querySelector(".open").focus({ preventScroll: true });
+  cardOf(video)?.querySelector(".open").focus({ preventScroll: true });
 };

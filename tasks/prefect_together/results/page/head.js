@@ -65,26 +65,63 @@ function showStates() {
   at("warnings-title").textContent = plural(summary.warnings.length, "warning");
   at("warnings").append(...summary.warnings.map((text) => element("li", text)));
 }
+// Each model's figures, with a bar where they can be compared: [name, number or null, words, what its bar is a part of]
+function figuresOf(model, most) {
+  const known = (value, words) => (value === null ? "–" : words(value));
+  return [
+    ["Downloaded", model.downloaded, `${model.downloaded.toLocaleString("en-US")} of ${model.videos.toLocaleString("en-US")}`, model.videos],
+    ["Failed", model.failed, model.failed.toLocaleString("en-US")],
+    ["Dollars a clip", model.clipUsd, known(model.clipUsd, (value) => dollars(value, 3)), most("clipUsd")],
+    ["Time to generate", model.generationSeconds, known(model.generationSeconds, seconds), most("generationSeconds")],
+    ["Charged", model.spentUsd, dollars(model.spentUsd, 2)],
+    ["Drift", model.drift, known(model.drift, percent)],
+  ];
+}
+const WHAT_FIGURES_ARE = {
+  "Dollars a clip": "What a downloaded clip was charged, on average", "Time to generate": "Median, from the request to the finished clip",
+  Drift: "Charged compared with estimated, of the videos of which both are known",
+};
 function showModels() {
   const models = page.totals.models;
   at("models-box").hidden = !models.length;
-  at("models-box").open = models.length <= 3;
+  at("models-box").open = models.length <= 8;
   const sum = (name) => models.reduce((total, model) => total + model[name], 0);
   const drift = sum("settledUsd") / sum("settledEstimateUsd") - 1;
   const verdict = Math.abs(drift) < 0.0005 ? "billed as estimated" : `billed ${(Math.abs(drift) * 100).toFixed(1)} % ${drift > 0 ? "above" : "below"} the estimate`;
   at("models-title").textContent = (models.length === 1 ? models[0].model : `${models.length} models`) + (Number.isFinite(drift) ? `: ${verdict}` : ": cost and time");
-  for (const model of models) {
-    const row = element("tr");
-    const name = element("button", model.model);
-    name.type = "button";
-    name.title = "Show this model's videos";
-    name.onclick = () => { at("model").value = model.model; choose({ model: model.model }); };
-    const first = element("td");
-    first.append(name);
-    const settled = model.settledEstimateUsd > 0;
-    row.append(first, ...[model.videos.toLocaleString("en-US"), model.downloaded.toLocaleString("en-US"), settled ? dollars(model.settledEstimateUsd, 2) : "–",
-      dollars(model.spentUsd, 2), model.drift === null ? "–" : percent(model.drift),
-      model.generationSeconds === null ? "–" : seconds(model.generationSeconds)].map((text) => element("td", text)));
-    at("models").append(row);
+  const most = (name) => (models.length > 1 ? Math.max(...models.map((model) => model[name] ?? 0)) : 0);
+  for (const model of models) at("models").append(rowOf(model, figuresOf(model, most)));
+  if (models.length) at("models-head").append(...["Model", ...figuresOf(models[0], most).map(([name]) => name)].map(headCell));
+}
+function headCell(name) {
+  const cell = element("th", name);
+  cell.scope = "col";
+  cell.setAttribute("role", "columnheader");
+  if (WHAT_FIGURES_ARE[name]) cell.title = WHAT_FIGURES_ARE[name];
+  return cell;
+}
+function rowOf(model, figures) {
+  const row = element("tr"), name = element("button", model.model), first = element("th");
+  row.setAttribute("role", "row");
+  first.scope = "row";
+  first.setAttribute("role", "rowheader");
+  name.type = "button";
+  name.title = "Show this model's videos";
+  name.onclick = () => choose({ model: model.model });
+  first.append(name);
+  row.append(first, ...figures.map(figureCell));
+  return row;
+}
+function figureCell([name, value, words, whole]) {
+  const cell = element("td");
+  cell.setAttribute("role", "cell");
+  cell.dataset.name = name;
+  if (name === "Failed" && value) cell.dataset.status = "failed";
+  cell.append(element("span", words));
+  if (whole && value !== null) {
+    const bar = element("i", undefined, "share");
+    bar.style.setProperty("--share", value / whole);
+    cell.append(bar);
   }
+  return cell;
 }
