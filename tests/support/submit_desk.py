@@ -64,6 +64,7 @@ class LoggedJournal:
     error: Exception = field(default_factory=lambda: RuntimeError("the ledger is gone"))
     intending: asyncio.Event | None = None
     attempts: int = 0
+    estimate_usd: float | None = None
 
     async def intend(self) -> int:
         self._write("intend", f"intend {self.attempts + 1}")

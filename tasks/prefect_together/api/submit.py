@@ -196,7 +196,12 @@ LAST_ANSWER_SECONDS = 0.8
 
 
 class Journal(Protocol):
-    """Where a submit writes what it does, before and after each create call."""
+    """Where a submit writes what it does, before and after each create call.
+
+    `estimate_usd` is what is reserved for one call; None: the catalogue's price.
+    """
+
+    estimate_usd: float | None
 
     async def intend(self) -> int:
         """Make the intent durable; return the attempt's number. May raise BudgetReached: then nothing is sent."""
@@ -220,6 +225,7 @@ class NoJournal:
     """For a single call outside of a ledger: counts the attempts, keeps nothing."""
 
     attempts: int = 0
+    estimate_usd: float | None = None
 
     async def intend(self) -> int:
         self.attempts += 1
@@ -289,14 +295,20 @@ async def _attempt(api: VideoApi, request: VideoRequest, journal: Journal) -> Vi
         raise
     except SubmissionInDoubt as error:
         await journal.in_doubt(attempt, error.reason)
-        estimate = estimate_usd(request)
-        raise SubmissionInDoubt(error.reason, estimate.high_usd if estimate else None) from error
+        raise SubmissionInDoubt(error.reason, _reserved_usd(journal, request)) from error
     except Exception as error:  # whatever went wrong, the request may have been sent
         reason = f"{type(error).__name__}: {error}"
         await journal.in_doubt(attempt, reason)
-        raise SubmissionInDoubt(reason) from error
+        raise SubmissionInDoubt(reason, _reserved_usd(journal, request)) from error
     await journal.accepted(attempt, job)
     return job
+
+
+def _reserved_usd(journal: Journal, request: VideoRequest) -> float | None:
+    if journal.estimate_usd is not None:
+        return journal.estimate_usd
+    estimate = estimate_usd(request)
+    return estimate.high_usd if estimate else None
 
 
 async def _intend(journal: Journal) -> int:

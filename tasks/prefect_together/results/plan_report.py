@@ -42,15 +42,20 @@ def sent_unasked(state: State) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a ledger has of a video of the plan."""
+    """What a ledger has of a video of the plan. `usd` is what was charged for it, or is reserved for its last job, 0 if
+    nothing was sent; None: its price is unknown."""
 
     state: State
     status: Status
     file: str
+    usd: float | None = 0.0
 
     @classmethod
     def of(cls, record: VideoRecord) -> Known:
-        return cls(record.state, record.status, record.file)
+        is_sent = record.jobs > 0 or STATES[record.state].is_paid
+        reserved_usd = record.estimate_usd if is_sent else 0.0
+        usd = reserved_usd if record.cost_usd is None else record.cost_usd
+        return cls(record.state, record.status, record.file, usd)
 
     @property
     def is_awaited(self) -> bool:
@@ -189,7 +194,7 @@ def plan_report(
         low_usd=round(sum(video.low_usd or 0.0 for video in to_send), 6),
         high_usd=round(sum(video.estimate_usd or 0.0 for video in to_send), 6),
         unknown_prices=sum(video.estimate_usd is None for video in to_send),
-        price_in_all=price_text(plan.low_usd, plan.high_usd, unknown=plan.unknown_prices),
+        price_in_all=_price_in_all(plan, known, to_send),
         low_seconds=_seconds(to_wait, book, USUAL, max_in_flight),
         high_seconds=_seconds(to_wait, book, SLOW, max_in_flight),
         models=_models(plan, to_send, book),
@@ -252,6 +257,15 @@ def _row_price(plan: Plan) -> str:
     highs = [sum(video.estimate_usd or 0.0 for video in row) for row in takes]
     unknown = max((sum(video.estimate_usd is None for video in row) for row in takes), default=0)
     return price_text(min(lows, default=0.0), max(highs, default=0.0), unknown=unknown)
+
+
+def _price_in_all(plan: Plan, known: Mapping[str, Known], to_send: Iterable[PlannedVideo]) -> str:
+    """What is charged or reserved already, at the prices of then, and what is left to send, at those of today."""
+    sent = [(known[key].usd, known[key].usd) for key in plan.videos if key in known]
+    prices = [(0.0, 0.0), *sent, *((video.low_usd, video.estimate_usd) for video in to_send)]
+    low, high = (sum(usd for usd in column if usd is not None) for column in zip(*prices, strict=True))
+    unknown = sum(high_usd is None for _, high_usd in prices)
+    return price_text(round(low, 6), round(high, 6), unknown=unknown)
 
 
 def _files(plan: Plan, known: Mapping[str, Known], taken_files: Iterable[str]) -> dict[str, str]:
