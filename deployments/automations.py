@@ -1,4 +1,4 @@
-"""Makes the automations that tell people about runs: failed, crashed, money in doubt, budget reached, account blocked.
+"""Makes the automations that tell people about runs: failed, crashed, money in doubt, budget, account blocked.
 
     python deployments/automations.py slack-webhook/video-alerts
 
@@ -27,9 +27,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 
 from prefect_together.steps.assets import SUCCEEDED
-from prefect_together.steps.events import ACCOUNT_BLOCKED, BUDGET_REACHED, IN_DOUBT
+from prefect_together.steps.events import ACCOUNT_BLOCKED, BUDGET_REACHED, IN_DOUBT, budget_event
 
 FLOWS = ["generate-videos", "generate-video", "collect-videos"]
+SHARDS = ["generate-videos-shard"]
+"""Their states say nothing that the run which started them does not."""
 STATE_BODY = """\
 {{ flow.name }} / {{ flow_run.name }} is {{ flow_run.state.name }}.
 
@@ -41,6 +43,13 @@ EVENT_BODY = """\
 {{ flow.name }} / {{ flow_run.name }}: {{ event.payload.message }}.
 
 Rows: {{ event.payload.row_ids|join(", ") }}
+Output: {{ event.payload.output_dir }}
+
+{{ flow_run|ui_url or '' }}
+"""
+BUDGET_BODY = """\
+{{ flow.name }} / {{ flow_run.name }}: {{ event.payload.message }}.
+
 Output: {{ event.payload.output_dir }}
 
 {{ flow_run|ui_url or '' }}
@@ -60,15 +69,15 @@ class Alert:
     def trigger(self) -> EventTrigger:
         """Each event of a run of these flows at once, however the run was started."""
         is_state = self.event.startswith("prefect.flow-run.")
-        return each(self.event, "prefect.flow-run.*" if is_state else "together-video.run.*")
+        return each(self.event, "prefect.flow-run.*") if is_state else each(self.event, "together-video.run.*", SHARDS)
 
 
-def each(event: str, about: str) -> EventTrigger:
+def each(event: str, about: str, more_flows: Sequence[str] = ()) -> EventTrigger:
     """Each such event of our flows, at once."""
     return EventTrigger(
         expect={event},
         match={"prefect.resource.id": about},
-        match_related={"prefect.resource.role": "flow", "prefect.resource.name": FLOWS},
+        match_related={"prefect.resource.role": "flow", "prefect.resource.name": [*FLOWS, *more_flows]},
         posture=Posture.Reactive,
         threshold=1,
         within=timedelta(0),
@@ -79,6 +88,7 @@ ALERTS = (
     Alert("together-video: failed", "prefect.flow-run.Failed", "Videos failed: {{ flow_run.name }}", STATE_BODY),
     Alert("together-video: crashed", "prefect.flow-run.Crashed", "Run crashed: {{ flow_run.name }}", STATE_BODY),
     Alert("together-video: in doubt", IN_DOUBT, "Money in doubt: {{ flow_run.name }}", EVENT_BODY),
+    Alert("together-video: budget at 80 %", budget_event(80), "80 % of the budget: {{ flow_run.name }}", BUDGET_BODY),
     Alert("together-video: budget reached", BUDGET_REACHED, "Budget reached: {{ flow_run.name }}", EVENT_BODY),
     Alert("together-video: account blocked", ACCOUNT_BLOCKED, "Account blocked: {{ flow_run.name }}", EVENT_BODY),
 )
@@ -107,7 +117,7 @@ async def run_for_each_clip(deployment: str) -> dict[str, UUID]:
         action = RunDeployment(
             source="selected", deployment_id=found.id, parameters=CLIP_PARAMETERS, job_variables=None
         )
-        return {EACH_CLIP: await _make(client, EACH_CLIP, each(SUCCEEDED, "*"), action)}
+        return {EACH_CLIP: await _make(client, EACH_CLIP, each(SUCCEEDED, "*", SHARDS), action)}
 
 
 async def _make(

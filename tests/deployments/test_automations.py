@@ -7,15 +7,18 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+from prefect import flow
 from prefect.client.schemas.objects import FlowRun
 from prefect.server.events.jinja_filters import all_filters
 from prefect.server.utilities.user_templates import register_user_template_filters, render_user_template
 from prefect.states import Crashed
 
+from captured_events import captured_events, events_named
+from prefect_server import PrefectServer
 from prefect_together.errors import AccountBlocked
 from prefect_together.results.outcome import RunOutcome
 from prefect_together.results.results import RowResult, TakeResult, totals
-from prefect_together.steps.events import ACCOUNT_BLOCKED, run_events
+from prefect_together.steps.events import ACCOUNT_BLOCKED, emit_budget_event, run_events
 from repository import ROOT
 from table_of_prompts import MODEL, load_script
 
@@ -65,3 +68,23 @@ def test_a_blocked_account_is_told_in_one_sentence_with_its_reason_and_rows() ->
     assert said.splitlines()[0].endswith("Credit limit exceeded, please add credits.")
     assert "Rows: cat\nOutput: out" in said
     assert "None" not in said
+
+
+def test_a_part_of_a_budget_is_told_with_its_dollars(prefect_server: PrefectServer) -> None:
+    @flow(name="a-run")
+    async def a_run() -> None:
+        emit_budget_event(80, committed_usd=8.1, budget_usd=10.0, output_dir="out")
+
+    with captured_events():
+        prefect_server.run(a_run)
+        (event,) = events_named("together-video.run.")
+    run = FlowRun(id=uuid4(), flow_id=uuid4(), name="denim-turtle")
+    said = rendered(AUTOMATIONS.BUDGET_BODY, flow_run=run, event=event)
+
+    assert said.splitlines()[0] == (
+        "generate-videos / denim-turtle: 80 % of the budget reached: $8.10 of $10.00 is paid or reserved."
+    )
+    assert "Output: out" in said
+    triggers = {alert.event: alert.trigger for alert in AUTOMATIONS.ALERTS}
+    assert "generate-videos-shard" in str(triggers[event.event].match_related)
+    assert "generate-videos-shard" not in str(triggers["prefect.flow-run.Failed"].match_related)

@@ -342,8 +342,8 @@ def test_the_automations_are_the_same_after_a_second_run(prefect_server: Prefect
             return {str(one.id): one.name for one in await client.read_automations()}
 
     assert first == second
-    assert len(prefect_server.run(read)) == len(first.splitlines()) == 5
-    assert run_program(prefect_server, *script, "--remove").count("removed") == 5
+    assert len(prefect_server.run(read)) == len(first.splitlines()) == 6
+    assert run_program(prefect_server, *script, "--remove").count("removed") == 6
     assert prefect_server.run(read) == {}
 
 

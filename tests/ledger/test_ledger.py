@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -272,3 +273,24 @@ async def test_a_failed_video_that_was_not_sent_again_is_failed_as_before_with_i
     assert is_kept
     after = (await ledger.records())[video.key]
     assert (after.state, after.failure_class, after.error) == (State.FAILED, "moderation", before.error)
+
+
+async def test_each_part_of_a_budget_is_reached_once_over_all_runs_and_anew_for_another_budget(
+    ledger: Ledger, ledger_url: str
+) -> None:
+    async def reached(budget_usd: float) -> list[list[int]]:
+        async with AsyncExitStack() as stack:
+            others = [await stack.enter_async_context(open_ledger(ledger_url)) for _ in range(4)]
+            answers = await asyncio.gather(*(one.reach_budget_marks(budget_usd, (50, 80, 95)) for one in others))
+        return sorted(new for _, new in answers if new)
+
+    seen: list[list[list[int]]] = []
+    for number, usd in enumerate((0.49, 0.01, 0.45, 0.05)):
+        video = a_video(f"r{number}")
+        await planned(ledger, video)
+        await ledger.intend(video.key, estimate_usd=usd, budget_usd=1.0)
+        seen.append(await reached(1.0))
+
+    assert seen == [[], [[50]], [[80, 95]], []]
+    assert await reached(1.25) == [[50, 80]]
+    assert await reached(0.0) == []

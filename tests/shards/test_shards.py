@@ -11,16 +11,18 @@ import pytest
 from PIL import Image
 from sqlalchemy import Connection, update
 
+from captured_events import captured_events, events_named
 from prefect_together.errors import NotConfigured, SettingsInvalid
 from prefect_together.execution.settings import NO_SERVER, Share
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.schema import shared_plans
 from prefect_together.shards.shards import marker
 from prefect_together.shards.shared_plan import dead_shares, delete_plan, join, save_plan
+from prefect_together.steps.events import budget_event
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.prompt_table import read_table
 from shell import in_shell
-from table_of_prompts import FLOWS, MODEL, Desk, load_script, prompts, table_text
+from table_of_prompts import FLOWS, MODEL, PRICE_USD, Desk, load_script, prompts, table_text
 
 CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A paper boat in the rain"
 PLAN = "5d0a3c9e-0000-4000-8000-000000000001"
@@ -234,3 +236,20 @@ def test_a_shell_without_a_prefect_server_says_that_shards_need_one(tmp_path: Pa
 
     assert done.returncode == 2
     assert NO_SERVER in done.stderr
+
+
+def test_a_shard_reports_only_the_parts_of_a_budget_that_no_other_run_has_reached(desk: Desk) -> None:
+    table, budget_usd = prompts(CAT, HARBOUR, BOAT, "A red fox"), round(4 * PRICE_USD, 2)
+    with captured_events():
+        desk.run(prompts(CAT, HARBOUR), budget_usd=budget_usd)
+        before = [event.event for event in events_named("together-video.run.budget_")]
+        prepared(desk, plan_of(table))
+
+        state = run_shard(desk, budget_usd=budget_usd)
+
+        events = events_named("together-video.run.budget_")
+
+    assert state.is_completed(), state.message
+    assert before == [budget_event(50)]
+    assert [event.event for event in events] == [budget_event(50), budget_event(80), budget_event(95)]
+    assert f"prefect.flow-run.{state.state_details.flow_run_id}" in {related.id for related in events[-1].related}

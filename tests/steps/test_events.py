@@ -15,7 +15,7 @@ from prefect_together.results.results import RowResult, TakeResult, totals
 from prefect_together.steps.events import ACCOUNT_BLOCKED, BUDGET_REACHED, emit_video_event, run_events
 from prefect_together.table.plan import make_plan
 from prefect_together.table.prompt_table import read_table
-from table_of_prompts import KEY, MODEL, PRICE_USD, Desk, prompts
+from table_of_prompts import KEY, MODEL, PRICE_USD, Desk, prompts, table_text
 
 CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A paper boat in the rain"
 
@@ -100,3 +100,43 @@ def test_each_reason_not_to_send_a_row_has_its_own_event_or_none(error: Together
     events = dict(run_events(RunOutcome(rows, totals(rows), "out", "out/index.html")))
 
     assert list(events) == ([event] if event else [])
+
+
+def budget_events() -> list[tuple[str, float]]:
+    """(the event's name, dollars) of each, oldest first."""
+    prefix = "together-video.run.budget_"
+    return [(one.event.removeprefix(prefix), one.payload["dollars"]) for one in events_named(prefix) if one.payload]
+
+
+@pytest.mark.usefixtures("listening")
+def test_parts_of_a_budget_are_events_once_each_also_where_a_later_run_continues(desk: Desk) -> None:
+    rows = [f"Film {number}" for number in range(10)]
+    budget = {"budget_usd": round(10 * PRICE_USD, 2), "max_in_flight": 1}
+
+    desk.run(prompts(*rows[:6]), **budget)
+    first = budget_events()
+    desk.run(prompts(*rows), **budget)
+
+    assert first == [("50_percent", round(5 * PRICE_USD, 6))]
+    assert budget_events() == [
+        *first,
+        ("80_percent", round(8 * PRICE_USD, 6)),
+        ("95_percent", round(10 * PRICE_USD, 6)),
+    ]
+    last = events_named("together-video.run.budget_95")[0]
+    assert last.payload["message"] == "95 % of the budget reached: $2.80 of $2.80 is paid or reserved"
+    assert last.payload["output_dir"] == str(desk.output_dir)
+
+
+@pytest.mark.usefixtures("listening")
+def test_one_step_may_pass_several_parts_of_a_budget(desk: Desk) -> None:
+    desk.run(prompts(CAT), budget_usd=PRICE_USD)
+
+    assert [name for name, _ in budget_events()] == ["50_percent", "80_percent", "95_percent"]
+
+
+@pytest.mark.usefixtures("listening")
+def test_a_job_that_costs_more_than_was_reserved_may_pass_a_part_of_the_budget(desk: Desk) -> None:
+    desk.run(table_text([{"prompt": CAT, "price_usd": 0.1}]), budget_usd=0.3)
+
+    assert budget_events() == [("50_percent", PRICE_USD), ("80_percent", PRICE_USD)]

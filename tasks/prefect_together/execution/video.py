@@ -41,9 +41,10 @@ from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import REPEATED_FAILURES, RUN_ENDED, ClaimLost
 from prefect_together.prefect_internals import unsearched
 from prefect_together.results.already_paid import keep_unsaved
+from prefect_together.results.outputs import PAGE_FILE
 from prefect_together.results.progress import Progress
 from prefect_together.steps.assets import ClipAssets
-from prefect_together.steps.events import emit_video_event
+from prefect_together.steps.events import BUDGET_PERCENTS, emit_budget_event, emit_video_event
 from prefect_together.steps.tasks import create_video, download_video, wait_for_video
 from prefect_together.table.plan import PlannedVideo
 
@@ -121,6 +122,7 @@ class VideoRun:
         self._wait_seconds = settings.max_wait_minutes * 60
         self._slots, self._assets = Slots(settings.max_in_flight), ClipAssets()
         self._budget: BudgetQueue | None = None
+        self._budget_is_reported = False
         if settings.budget_usd is not None:
             self._budget = BudgetQueue(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
         self.breaker = CircuitBreaker(max_in_flight=settings.max_in_flight)
@@ -196,6 +198,7 @@ class VideoRun:
                     return None
                 may_repeat = may_send and jobs < UPSTREAM_JOBS
                 done, again = await self._wait(video, job, submitted_at, is_new=is_new, may_repeat=may_repeat)
+                await self._report_budget()
             if not again:
                 return done
             job = None
@@ -245,7 +248,24 @@ class VideoRun:
         finally:
             if self._budget is not None:
                 self._budget.settle(video.key)
+                await self._report_budget()
         return None
+
+    async def _report_budget(self) -> None:
+        """After money was reserved or charged: an event for each part of the budget that is reached for the first time,
+        by any run on this ledger."""
+        if self._budget is None or self._budget_is_reported:
+            return
+        with suppress(LedgerUnavailable):  # the row's next step says so
+            committed_usd, reached = await self._ledger.reach_budget_marks(self._budget.cap_usd, BUDGET_PERCENTS)
+            self._budget_is_reported = committed_usd * 100 >= self._budget.cap_usd * max(BUDGET_PERCENTS)
+            for percent in reached:
+                emit_budget_event(
+                    percent,
+                    committed_usd=committed_usd,
+                    budget_usd=self._budget.cap_usd,
+                    output_dir=self._store.uri(PAGE_FILE).removesuffix(PAGE_FILE).rstrip("/"),
+                )
 
     def _report_connection(self, error: TogetherVideoError) -> None:
         """Tell the breaker whether a create call that made no job has reached the service."""

@@ -33,7 +33,7 @@ from prefect_together.ledger.records import (
     unsettled,
 )
 from prefect_together.ledger.runs import alive_among
-from prefect_together.ledger.schema import attempts, insert_into, money, tables, to_usd, videos
+from prefect_together.ledger.schema import attempts, budget_marks, insert_into, money, tables, to_micro, to_usd, videos
 from prefect_together.ledger.states import State, states_where
 from prefect_together.ledger.transitions import Transitions, in_transaction
 from prefect_together.table.plan import PlannedVideo
@@ -125,6 +125,27 @@ class Ledger(Transitions):
     def committed_usd(self, connection: Connection) -> float:
         """What is paid or reserved over the whole ledger."""
         return to_usd(connection.execute(select(money.c.committed_micro_usd)).scalar_one()) or 0.0
+
+    @in_transaction(order=2)
+    def reach_budget_marks(
+        self, connection: Connection, budget_usd: float, percents: Sequence[int]
+    ) -> tuple[float, list[int]]:
+        """What is paid or reserved, and which of these percentages of the budget that has reached for the first time.
+
+        Over all runs on this ledger each percentage of one budget is returned once; the money may become less again.
+        """
+        committed = connection.execute(select(money.c.committed_micro_usd)).scalar_one()
+        budget, now = to_micro(budget_usd), self.clock.time()
+        reached = [
+            {"budget_micro_usd": budget, "percent": percent, "reached_at": now}
+            for percent in percents
+            if budget and committed * 100 >= budget * percent
+        ]
+        new: list[int] = []
+        if reached:
+            statement = insert_into(connection, budget_marks).values(reached).on_conflict_do_nothing()
+            new = sorted(connection.scalars(statement.returning(budget_marks.c.percent)))
+        return to_usd(committed) or 0.0, new
 
     @in_transaction()
     def totals(self, connection: Connection) -> LedgerTotals:

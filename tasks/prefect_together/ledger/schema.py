@@ -8,6 +8,7 @@ runs      who works on the ledger, with a heartbeat: the claims of a run that is
 tables    the last prompt table of each output directory, so that results can be made from the ledger alone
 shared_*  a plan that several runs work on at once, its videos with their whole requests, the runs; see `shared_plan`
 money     one row: what is spent or reserved over all attempts, so that a cap is checked in one guarded update
+budget_marks  the percentages of each budget that were reached, so that each is reported once over all runs
 """
 
 from __future__ import annotations
@@ -147,6 +148,14 @@ money = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("committed_micro_usd", BigInteger, nullable=False),
+)
+
+budget_marks = Table(
+    "budget_marks",
+    metadata,
+    Column("budget_micro_usd", BigInteger, primary_key=True, autoincrement=False),
+    Column("percent", Integer, primary_key=True, autoincrement=False),
+    Column("reached_at", Float(), nullable=False),
 )
 
 

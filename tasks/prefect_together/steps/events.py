@@ -21,6 +21,7 @@ from prefect_together.table.plan import PlannedVideo
 IN_DOUBT = "together-video.run.in_doubt"
 BUDGET_REACHED = "together-video.run.budget_reached"
 ACCOUNT_BLOCKED = "together-video.run.account_blocked"
+BUDGET_PERCENTS = (50, 80, 95)
 NAMED_ROWS = 20
 RESOURCE_NAME_CHARACTERS = 200
 
@@ -56,12 +57,35 @@ def emit_video_event(
 
 def emit_run_events(outcome: RunOutcome) -> None:
     """Emit the events of a finished run, about the flow run that it belongs to; nothing outside a flow run."""
+    for name, payload in run_events(outcome):
+        _emit_run_event(name, payload)
+
+
+def budget_event(percent: int) -> str:
+    """The event of a budget of which so much is paid or reserved: `together-video.run.budget_80_percent`."""
+    return f"together-video.run.budget_{percent}_percent"
+
+
+def emit_budget_event(percent: int, *, committed_usd: float, budget_usd: float, output_dir: str) -> None:
+    """Emit that so much of the budget is paid or reserved, about the flow run; nothing outside a flow run."""
+    committed = f"{dollars(committed_usd)} of {dollars(budget_usd)}"
+    _emit_run_event(
+        budget_event(percent),
+        {
+            "message": f"{percent} % of the budget reached: {committed} is paid or reserved",
+            "percent": percent,
+            "dollars": round(committed_usd, 6),
+            "budget_usd": budget_usd,
+            "output_dir": output_dir,
+        },
+    )
+
+
+def _emit_run_event(name: str, payload: dict[str, Any]) -> None:
     context = FlowRunContext.get()
     run = context.flow_run if context else None
-    if run is None:
-        return
-    resource = {"prefect.resource.id": f"together-video.run.{run.id}", "prefect.resource.name": run.name}
-    for name, payload in run_events(outcome):
+    if run is not None:
+        resource = {"prefect.resource.id": f"together-video.run.{run.id}", "prefect.resource.name": run.name}
         emit_event(name, resource=resource, payload=payload)
 
 
