@@ -13,7 +13,7 @@ from prefect import Flow
 
 from prefect_together.cli.run_flow import run_words
 from prefect_together.flows import generate_videos
-from prefect_together.request.form import VideoParameters
+from prefect_together.request.form import Limits, VideoParameters
 from repository import MISTAKES
 from shell import in_shell
 from table_of_prompts import KEY, MODEL, Desk, prompts, table_text
@@ -158,7 +158,8 @@ def test_every_place_says_what_is_new_in_this_run_and_what_all_of_it_costs(
     [
         ("--budget-usd", "-3", "Invalid value -3.0 for --budget-usd: Input should be greater than or equal to 0"),
         ("--max-in-flight", "0", "Invalid value 0 for --max-in-flight: Input should be greater than or equal to 1"),
-        ("--max-in-flight", "many", "Invalid value for --max-in-flight: unable to convert many into int"),
+        ("--max-in-flight", "many", "Invalid value many for --max-in-flight: Input should be a valid integer"),
+        ("--fps", "9000", "Invalid value 9000 for --fps: Input should be less than or equal to 60"),
     ],
 )
 def test_a_value_that_an_option_does_not_take_is_one_sentence(
@@ -196,7 +197,8 @@ def test_options_are_the_flows_own_parameters_and_the_apis(desk: Desk) -> None:
 
 
 def test_the_server_gets_the_same_parameters_as_from_prefects_own_way() -> None:
-    given = {"prompts": "x.csv", "budget_usd": 1.5, "ledger": None, "parameters": VideoParameters(seconds="8", seed=3)}
+    parameters = VideoParameters(seconds="8", seed=3)
+    given = {"prompts": "x.csv", "budget_usd": 1.5, "model": None, "parameters": parameters, "limits": Limits()}
 
     prefects_own: Any = Flow
     assert generate_videos.serialize_parameters(given) == prefects_own.serialize_parameters(generate_videos, given)

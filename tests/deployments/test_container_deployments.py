@@ -46,7 +46,7 @@ def test_the_flow_takes_the_parameters_and_the_key_is_named_by_its_block(
     flow: Any = load_flow_from_entrypoint(definition(kind)["entrypoint"])
 
     flow.validate_parameters({"prompts": "prompt\nx\n", **parameters})
-    assert parameters["credentials_block"] == "team-video"
+    assert parameters["locations"]["credentials_block"] == "team-video"
     assert "{{" not in str(parameters)  # what is stored in clear text
 
 

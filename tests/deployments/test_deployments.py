@@ -22,6 +22,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import Settings
+from pydantic_core import to_jsonable_python
 
 from batch_run import wait_until
 from prefect_server import PrefectServer
@@ -40,7 +41,7 @@ DEFINITIONS: list[dict[str, Any]] = yaml.safe_load((DEPLOYMENTS / "prefect.yaml"
 COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOYMENTS / "compose.yaml").read_text())
 BIN = Path(sys.executable).parent
 NAMES = {"generate-videos", "nightly", "collect-videos", "generate-video", "plan-videos", "shard"}
-SHARD = {"plan": "some-id", "shard": 2, "shards": 4, "output_dir": "/shared"}
+SHARD = {"plan": "some-id", "shard": 2, "output_dir": "/shared", "limits": {"shards": 4}}
 
 
 def definition(name: str) -> dict[str, Any]:
@@ -56,14 +57,19 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_each_entrypoint_loads_and_takes_the_parameters_that_it_is_given(name: str) -> None:
     deployment = definition(name)
-    given = {"prompts": "prompt\nx\n", "prompt": "x", **SHARD, **deployment.get("parameters", {})}
+    given = {
+        "prompts": "prompt\nx\n",
+        "prompt": "x",
+        **(SHARD if name == "shard" else {}),
+        **deployment.get("parameters", {}),
+    }
 
     flow: Any = load_flow_from_entrypoint(deployment["entrypoint"])
     known = {parameter: value for parameter, value in given.items() if parameter in flow.parameters.properties}
     validated = flow.validate_parameters(known)
 
     assert deployment.get("parameters", {}).keys() <= flow.parameters.properties.keys()
-    assert validated.items() >= known.items()
+    assert to_jsonable_python({name: validated[name] for name in known}) == known
     assert deployment["work_pool"]["name"] == "together-video"
 
 
@@ -282,7 +288,7 @@ def test_a_worker_runs_a_deployment_to_its_videos(deployed: PrefectServer, tmp_p
         "model": MODEL,
         "output_dir": str(tmp_path / "out"),
         "sandbox": True,
-        "sandbox_speed": 50,
+        "locations": {"sandbox_speed": 50},
     }
 
     with worker(deployed, tmp_path / "worker.log"):

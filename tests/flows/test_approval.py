@@ -19,6 +19,7 @@ from prefect_together.execution.settings import RunLocations, RunSettings
 from prefect_together.flows.prefect_ui import price_of, to_be_sent
 from prefect_together.flows.prompts import plan_prompts
 from prefect_together.flows.run import run_plan
+from prefect_together.request.form import Limits
 from table_of_prompts import FLOWS, MODEL, Desk, load_script, prompts, table_text
 
 CAT, HARBOUR = "A cat asleep on a drum", "A harbour at dawn"
@@ -68,7 +69,8 @@ def run_and_answer(desk: Desk, table: str, answer: dict[str, Any] | None, **para
 
 
 def test_a_plan_above_the_limit_waits_with_the_plan_in_the_dialog_and_goes_on_when_approved(desk: Desk) -> None:
-    asked = run_and_answer(desk, prompts(CAT, HARBOUR), {"answer": "approve"}, approve_above_usd=0.30, budget_usd=5.0)
+    asking = Limits(approve_above_usd=0.30)
+    asked = run_and_answer(desk, prompts(CAT, HARBOUR), {"answer": "approve"}, limits=asking, budget_usd=5.0)
 
     assert asked.sent_before == 0
     assert "**$0.56** for 2 new videos of 2 rows" in asked.dialog
@@ -80,7 +82,7 @@ def test_a_plan_above_the_limit_waits_with_the_plan_in_the_dialog_and_goes_on_wh
 
 
 def test_a_plan_that_is_rejected_ends_cancelled_and_nothing_is_sent(desk: Desk) -> None:
-    asked = run_and_answer(desk, prompts(CAT), {"answer": "reject"}, approve_above_usd=0)
+    asked = run_and_answer(desk, prompts(CAT), {"answer": "reject"}, limits=Limits(approve_above_usd=0))
 
     server_state = desk.prefect.flow_run(asked.state.state_details.flow_run_id).state
     assert server_state.is_cancelled()
@@ -91,7 +93,7 @@ def test_a_plan_that_is_rejected_ends_cancelled_and_nothing_is_sent(desk: Desk) 
 def test_what_is_paid_does_not_count_and_a_plan_below_the_limit_is_not_asked_about(desk: Desk) -> None:
     desk.run(prompts(CAT))
 
-    ended = desk.run(prompts(CAT, HARBOUR), approve_above_usd=0.28)
+    ended = desk.run(prompts(CAT, HARBOUR), limits=Limits(approve_above_usd=0.28))
 
     assert ended.statuses == ["downloaded", "downloaded"]
 

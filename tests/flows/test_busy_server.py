@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from batch_run import wait_until
+from prefect_together.request.form import Limits
 from table_of_prompts import Desk, prompts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -37,7 +38,7 @@ def test_while_the_server_stands_still_jobs_are_created_polled_and_downloaded(de
 
     watch = threading.Thread(target=stop_the_server_from_the_first_job_to_the_last_clip)
     watch.start()
-    ended = desk.run(prompts(*(f"A paper boat, take {row}" for row in range(ROWS))), max_in_flight=4)
+    ended = desk.run(prompts(*(f"A paper boat, take {row}" for row in range(ROWS))), limits=Limits(max_in_flight=4))
     watch.join()
 
     before, meanwhile = seen

@@ -13,6 +13,7 @@ import pytest
 from database_proxy import Proxy, proxy_in_a_thread
 from postgres_server import throw_away_database
 from prefect_together.ledger.engine import LedgerUnavailable
+from prefect_together.request.form import Limits, Locations
 from table_of_prompts import Desk, prompts
 
 ROWS = 12
@@ -46,7 +47,8 @@ def test_a_database_that_stays_away_leaves_results_with_every_paid_id_and_the_ne
     table = prompts(*(f"A boat, take {number}" for number in range(ROWS)))
     with proxy_in_a_thread(port) as (proxy, loop):
         cutting = away_in_the_middle(desk, proxy, loop, seconds=0.0, is_for_good=True)
-        ended = desk.run(table, ledger=url.replace(f":{port}/", f":{proxy.port}/"), max_in_flight=3)
+        locations = Locations(ledger=url.replace(f":{port}/", f":{proxy.port}/"))
+        ended = desk.run(table, locations=locations, limits=Limits(max_in_flight=3))
         cutting.join()
 
     paid = {job["id"] for job in desk.api.jobs()}
@@ -57,7 +59,7 @@ def test_a_database_that_stays_away_leaves_results_with_every_paid_id_and_the_ne
         assert f"job {job_id} was accepted, is paid" in str(ended.result)
     assert (desk.output_dir / "index.html").exists()
 
-    again = desk.run(table, ledger=url)
+    again = desk.run(table, locations=Locations(ledger=url))
 
     assert again.statuses == ["downloaded"] * ROWS, again.state.message
     assert desk.api.accepted() == ROWS
@@ -78,7 +80,11 @@ def test_a_run_outlasts_a_database_that_is_restarted(
     table = prompts(*(f"A boat, take {number}" for number in range(ROWS)))
     with proxy_in_a_thread(port) as (proxy, loop):
         cutting = away_in_the_middle(desk, proxy, loop, seconds)
-        ended = desk.run(table, ledger=url.replace(f":{port}/", f":{proxy.port}/"), max_in_flight=3)
+        ended = desk.run(
+            table,
+            locations=Locations(ledger=url.replace(f":{port}/", f":{proxy.port}/")),
+            limits=Limits(max_in_flight=3),
+        )
         cutting.join()
 
     # A create call whose intent was durable when its answer could not be written is waited for, never sent again.

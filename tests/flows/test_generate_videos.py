@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from prefect_server import PrefectServer
+from prefect_together.request.form import Limits
 from table_of_prompts import FLOWS, KEY, Desk, Ended, load_script, opened_desk, prompts, table_text
 
 CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A <b>paper</b> boat | in the rain"
@@ -108,7 +109,7 @@ def test_the_progress_artifact_ends_full_with_the_counts(shown: Shown) -> None:
 
 def test_no_parameter_of_the_run_holds_a_key(shown: Shown) -> None:
     assert KEY not in json.dumps(shown.flow_run.parameters)
-    assert shown.flow_run.parameters["credentials_block"] is None
+    assert shown.flow_run.parameters["locations"] == {}
 
 
 def test_a_run_in_which_all_is_downloaded_is_completed_with_its_counts(desk: Desk) -> None:
@@ -121,7 +122,7 @@ def test_a_run_in_which_all_is_downloaded_is_completed_with_its_counts(desk: Des
 def test_rows_still_generating_complete_the_run_under_a_name_of_their_own(desk: Desk) -> None:
     desk.api.script("in_progress", prompt=CAT)
 
-    ended = desk.run(prompts(CAT, HARBOUR), max_wait_minutes=0.01)
+    ended = desk.run(prompts(CAT, HARBOUR), limits=Limits(max_wait_minutes=0.01))
 
     state = desk.prefect.flow_run(ended.run_id).state
     assert (state.type.value, state.name) == ("COMPLETED", "StillGenerating")
@@ -182,7 +183,9 @@ def test_the_card_of_parameters_holds_for_rows_that_do_not_set_them(desk: Desk) 
     assert bodies[HARBOUR]["seed"] == 11
 
 
-@pytest.mark.parametrize("wrong", [{"max_in_flight": 0}, {"budget_usd": -1}, {"max_wait_minutes": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"limits": {"max_in_flight": 0}}, {"budget_usd": -1}, {"limits": {"max_wait_minutes": 0}}]
+)
 def test_a_setting_out_of_bounds_is_refused_before_anything_is_sent(desk: Desk, wrong: dict[str, Any]) -> None:
     ended = desk.run(prompts(CAT), **wrong)
 
@@ -205,7 +208,7 @@ def test_one_video_from_the_form_is_made_and_not_bought_twice(desk: Desk) -> Non
 
 def test_a_collecting_run_fetches_what_is_paid_and_sends_no_create_call(desk: Desk) -> None:
     desk.api.script("in_progress", "completed", at_seconds=(0, 2), prompt=CAT)
-    desk.run(prompts(CAT), max_wait_minutes=0.01, budget_usd=7.77)
+    desk.run(prompts(CAT), limits=Limits(max_wait_minutes=0.01), budget_usd=7.77)
     flow = load_script(FLOWS / "collect_videos.py").collect_videos
 
     async def work() -> Any:

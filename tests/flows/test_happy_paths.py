@@ -17,6 +17,7 @@ import pytest
 
 from prefect_server import PrefectServer
 from prefect_together.request.catalogue import estimate_usd
+from prefect_together.request.form import Limits, Locations
 from prefect_together.request.request import VideoRequest
 from prefect_together.sandbox import Sandbox
 from repository import ROOT
@@ -40,11 +41,19 @@ class Service:
         """How long a job may take."""
         return 1.0 if self.sandbox else LIVE_MINUTES
 
-    def run(self, name: str, table: str, *, max_wait_minutes: float | None = None, **parameters: object) -> Ended:
+    def run(
+        self, name: str, table: str, *, max_wait_minutes: float | None = None, image_directory: Path | None = None
+    ) -> Ended:
         """Run a table into the output directory `name`, within what is left of the dollar."""
         desk = Desk(self.prefect, self.sandbox, self.place / name)  # pyright: ignore[reportArgumentType]  # runs only
-        given = {"model": CHEAPEST, "budget_usd": BUDGET_USD, "ledger": str(self.place / "ledger.db"), **parameters}
-        return desk.run(table, max_wait_minutes=max_wait_minutes or self.wait_minutes, **given)
+        directory = None if image_directory is None else str(image_directory)
+        return desk.run(
+            table,
+            model=CHEAPEST,
+            budget_usd=BUDGET_USD,
+            limits=Limits(max_wait_minutes=max_wait_minutes or self.wait_minutes),
+            locations=Locations(ledger=str(self.place / "ledger.db"), image_directory=directory),
+        )
 
 
 @pytest.fixture(scope="module", params=["sandbox", pytest.param("live", marks=pytest.mark.live)])
@@ -81,7 +90,7 @@ def test_a_keyframe_becomes_a_checked_clip(service: Service) -> None:
     service.place.joinpath("hills.jpg").write_bytes((ROOT / "examples" / "images" / "hills.jpg").read_bytes())
     table = table_text([{"id": "hills", "prompt": "The sun sinks behind the hills", "first_frame": "hills.jpg"}])
 
-    ended = service.run("keyframe", table, image_directory=str(service.place))
+    ended = service.run("keyframe", table, image_directory=service.place)
 
     assert ended.statuses == ["downloaded"], ended.rows
     assert clip(service, "keyframe", "hills").stat().st_size > 1000

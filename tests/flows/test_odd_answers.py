@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from prefect_server import PrefectServer
+from prefect_together.request.form import Limits
 from table_of_prompts import Desk, opened_desk, prompts
 
 
 def test_a_clip_without_a_link_is_settled_with_its_own_reason_and_fetched_by_a_later_run(desk: Desk) -> None:
     desk.api.fault("no-url", endpoint="retrieve", count=None)
 
-    first = desk.run(prompts("A cat"), max_wait_minutes=0.02)
+    first = desk.run(prompts("A cat"), limits=Limits(max_wait_minutes=0.02))
     [row] = first.rows
     desk.api.clear_faults()
     second = desk.run(prompts("A cat"))
@@ -46,8 +47,8 @@ def test_a_clip_above_the_limit_is_fetched_with_a_larger_limit_and_not_paid_agai
     prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened_desk(prefect_server, tmp_path / "out", monkeypatch, clip_bytes=3_000_000) as desk:
-        ended = desk.run(prompts("A cat"), max_clip_megabytes=2)
-        again = desk.run(prompts("A cat"), max_clip_megabytes=4)
+        ended = desk.run(prompts("A cat"), limits=Limits(max_clip_megabytes=2))
+        again = desk.run(prompts("A cat"), limits=Limits(max_clip_megabytes=4))
 
         assert desk.api.accepted("A cat") == 1
     assert "the limit is 2,000,000: raise max_clip_megabytes" in ended.state.message

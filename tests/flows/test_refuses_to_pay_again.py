@@ -7,6 +7,7 @@ import pytest
 from prefect_together.cli.run_flow import run_words
 from prefect_together.errors import SettingsInvalid
 from prefect_together.ledger.ledger import LEDGER_FILE
+from prefect_together.request.form import Limits, Locations
 from table_of_prompts import MODEL, Desk, paid_calls, prompts, table_text
 
 CAT, HARBOUR = "A cat asleep on a drum", "A harbour at dawn"
@@ -56,7 +57,7 @@ def test_new_ledger_pays_again_because_the_user_says_so(desk: Desk) -> None:
     lose_the_ledger(desk)
     desk.learn_durations()
 
-    ended = desk.run(TABLE, new_ledger=True)
+    ended = desk.run(TABLE, locations=Locations(new_ledger=True))
 
     assert ended.statuses == ["downloaded", "downloaded"]
     assert [desk.api.accepted(prompt) for prompt in (CAT, HARBOUR)] == [2, 2]
@@ -77,7 +78,7 @@ def test_rows_that_lost_their_ids_stop_the_run_before_anything_is_sent(desk: Des
 def test_rebuy_pays_again_because_the_user_says_so(desk: Desk) -> None:
     desk.run(TABLE)
 
-    ended = desk.run(WITHOUT_IDS, rebuy=True)
+    ended = desk.run(WITHOUT_IDS, limits=Limits(rebuy=True))
 
     assert ended.statuses == ["downloaded", "downloaded"]
     assert [desk.api.accepted(prompt) for prompt in (CAT, HARBOUR)] == [2, 2]
@@ -87,10 +88,12 @@ def test_rebuy_pays_again_because_the_user_says_so(desk: Desk) -> None:
 def test_neither_option_is_the_other(desk: Desk, option: str) -> None:
     desk.run(TABLE)
     before = paid_calls(desk)
+
     if option == "rebuy":
         lose_the_ledger(desk)
-
-    ended = desk.run(TABLE if option == "rebuy" else WITHOUT_IDS, **{option: True})
+        ended = desk.run(TABLE, limits=Limits(rebuy=True))
+    else:
+        ended = desk.run(WITHOUT_IDS, locations=Locations(new_ledger=True))
 
     assert isinstance(ended.result, SettingsInvalid)
     assert paid_calls(desk) == before

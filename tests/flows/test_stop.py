@@ -155,7 +155,7 @@ def test_cancel_and_retry_in_prefect_repeat_nothing_that_is_paid(runs: WarmRuns,
     log = tmp_path / "serve.log"
     table.sandbox.control.fault("429", endpoint="create", after=20, count=None, prompt=table.tag)
     with served(runs, log) as (api, deployment):
-        parameters = {"prompts": table.words[0], "output_dir": table.words[2], "max_in_flight": 8}
+        parameters = {"prompts": table.words[0], "output_dir": table.words[2], "limits": {"max_in_flight": 8}}
         run_id = api.create_flow_run_from_deployment(deployment, parameters=parameters).id
 
         def state() -> StateType | None:

@@ -32,6 +32,7 @@ from prefect_ui import (
     in_menu,
     in_project,
     open_artifact,
+    open_card,
     paste,
     picture,
     see_in_artifacts,
@@ -123,6 +124,24 @@ def test_a_model_that_is_not_listed_can_be_typed(place: Place) -> None:
     assert run["state"]["name"] == "DryRun", run["state"]["message"]
     assert run["parameters"]["model"] == "acme/dream-1"
     assert run["state"]["message"].endswith("1 of unknown price; nothing was sent")
+    page.context.close()
+
+
+def test_cards_are_closed_until_they_are_opened_and_what_is_set_in_one_reaches_the_run(place: Place) -> None:
+    page = place.form()
+    paste(page, "prompts", table_of(("fox", FOX)))
+    page.get_by_label("dry_run").click()
+    assert page.get_by_text('Property is type "None"').count() == 2  # no model, no budget
+    assert page.get_by_label("max_in_flight").count() == page.get_by_label("credentials_block").count() == 0
+
+    open_card(page, "limits")
+    page.get_by_label("max_in_flight").fill("3")
+    picture(page, "9-card")
+    run = place.wait_for(submit(page), "DryRun", "Failed")
+
+    assert run["state"]["name"] == "DryRun", run["state"]["message"]
+    assert run["parameters"]["limits"]["max_in_flight"] == 3
+    assert (run["parameters"]["parameters"], run["parameters"]["locations"]) == ({}, {})
     page.context.close()
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from prefect_together.api.client import open_client
 from prefect_together.errors import BadParameter, NotConfigured, WrongAddress
+from prefect_together.request.form import Limits
 from raw_server import Act, Exchange, answers, error_body, http_answer, raw_server
 from sdk_clients import REQUEST, open_api
 from table_of_prompts import Desk, prompts
@@ -82,7 +83,7 @@ def test_a_run_stops_with_one_sentence_and_every_row_stays_planned(desk: Desk, m
     wrong = f"{desk.api.base_url}/shop"
     monkeypatch.setenv("TOGETHER_BASE_URL", wrong)
 
-    ended = desk.run(prompts(*TAKES), max_in_flight=2)
+    ended = desk.run(prompts(*TAKES), limits=Limits(max_in_flight=2))
 
     assert ended.state.is_failed()
     assert isinstance(ended.result, WrongAddress)
@@ -94,7 +95,7 @@ def test_a_run_stops_with_one_sentence_and_every_row_stays_planned(desk: Desk, m
 def test_with_the_right_address_the_same_run_goes_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as astray:
         astray.setenv("TOGETHER_BASE_URL", f"{desk.api.base_url}/shop")
-        desk.run(prompts(*TAKES[:2]), budget_usd=0.56, canary=True)
+        desk.run(prompts(*TAKES[:2]), budget_usd=0.56, limits=Limits(canary=True))
 
     ended = desk.run(prompts(*TAKES[:2]), budget_usd=0.56)
 
@@ -109,7 +110,7 @@ def test_a_run_at_a_wrong_address_that_was_to_send_again_leaves_every_doubt_as_i
 
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TOGETHER_BASE_URL", f"{desk.api.base_url}/shop")
-        wrong = desk.run(prompts(*TAKES[:3]), resubmit_in_doubt=True, max_in_flight=1)
+        wrong = desk.run(prompts(*TAKES[:3]), limits=Limits(resubmit_in_doubt=True, max_in_flight=1))
     after = desk.run(prompts(*TAKES[:3]))
 
     assert before.statuses == wrong.statuses == after.statuses == ["in_doubt"] * 3

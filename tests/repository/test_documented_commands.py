@@ -6,6 +6,7 @@ apart, as its own program would do it.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -63,7 +64,15 @@ def check_prefect(words: list[str]) -> None:
         deployed = arguments["name"].partition("/")[0].replace("-", "_")
         flow = load_script(FLOWS / f"{deployed}.py").__dict__[deployed]
         given: list[str] = arguments.get("params") or []
-        flow.validate_parameters({name: value for name, _, value in (one.partition("=") for one in given)})
+        flow.validate_parameters({name: _value(text) for name, _, text in (one.partition("=") for one in given)})
+
+
+def _value(text: str) -> Any:
+    """As Prefect takes it: JSON, or else the text itself."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def check_python(words: list[str]) -> None:
@@ -100,7 +109,7 @@ def test_a_documented_command_has_the_options_that_are_given_to_it(page: str, co
         "prefect worker start --no-such-option",
         "prefect no-such-command",
         "prefect deployment run generate-videos/generate-videos -p no_such=1",
-        "prefect deployment run generate-videos/generate-videos -p prompts=a -p shards=0",
+        "prefect deployment run generate-videos/generate-videos -p prompts=a -p 'limits={\"shards\": 0}'",
         "python flows/generate_videos.py t.csv --no-such-option 1",
         "python flows/no_such_flow.py",
         "prefect-together no-such-command",

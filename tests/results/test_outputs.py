@@ -71,7 +71,7 @@ def test_the_failed_rows_of_the_results_are_a_table_that_does_exactly_them(desk:
     part = tmp_path / "failed.csv"
     part.write_text(failed_rows(desk.output_dir / "results.csv"), encoding="utf-8")
 
-    ended = desk.run(str(part), retry_failed=True)
+    ended = desk.run(str(part), limits={"retry_failed": True})
 
     assert [(row["id"], row["status"]) for row in ended.rows] == [("r2", "downloaded"), ("r3", "downloaded")]
     assert [desk.api.accepted(prompt) for prompt in (CAT, HARBOUR, BOAT)] == [1, 2, 2]

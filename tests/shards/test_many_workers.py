@@ -43,8 +43,8 @@ class Table:
     def start(self, *, shards: int, in_flight: int) -> uuid.UUID:
         path = self.site.folder / f"{self.tag}.csv"
         write_table(path, rows=self.rows, prompt=f"A cat of {self.tag}")
-        places = {"prompts": str(path), "output_dir": str(self.output), "ledger": self.site.ledger}
-        return self.site.start_run({**places, "shards": shards, "max_in_flight": in_flight})
+        places = {"prompts": str(path), "output_dir": str(self.output), "locations": {"ledger": self.site.ledger}}
+        return self.site.start_run({**places, "limits": {"shards": shards, "max_in_flight": in_flight}})
 
     def wait_until_sent(self, count: int) -> None:
         sent = wait_until(

@@ -16,6 +16,7 @@ from prefect_together.errors import NotConfigured, SettingsInvalid
 from prefect_together.execution.settings import NO_SERVER, Share
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.schema import shared_plans
+from prefect_together.request.form import Limits
 from prefect_together.shards.shards import marker
 from prefect_together.shards.shared_plan import dead_shares, delete_plan, join, save_plan
 from prefect_together.steps.events import budget_event
@@ -51,12 +52,12 @@ def prepared(desk: Desk, plan: Plan, attempts: Mapping[str, int] | None = None) 
     asyncio.run(prepare())
 
 
-def run_shard(desk: Desk, **parameters: Any) -> Any:
+def run_shard(desk: Desk, *, output_dir: Path | None = None, **limits: Any) -> Any:
     """The state in which the second of two shards ends."""
     flow = load_script(FLOWS / "generate_videos_shard.py").generate_videos_shard
 
     async def work() -> Any:
-        given = {"shard": 2, "shards": 2, "output_dir": str(desk.output_dir), **parameters}
+        given = {"shard": 2, "output_dir": str(output_dir or desk.output_dir), "limits": Limits(shards=2, **limits)}
         return await flow(PLAN, **given, return_state=True)
 
     return desk.prefect.run(work)
@@ -168,7 +169,7 @@ def test_a_shard_whose_output_directory_is_another_one_writes_nothing_there(desk
     prepared(desk, plan_of(prompts(CAT)))
     elsewhere = tmp_path / "not-mounted"
 
-    state = run_shard(desk, output_dir=str(elsewhere))
+    state = run_shard(desk, output_dir=elsewhere)
 
     assert state.is_failed()
     assert "mount the same shared directory at the same path" in state.message
@@ -213,15 +214,15 @@ def test_a_ledger_that_is_a_file_is_not_shared_with_another_machine(desk: Desk) 
     ("parameters", "says"),
     [
         ({}, "there is no deployment generate-videos-shard/shard on this Prefect server"),
-        ({"max_in_flight": 1}, "1 jobs at once cannot be divided among 2 shards"),
+        ({"limits": {"shards": 2, "max_in_flight": 1}}, "1 jobs at once cannot be divided among 2 shards"),
         ({"sandbox": True}, "prefect-together sandbox"),
-        ({"ledger": "postgresql://me:secret@127.0.0.1/videos"}, "PGPASSWORD"),
+        ({"locations": {"ledger": "postgresql://me:secret@127.0.0.1/videos"}}, "PGPASSWORD"),
     ],
 )
 def test_what_cannot_be_shared_is_said_before_anything_is_sent(
     desk: Desk, parameters: dict[str, Any], says: str
 ) -> None:
-    ended = desk.run(prompts(CAT), shards=2, **parameters)
+    ended = desk.run(prompts(CAT), **{"limits": {"shards": 2}, **parameters})
 
     assert ended.state.is_failed()
     assert isinstance(ended.result, SettingsInvalid | NotConfigured)

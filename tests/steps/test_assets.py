@@ -108,7 +108,7 @@ def test_each_clip_that_the_run_tried_to_make_is_an_event_and_those_in_doubt_or_
 @pytest.mark.usefixtures("captured")
 def test_a_clip_that_could_not_be_downloaded_has_failed_until_the_run_that_downloads_it(desk: Desk) -> None:
     desk.api.fault("no-url", endpoint="retrieve", count=None)
-    desk.run(prompts(CAT), max_wait_minutes=0.02)
+    desk.run(prompts(CAT), limits={"max_wait_minutes": 0.02})
     first = [event.event for event in events_named("prefect.asset.")]
     desk.api.clear_faults()
 

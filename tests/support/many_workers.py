@@ -269,9 +269,8 @@ def figures(site: Site, *, rows: int, workers: int, in_flight: int, kill: str, a
     parameters = {
         "prompts": str(table),
         "output_dir": str(site.folder / tag),
-        "ledger": site.ledger,
-        "max_in_flight": in_flight,
-        "shards": workers,
+        "locations": {"ledger": site.ledger},
+        "limits": {"max_in_flight": in_flight, "shards": workers},
     }
     started = time.monotonic()
     run_id = site.start_run(parameters)

@@ -106,6 +106,12 @@ def choose(page: Page, button: Locator, option: str) -> None:
     page.get_by_role("option", name=option, exact=True).click()
 
 
+def open_card(page: Page, name: str) -> None:
+    """Open one of the form's cards."""
+    cards = {"parameters": 0, "limits": 1, "locations": 2}
+    page.get_by_role("tab", name="Set here").nth(cards[name]).click()
+
+
 def submit(page: Page) -> str:
     """Press Submit, again if the server is too busy (503: nothing was made), and return the id of the run."""
     while True:
@@ -123,10 +129,8 @@ def start(place: Place, table: str, output_dir: Path, *, approve_above: str | No
     paste(page, "prompts", table)
     page.get_by_label("output_dir").fill(str(output_dir))
     if approve_above is not None:
-        page.get_by_role("tab", name="Never ask").locator("..").get_by_role("tab", name="Dollars").click()
-        page.get_by_role("tabpanel").filter(has=page.get_by_role("spinbutton")).get_by_role("spinbutton").fill(
-            approve_above
-        )
+        open_card(page, "limits")
+        page.get_by_label("approve_above_usd").fill(approve_above)
     run_id = submit(page)
     page.context.close()
     return run_id

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -21,6 +20,7 @@ from threading import Timer
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cyclopts import App, CycloptsError
+from pydantic import ValidationError
 
 from prefect_together.cli.local_prefect import (
     LocalPrefect,
@@ -32,6 +32,7 @@ from prefect_together.cli.local_prefect import (
     signals_raised,
 )
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid
+from prefect_together.request.form import Limits, VideoLocations
 
 if TYPE_CHECKING:
     from prefect_together.table.plan import Plan
@@ -84,13 +85,17 @@ def run_words(name: str, words: Sequence[str]) -> int:
 
 
 def option_error(error: CycloptsError) -> str:
-    """What is wrong with the command line, in a sentence: of pydantic's messages only what the value should be."""
-    text = str(error)
-    found = re.findall(r"^ +(.+?) \[type=(\w+),", text, re.MULTILINE)
-    reasons = dict.fromkeys(reason for reason, kind in found if kind != "none_required")
-    if not reasons:
-        return text
-    return f"{re.sub(r'[.] [0-9]+ validation errors? for .*', '', text, flags=re.DOTALL)}: {'; '.join(reasons)}"
+    """What is wrong with the command line, in a sentence for each option."""
+    cause = error.__cause__
+    if not isinstance(cause, ValidationError):
+        return str(error)
+    argument = error.argument.name if error.argument else ""
+    reasons: dict[str, None] = {}
+    for found in cause.errors():
+        if found["type"] != "none_required":
+            name = f"--{str(found['loc'][0]).replace('_', '-')}" if argument == "*" else argument
+            reasons[f'Invalid value "{found["input"]}" for {name}: {found["msg"]}'] = None
+    return "; ".join(reasons)
 
 
 def run_flow(name: str, bound: BoundArguments) -> int:
@@ -127,9 +132,16 @@ def run_flow(name: str, bound: BoundArguments) -> int:
 def _plan_of(given: Mapping[str, Any]) -> Plan:
     from prefect_together.flows.prompts import plan_prompts
 
-    names = ("prompts", "model", "parameters", "catalogue_checks", "image_directory", "sheet")
+    limits, locations = given["limits"], given["locations"]
     with said_if_slow("reading the table"):
-        return plan_prompts(**{name: given[name] for name in names})
+        return plan_prompts(
+            given["prompts"],
+            model=given["model"],
+            parameters=given["parameters"],
+            catalogue_checks=limits.catalogue_checks,
+            image_directory=locations.image_directory,
+            sheet=locations.sheet,
+        )
 
 
 @contextmanager
@@ -150,13 +162,13 @@ def _print_plan(plan: Plan, given: Mapping[str, Any]) -> int:
 
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    resent = {name: given[name] for name in ("resubmit_in_doubt", "retry_failed") if name in given}
-    settings = RunSettings(**resent)
+    limits = given["limits"]
+    settings = RunSettings(resubmit_in_doubt=limits.resubmit_in_doubt, retry_failed=limits.retry_failed)
     line = dry_run(
         plan,
         given["output_dir"],
-        given.get("ledger"),
-        budget_usd=given.get("budget_usd"),
+        given["locations"].ledger,
+        budget_usd=given["budget_usd"],
         sends=settings.sends,
     )
     print(asyncio.run(line))
@@ -165,8 +177,10 @@ def _print_plan(plan: Plan, given: Mapping[str, Any]) -> int:
 
 def _check_key(given: Mapping[str, Any]) -> None:
     """Raises NotConfigured if the flow sends something and has no key for it."""
-    needs_key = "credentials_block" in given and not given.get("dry_run")  # plan_videos sends nothing and takes none
-    if not needs_key or given.get("sandbox") or given.get("credentials_block"):
+    locations = given["locations"]
+    if not isinstance(locations, VideoLocations) or locations.credentials_block:  # plan_videos sends nothing
+        return
+    if given["sandbox"] or given.get("dry_run"):
         return
     from prefect_together.api.client import NO_KEY, key_is_set
 
@@ -176,14 +190,16 @@ def _check_key(given: Mapping[str, Any]) -> None:
 
 def _check_ledger(given: Mapping[str, Any]) -> None:
     """Raises SettingsInvalid for a ledger URL that cannot be one or has a password: Prefect would store it."""
-    if "://" in str(given.get("ledger")):
+    ledger: str | None = getattr(given["locations"], "ledger", None)
+    if ledger and "://" in ledger:
         from prefect_together.ledger.engine import parse_ledger_url  # with SQLAlchemy, which only a URL needs here
 
-        parse_ledger_url(given["ledger"])
+        parse_ledger_url(ledger)
 
 
 def _check_shards(given: Mapping[str, Any]) -> None:
-    if given.get("shards", 1) > 1 and needs_local_server():
+    limits = given["limits"]
+    if isinstance(limits, Limits) and limits.shards > 1 and needs_local_server():
         from prefect_together.execution.settings import NO_SERVER
 
         raise NotConfigured(NO_SERVER)

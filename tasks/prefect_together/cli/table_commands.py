@@ -13,21 +13,27 @@ from prefect_together.cli.run_flow import said_if_slow
 from prefect_together.clips.store import redacted
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.flows.prompts import plan_prompts
-from prefect_together.request.form import LOCATIONS, MONEY, TABLE, WAITING, ForAllRows
+from prefect_together.request.form import (
+    MONEY,
+    TABLE,
+    Budget,
+    ForAllRows,
+    ImageDirectory,
+    PlanLimits,
+    PlanLocations,
+    VideoParameters,
+)
 
 
 def plan(
     table: Annotated[str, TABLE],
     *,
     model: Annotated[str | None, TABLE] = None,
-    parameters: ForAllRows = None,
     output_dir: Annotated[str | None, TABLE] = None,
-    ledger: Annotated[str | None, LOCATIONS] = None,
-    max_in_flight: Annotated[int, WAITING] = 20,
-    budget_usd: Annotated[float | None, MONEY] = None,
-    catalogue_checks: Annotated[bool, TABLE] = True,
-    image_directory: Annotated[str | None, TABLE] = None,
-    sheet: Annotated[str | None, TABLE] = None,
+    budget_usd: Annotated[Budget, MONEY] = None,
+    parameters: ForAllRows = VideoParameters(),
+    limits: Annotated[PlanLimits, Parameter(name="*")] = PlanLimits(),
+    locations: Annotated[PlanLocations, Parameter(name="*")] = PlanLocations(),
     as_json: Annotated[bool, Parameter("--json", negative=()), TABLE] = False,
 ) -> int:
     """Check every row of a table and say what it would cost and take. Sends nothing.
@@ -35,14 +41,11 @@ def plan(
     Args:
         table: Path or URL of the table, or CSV text.
         model: Model for the rows that name none.
-        parameters: Parameters for the rows that do not set them.
         output_dir: The output directory of the run: what is there is not counted again, and times are learned from it.
-        ledger: Path or postgresql:// URL of the ledger, if it is not in the output directory.
-        max_in_flight: Jobs at the provider at once, for the time.
         budget_usd: Say so if the plan may pass this cap.
-        catalogue_checks: Check rows against the known limits of their models.
-        image_directory: Where relative image paths start. Default: the directory of the table.
-        sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
+        parameters: Parameters for the rows that do not set them.
+        limits: Jobs at the provider at once, for the time, and what is checked.
+        locations: The ledger, the directory of images, the workbook's sheet.
         as_json: The plan as JSON.
     """
     from prefect_together.results.plan_report import report_on
@@ -52,11 +55,11 @@ def plan(
             table,
             model=model,
             parameters=parameters,
-            catalogue_checks=catalogue_checks,
-            image_directory=image_directory,
-            sheet=sheet,
+            catalogue_checks=limits.catalogue_checks,
+            image_directory=locations.image_directory,
+            sheet=locations.sheet,
         )
-    report = asyncio.run(report_on(checked, output_dir, ledger, max_in_flight))
+    report = asyncio.run(report_on(checked, output_dir, locations.ledger, limits.max_in_flight))
     printing.print_json(asdict(report)) if as_json else printing.print_plan(report, budget_usd=budget_usd)
     return 0
 
@@ -65,8 +68,8 @@ def recover(
     output_dir: Annotated[str, TABLE],
     *,
     model: Annotated[str | None, TABLE] = None,
-    parameters: ForAllRows = None,
-    image_directory: Annotated[str | None, TABLE] = None,
+    parameters: ForAllRows = VideoParameters(),
+    image_directory: ImageDirectory = None,
 ) -> int:
     """Rebuild the ledger of a local output directory from its videos.csv and clips. Sends nothing.
 

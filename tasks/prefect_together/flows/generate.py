@@ -12,23 +12,20 @@ from pydantic import Field
 
 from prefect_together.flows.prompts import Prompts, plan_prompts
 from prefect_together.request.form import (
-    LOCATIONS,
     MONEY,
     SANDBOX,
     TABLE,
-    WAITING,
-    ApprovalLimit,
-    BlockName,
     Budget,
-    ClipMegabytes,
+    Closed,
     ForAllRows,
-    Image,
-    ImageDirectory,
     Images,
-    LedgerPlace,
+    Limits,
+    Locations,
     Model,
     ModelOrTable,
-    Sheet,
+    VideoLimits,
+    VideoLocations,
+    VideoParameters,
     for_all_rows,
 )
 from prefect_together.table.plan import Plan
@@ -39,27 +36,12 @@ async def generate_videos(
     *,
     model: Annotated[ModelOrTable, Parameter(show_choices=False), TABLE] = None,
     output_dir: Annotated[str, TABLE] = "out",
-    dry_run: Annotated[bool, TABLE] = False,
-    sandbox: Annotated[bool, SANDBOX] = False,
     budget_usd: Annotated[Budget, MONEY] = None,
-    approve_above_usd: Annotated[ApprovalLimit, MONEY] = None,
-    canary: Annotated[bool, MONEY] = False,
-    credentials_block: Annotated[BlockName, LOCATIONS] = None,
-    retry_failed: Annotated[bool, MONEY] = False,
-    resubmit_in_doubt: Annotated[bool, MONEY] = False,
-    allowed_failures: Annotated[int, Field(ge=0), WAITING] = 0,
-    max_in_flight: Annotated[int, Field(ge=1, le=2000), WAITING] = 20,
-    max_wait_minutes: Annotated[float, Field(gt=0, le=10_080), WAITING] = 60.0,
-    catalogue_checks: Annotated[bool, TABLE] = True,
-    parameters: ForAllRows = None,
-    image_directory: Annotated[ImageDirectory, TABLE] = None,
-    sheet: Annotated[Sheet, TABLE] = None,
-    max_clip_megabytes: Annotated[ClipMegabytes, WAITING] = 1000,
-    ledger: Annotated[LedgerPlace, LOCATIONS] = None,
-    new_ledger: Annotated[bool, LOCATIONS] = False,
-    rebuy: Annotated[bool, MONEY] = False,
-    shards: Annotated[int, Field(ge=1, le=100), LOCATIONS] = 1,
-    sandbox_speed: Annotated[float, Field(gt=0, le=1000), SANDBOX] = 1.0,
+    sandbox: Annotated[bool, SANDBOX] = False,
+    dry_run: Annotated[bool, TABLE] = False,
+    parameters: ForAllRows = VideoParameters(),
+    limits: Annotated[Limits, Closed(), Parameter(name="*")] = Limits(),
+    locations: Annotated[Locations, Closed(), Parameter(name="*")] = Locations(),
 ) -> Any:
     """Turn a table of prompts into a folder of videos; each is paid once, whatever happens.
 
@@ -72,29 +54,12 @@ async def generate_videos(
         model: Model for the rows that name none, for example minimax/video-01-director.
         output_dir: Directory or fsspec URL (s3://...) for videos/, results.csv, index.html and ledger.db. The same one
             again continues where the last run stopped.
-        dry_run: Check the table and say what it costs; send nothing.
-        sandbox: Use a local imitation of the service: no key, no cost, clips that show their prompt.
         budget_usd: Cap in dollars over all runs into this ledger, 0 or more; what would pass it is not sent.
-        approve_above_usd: If what is newly sent may cost more dollars, the run pauses until approved in the UI.
-        canary: Send one video of each model first; if it is not downloaded, nothing more of that model is sent.
-        credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
-        retry_failed: Send failed rows again.
-        resubmit_in_doubt: Send rows again whose create call got no answer. They may be paid twice.
-        allowed_failures: How many rows may be failed, in doubt or refused before the run's state is Failed; 0 or more.
-        max_in_flight: Jobs at the provider at once, 1 to 2000.
-        max_wait_minutes: How long a job is waited for, up to a week (10080); what is not done by then is collected by a
-            later run.
-        catalogue_checks: Check rows against the known limits of their models before anything is sent.
-        parameters: For the rows that do not set them. Empty: the model's own default holds.
-        image_directory: Where relative image paths start. Default: the directory of the table.
-        sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
-        max_clip_megabytes: A larger clip is not downloaded, in millions of bytes.
-        ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
-        new_ledger: Begin a new ledger although the output directory shows paid work that the ledger does not know.
-        rebuy: Pay again for rows whose prompt and parameters are paid for under another id.
-        shards: Runs that share the table, this one included, on the workers of a Prefect server, 1 to 100;
-            max_in_flight and budget_usd hold for all together.
-        sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
+        sandbox: Use a local imitation of the service: no key, no cost, clips that show their prompt.
+        dry_run: Check the table and say what it costs; send nothing.
+        parameters: Length, resolution and more, for the rows that do not set them.
+        limits: What may be sent, and sent again, how much at once, how long it is waited for.
+        locations: The key's block, the ledger, the directory of images, the workbook's sheet.
     """
     from prefect_together.execution.settings import RunLocations, RunSettings
     from prefect_together.flows.run import run_plan
@@ -104,27 +69,29 @@ async def generate_videos(
             prompts,
             model=model,
             parameters=parameters,
-            catalogue_checks=catalogue_checks,
-            image_directory=image_directory,
-            sheet=sheet,
+            catalogue_checks=limits.catalogue_checks,
+            image_directory=locations.image_directory,
+            sheet=locations.sheet,
         )
 
     return await run_plan(
         plan,
-        locations=RunLocations(output_dir, ledger, credentials_block, sandbox, sandbox_speed),
+        locations=RunLocations(
+            output_dir, locations.ledger, locations.credentials_block, sandbox, locations.sandbox_speed
+        ),
         settings=RunSettings(
-            max_in_flight=max_in_flight,
+            max_in_flight=limits.max_in_flight,
             budget_usd=budget_usd,
-            max_wait_minutes=max_wait_minutes,
-            max_clip_bytes=max_clip_megabytes * 1_000_000,
-            resubmit_in_doubt=resubmit_in_doubt,
-            retry_failed=retry_failed,
-            allowed_failures=allowed_failures,
-            canary=canary,
-            approve_above_usd=approve_above_usd,
-            shards=shards,
-            new_ledger=new_ledger,
-            rebuy=rebuy,
+            max_wait_minutes=limits.max_wait_minutes,
+            max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
+            resubmit_in_doubt=limits.resubmit_in_doubt,
+            retry_failed=limits.retry_failed,
+            allowed_failures=limits.allowed_failures,
+            canary=limits.canary,
+            approve_above_usd=limits.approve_above_usd,
+            shards=limits.shards,
+            new_ledger=locations.new_ledger,
+            rebuy=limits.rebuy,
         ),
         dry_run=dry_run,
     )
@@ -135,19 +102,14 @@ async def generate_video(
     *,
     model: Annotated[Model, Parameter(show_choices=False), TABLE] = "minimax/video-01-director",
     output_dir: Annotated[str, TABLE] = "out-single",
-    dry_run: Annotated[bool, TABLE] = False,
-    sandbox: Annotated[bool, SANDBOX] = False,
-    first_frame: Annotated[Image, TABLE] = None,
-    last_frame: Annotated[Image, TABLE] = None,
-    reference_images: Annotated[Images, TABLE] = None,
-    count: Annotated[int, Field(ge=1, le=100), TABLE] = 1,
     budget_usd: Annotated[Budget, MONEY] = None,
-    credentials_block: Annotated[BlockName, LOCATIONS] = None,
-    max_wait_minutes: Annotated[float, Field(gt=0, le=10_080), WAITING] = 60.0,
-    max_clip_megabytes: Annotated[ClipMegabytes, WAITING] = 1000,
-    catalogue_checks: Annotated[bool, TABLE] = True,
-    parameters: ForAllRows = None,
-    sandbox_speed: Annotated[float, Field(gt=0, le=1000), SANDBOX] = 1.0,
+    sandbox: Annotated[bool, SANDBOX] = False,
+    dry_run: Annotated[bool, TABLE] = False,
+    count: Annotated[int, Field(ge=1, le=100), TABLE] = 1,
+    images: Annotated[Images, Closed("None"), Parameter(name="*")] = Images(),
+    parameters: ForAllRows = VideoParameters(),
+    limits: Annotated[VideoLimits, Closed(), Parameter(name="*")] = VideoLimits(),
+    locations: Annotated[VideoLocations, Closed(), Parameter(name="*")] = VideoLocations(),
 ) -> Any:
     """Make one video from a prompt. The same prompt and parameters again are the same video, and not paid again.
 
@@ -155,19 +117,14 @@ async def generate_video(
         prompt: What to show.
         model: The model, for example minimax/video-01-director.
         output_dir: Directory or fsspec URL (s3://...) for videos/, results.csv, index.html and ledger.db.
-        dry_run: Check the parameters and say what it costs; send nothing.
-        sandbox: Use a local imitation of the service: no key, no cost, a clip that shows its prompt.
-        first_frame: Image to begin with: a URL, or a file below the working directory.
-        last_frame: Image to end with, on models that take one.
-        reference_images: Images for the look of the whole clip, on models that take them.
-        count: How many takes, 1 to 100.
         budget_usd: Cap in dollars over all runs into this output directory, 0 or more.
-        credentials_block: Name of a TogetherCredentials block. Default: TOGETHER_API_KEY of the environment.
-        max_wait_minutes: How long the job is waited for, up to a week (10080); after that a later run collects it.
-        max_clip_megabytes: A larger clip is not downloaded, in millions of bytes.
-        catalogue_checks: Check against the known limits of the model before anything is sent.
-        parameters: The API's other parameters. Empty: the model's own default holds.
-        sandbox_speed: How many times faster than usual the sandbox generates, up to 1000.
+        sandbox: Use a local imitation of the service: no key, no cost, a clip that shows its prompt.
+        dry_run: Check the parameters and say what it costs; send nothing.
+        count: How many takes, 1 to 100.
+        images: What the video begins with, ends with or looks like.
+        parameters: The API's other parameters: length, resolution and more.
+        limits: How long the job is waited for, and what is checked.
+        locations: The key's block.
     """
 
     from prefect_together.execution.settings import RunLocations, RunSettings
@@ -178,20 +135,20 @@ async def generate_video(
 
         return plan_video(
             {"prompt": prompt} | for_all_rows(model, parameters),
-            first_frame=first_frame,
-            last_frame=last_frame,
-            reference_images=reference_images or [],
+            first_frame=images.first_frame,
+            last_frame=images.last_frame,
+            reference_images=images.reference_images,
             count=count,
-            catalogue_checks=catalogue_checks,
+            catalogue_checks=limits.catalogue_checks,
         )
 
     return await run_plan(
         plan,
-        locations=RunLocations(output_dir, None, credentials_block, sandbox, sandbox_speed),
+        locations=RunLocations(output_dir, None, locations.credentials_block, sandbox, locations.sandbox_speed),
         settings=RunSettings(
             budget_usd=budget_usd,
-            max_wait_minutes=max_wait_minutes,
-            max_clip_bytes=max_clip_megabytes * 1_000_000,
+            max_wait_minutes=limits.max_wait_minutes,
+            max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
         ),
         dry_run=dry_run,
     )

@@ -8,21 +8,19 @@ Importing it imports no Prefect: the command line is parsed by this signature. `
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from pydantic import Field
 
 from prefect_together.flows.prompts import Prompts, plan_prompts
 from prefect_together.request.form import (
-    LOCATIONS,
     MONEY,
     TABLE,
-    WAITING,
     Budget,
+    Closed,
     ForAllRows,
-    ImageDirectory,
-    LedgerPlace,
     ModelOrTable,
+    PlanLimits,
+    PlanLocations,
     PlannedDirectory,
-    Sheet,
+    VideoParameters,
 )
 
 
@@ -32,12 +30,9 @@ async def plan_videos(
     model: Annotated[ModelOrTable, Parameter(show_choices=False), TABLE] = None,
     output_dir: Annotated[PlannedDirectory, TABLE] = None,
     budget_usd: Annotated[Budget, MONEY] = None,
-    max_in_flight: Annotated[int, Field(ge=1, le=2000), WAITING] = 20,
-    catalogue_checks: Annotated[bool, TABLE] = True,
-    parameters: ForAllRows = None,
-    image_directory: Annotated[ImageDirectory, TABLE] = None,
-    sheet: Annotated[Sheet, TABLE] = None,
-    ledger: Annotated[LedgerPlace, LOCATIONS] = None,
+    parameters: ForAllRows = VideoParameters(),
+    limits: Annotated[PlanLimits, Closed(), Parameter(name="*")] = PlanLimits(),
+    locations: Annotated[PlanLocations, Closed(), Parameter(name="*")] = PlanLocations(),
 ) -> Any:
     """Check every row of a table: what it would make, what that costs, how long it takes. Sends nothing.
 
@@ -47,12 +42,9 @@ async def plan_videos(
         model: Model for the rows that name none, for example minimax/video-01-director.
         output_dir: Output directory of the run: what is there is not counted again, and times are learned from it.
         budget_usd: Say whether this cap is enough, in dollars.
-        max_in_flight: Jobs at the provider at once, 1 to 2000, for the time.
-        catalogue_checks: Check rows against the known limits of their models.
-        parameters: For the rows that do not set them. Empty: the model's own default holds.
-        image_directory: Where relative image paths start. Default: the directory of the table.
-        sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
-        ledger: Path or postgresql:// URL of the ledger. Default: ledger.db in the output directory.
+        parameters: Length, resolution and more, for the rows that do not set them.
+        limits: Jobs at the provider at once, and what is checked.
+        locations: The ledger, the directory of images, the workbook's sheet.
     """
     from prefect_together.flows.plan_report import run_planning
 
@@ -61,12 +53,12 @@ async def plan_videos(
             prompts,
             model=model,
             parameters=parameters,
-            catalogue_checks=catalogue_checks,
-            image_directory=image_directory,
-            sheet=sheet,
+            catalogue_checks=limits.catalogue_checks,
+            image_directory=locations.image_directory,
+            sheet=locations.sheet,
         ),
         output_dir=output_dir,
-        ledger=ledger,
-        max_in_flight=max_in_flight,
+        ledger=locations.ledger,
+        max_in_flight=limits.max_in_flight,
         budget_usd=budget_usd,
     )

@@ -39,7 +39,7 @@ def plan_prompts(
     prompts: Prompts,
     *,
     model: str | None = None,
-    parameters: VideoParameters | None = None,
+    parameters: VideoParameters = VideoParameters(),
     catalogue_checks: bool = True,
     image_directory: str | None = None,
     sheet: str | None = None,
@@ -61,8 +61,13 @@ def plan_prompts(
     if isinstance(prompts, PlannedPrompts):
         return prompts.plan
     if isinstance(prompts, Plan | PromptTable):
-        given = {"model": model, "parameters": parameters, "image_directory": image_directory, "sheet": sheet}
-        ignored = [name for name, value in given.items() if value is not None]
+        given = {
+            "model": model,
+            "parameters": parameters.set_values(),
+            "image_directory": image_directory,
+            "sheet": sheet,
+        }
+        ignored = [name for name, value in given.items() if value]
         if ignored:
             message = f"the rows of a {type(prompts).__name__} are checked already: give {', '.join(ignored)} to"
             raise SettingsInvalid([Problem(f"{message} read_table, or the table itself to the flow")])

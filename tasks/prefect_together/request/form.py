@@ -1,9 +1,9 @@
-"""The parameters of a run as Prefect's form shows them: choices, bounds, a name for what "not set" means.
+"""The parameters of a run as Prefect's form shows them: what is needed first, the rest in cards that open.
 
-The same annotations are the shell's options. In the form (seen in both UIs of Prefect 3.8.8) a union is a row of tabs
-that have its members' titles, and an `enum` is a dropdown; what is not set is sent as null, which the server refuses
-for a type that has no null in its schema and a default. So what may be left out at the top says None with a title, and
-what may be left out in a model has no default in its schema.
+The same annotations are the shell's options, where a card's fields are flat. In the form (seen in both UIs of Prefect
+3.8.8 and 3.9.0) a union is a row of tabs that have its members' titles, and an `enum` is a dropdown; what is not set is
+sent as null, which the server refuses for a type that has no null in its schema and a default. So what may be left out
+at the top says None with a title, and what may be left out in a card has no default in its schema.
 """
 
 from __future__ import annotations
@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+)
 from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 
@@ -46,86 +54,268 @@ ModelOrTable = Annotated[None, Field(title="The table names it")] | ListedModel 
 
 _Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False, title="Dollars")]
 Budget = Annotated[None, Field(title="No cap")] | _Dollars
-ApprovalLimit = Annotated[None, Field(title="Never ask")] | _Dollars
+PlannedDirectory = Annotated[None, Field(title="None yet")] | Annotated[str, Field(title="Directory or URL")]
 
 
 @dataclass(frozen=True)
-class NotSet:
-    """The title of None, the first choice of a union, where None itself must stay bare.
+class Closed:
+    """A card that shows its title alone until it is opened: a tab of no fields comes before that of the card."""
 
-    cyclopts counts the words that an option takes by its union's members, and passes over a bare None alone.
-    """
-
-    title: str
+    title: str = "As usual"
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        found = handler(schema)
-        set_members = [one for one in found["anyOf"] if one != {"type": "null"}]
-        return {**found, "anyOf": [{"title": self.title, "type": "null"}, *set_members]}
+        no_fields: JsonSchemaValue = {
+            "title": self.title,
+            "type": "object",
+            "properties": {},
+            "additionalProperties": False,
+        }
+        return {"anyOf": [no_fields, {**handler(schema), "title": "Set here"}]}
 
 
-Images = Annotated[Annotated[list[str], Field(title="URLs or files")] | None, NotSet("None")]
-BlockName = (
-    Annotated[None, Field(title="The key of the worker's environment")]
-    | Annotated[str, Field(title="The key in a block, by its name")]
-)
-LedgerPlace = (
-    Annotated[None, Field(title="In the output directory")] | Annotated[str, Field(title="Path or postgresql:// URL")]
-)
-Sheet = Annotated[None, Field(title="The first with prompts")] | Annotated[str, Field(title="By its name")]
-ImageDirectory = Annotated[None, Field(title="The table's directory")] | Annotated[str, Field(title="Directory")]
-ClipMegabytes = Annotated[int, Field(ge=1, le=1_000_000)]
-PlannedDirectory = Annotated[None, Field(title="None yet")] | Annotated[str, Field(title="Directory or URL")]
-Image = Annotated[None, Field(title="None")] | Annotated[str, Field(title="URL or file")]
+def _undescribed(schema: dict[str, Any]) -> None:
+    """Without the class's docstring: the parameter has a description of its own."""
+    schema.pop("description", None)
+
+
+class Card(BaseModel):
+    """Parameters that the form shows together, and the shell as options of their own."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        field_title_generator=lambda name, _: name,
+        json_schema_extra=_undescribed,
+    )
+
+    @model_serializer(mode="wrap")
+    def _not_as_usual(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Only what is not as usual: the form opens a card that has any value."""
+        fields = type(self).model_fields
+        return {name: value for name, value in handler(self).items() if value != fields[name].default}
 
 
 def _left_out(schema: dict[str, Any]) -> None:
     schema.pop("default", None)
 
 
-def _field(title: str, description: str) -> Any:
-    return Field(default=None, title=title, description=description, json_schema_extra=_left_out)
+def _optional(description: str) -> Any:
+    """A field that may stay empty."""
+    return Field(default=None, description=description, json_schema_extra=_left_out)
 
 
-class VideoParameters(BaseModel):
+MaxInFlight = Annotated[int, Field(ge=1, le=2000, description="Jobs at the provider at once, 1 to 2000."), WAITING]
+MaxClipMegabytes = Annotated[
+    int, Field(ge=1, le=1_000_000, description="A larger clip is not downloaded, in millions of bytes."), WAITING
+]
+CatalogueChecks = Annotated[
+    bool, Field(description="Check against the known limits of the models before anything is sent."), TABLE
+]
+
+
+class VideoLimits(Card):
+    """How long one video is waited for, and what is checked."""
+
+    model_config = ConfigDict(title="Limits")
+
+    max_wait_minutes: Annotated[
+        float,
+        Field(
+            gt=0,
+            le=10_080,
+            description=(
+                "How long a job is waited for, up to a week (10080); what is not done by then is collected by a later"
+                " run."
+            ),
+        ),
+        WAITING,
+    ] = 60.0
+    max_clip_megabytes: MaxClipMegabytes = 1000
+    catalogue_checks: CatalogueChecks = True
+
+
+class Limits(VideoLimits):
+    """What may be sent, and sent again, how much at once, and how long it is waited for."""
+
+    max_in_flight: MaxInFlight = 20
+    shards: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=100,
+            description=(
+                "Runs that share the table, this one included, on the workers of a Prefect server, 1 to 100;"
+                " max_in_flight and budget_usd hold for all together."
+            ),
+        ),
+        LOCATIONS,
+    ] = 1
+    allowed_failures: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="How many rows may be failed, in doubt or refused before the run's state is Failed; 0 or more.",
+        ),
+        WAITING,
+    ] = 0
+    approve_above_usd: Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | SkipJsonSchema[None], MONEY] = (
+        _optional("If what is newly sent may cost more dollars, the run pauses until approved in the UI. Empty: never.")
+    )
+    canary: Annotated[
+        bool,
+        Field(
+            description=(
+                "Send one video of each model first; if it is not downloaded, nothing more of that model is sent."
+            )
+        ),
+        MONEY,
+    ] = False
+    retry_failed: Annotated[bool, Field(description="Send failed rows again."), MONEY] = False
+    resubmit_in_doubt: Annotated[
+        bool,
+        Field(description="Send rows again whose create call got no answer. They may be paid twice."),
+        MONEY,
+    ] = False
+    rebuy: Annotated[
+        bool,
+        Field(description="Pay again for rows whose prompt and parameters are paid for under another id."),
+        MONEY,
+    ] = False
+
+
+class CollectLimits(Card):
+    """How long submitted jobs are waited for."""
+
+    model_config = ConfigDict(title="Limits")
+
+    max_wait_minutes: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=10_080,
+            description="How long a job is waited for, from now, up to a week (10080); 0 polls once.",
+        ),
+        WAITING,
+    ] = 5.0
+    max_clip_megabytes: MaxClipMegabytes = 1000
+
+
+class PlanLimits(Card):
+    """What the plan reckons with."""
+
+    model_config = ConfigDict(title="Limits")
+
+    max_in_flight: MaxInFlight = 20
+    catalogue_checks: CatalogueChecks = True
+
+
+LedgerUrl = Annotated[str | SkipJsonSchema[None], LOCATIONS]
+_LEDGER = "Path or postgresql:// URL of the ledger. Empty: ledger.db in the output directory."
+ImageDirectory = Annotated[str | SkipJsonSchema[None], TABLE]
+_IMAGE_DIRECTORY = "Where relative image paths start. Empty: the directory of the table."
+Sheet = Annotated[str | SkipJsonSchema[None], TABLE]
+_SHEET = "Sheet of a workbook. Empty: the first visible one with a column prompt."
+
+
+class VideoLocations(Card):
+    """Where the key comes from, and how fast the sandbox is."""
+
+    model_config = ConfigDict(title="Locations")
+
+    credentials_block: Annotated[str | SkipJsonSchema[None], LOCATIONS] = _optional(
+        "Name of a TogetherCredentials block. Empty: TOGETHER_API_KEY of the worker's environment."
+    )
+    sandbox_speed: Annotated[
+        float,
+        Field(gt=0, le=1000, description="How many times faster than usual the sandbox generates, up to 1000."),
+        SANDBOX,
+    ] = 1.0
+
+
+class CollectLocations(VideoLocations):
+    """Where the key and the ledger are, and how fast the sandbox is."""
+
+    ledger: LedgerUrl = _optional(_LEDGER)
+
+
+class Locations(CollectLocations):
+    """Where the key, the ledger and the table's images are, and how fast the sandbox is."""
+
+    new_ledger: Annotated[
+        bool,
+        Field(
+            description=(
+                "Begin a new ledger although the output directory shows paid work that the ledger does not know."
+            )
+        ),
+        LOCATIONS,
+    ] = False
+    image_directory: ImageDirectory = _optional(_IMAGE_DIRECTORY)
+    sheet: Sheet = _optional(_SHEET)
+
+
+class PlanLocations(Card):
+    """Where the ledger and the table's images are."""
+
+    model_config = ConfigDict(title="Locations")
+
+    ledger: LedgerUrl = _optional(_LEDGER)
+    image_directory: ImageDirectory = _optional(_IMAGE_DIRECTORY)
+    sheet: Sheet = _optional(_SHEET)
+
+
+class Images(Card):
+    """Pictures that the video begins with, ends with or looks like: URLs, or files below the working directory."""
+
+    model_config = ConfigDict(title="Images")
+
+    first_frame: Annotated[str | SkipJsonSchema[None], TABLE] = _optional("Image to begin with.")
+    last_frame: Annotated[str | SkipJsonSchema[None], TABLE] = _optional("Image to end with, on models that take one.")
+    reference_images: Annotated[list[str], TABLE] = Field(
+        default=[], description="Images for the look of the whole clip, on models that take them."
+    )
+
+
+_TRUE_OR_FALSE = WithJsonSchema({"type": "boolean", "enum": [True, False]})
+"""A dropdown. None stays bare: cyclopts counts the words that an option takes by its union's members."""
+
+
+class VideoParameters(Card):
     """Parameters of the video API for rows whose table does not set them. Empty: the model's own default holds.
 
     They are checked with each row, under the same rules as the table's columns.
     """
 
-    model_config = ConfigDict(extra="forbid", title="Parameters for all rows")
+    model_config = ConfigDict(title="Parameters for all rows")
 
-    seconds: str | SkipJsonSchema[None] = _field("seconds", "Length of the clip in seconds.")
-    resolution: str | SkipJsonSchema[None] = _field("resolution", "720P or 1080P (Wan), 480p ... 4k (Seedance).")
-    ratio: str | SkipJsonSchema[None] = _field("ratio", "Aspect ratio, such as 16:9.")
-    width: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | SkipJsonSchema[None] = _field("width", "Width in pixels.")
-    height: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | SkipJsonSchema[None] = _field("height", "Height in pixels.")
-    fps: Annotated[int, Field(ge=LOWEST_FPS, le=HIGHEST_FPS)] | SkipJsonSchema[None] = _field(
-        "fps", f"Frames per second, {LOWEST_FPS} to {HIGHEST_FPS}."
+    seconds: str | SkipJsonSchema[None] = _optional("Length of the clip in seconds.")
+    resolution: str | SkipJsonSchema[None] = _optional("720P or 1080P (Wan), 480p ... 4k (Seedance).")
+    ratio: str | SkipJsonSchema[None] = _optional("Aspect ratio, such as 16:9.")
+    width: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | SkipJsonSchema[None] = _optional("Width in pixels.")
+    height: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | SkipJsonSchema[None] = _optional("Height in pixels.")
+    fps: Annotated[int, Field(ge=LOWEST_FPS, le=HIGHEST_FPS)] | SkipJsonSchema[None] = _optional(
+        f"Frames per second, {LOWEST_FPS} to {HIGHEST_FPS}."
     )
-    steps: Annotated[int, Field(ge=1)] | SkipJsonSchema[None] = _field("steps", "Denoising steps, usually 10 to 50.")
-    guidance_scale: Annotated[float, Field(ge=0)] | SkipJsonSchema[None] = _field(
-        "guidance_scale", "Faithfulness to the prompt, usually 6 to 10."
+    steps: Annotated[int, Field(ge=1)] | SkipJsonSchema[None] = _optional("Denoising steps, usually 10 to 50.")
+    guidance_scale: Annotated[float, Field(ge=0)] | SkipJsonSchema[None] = _optional(
+        "Faithfulness to the prompt, usually 6 to 10."
     )
-    seed: int | SkipJsonSchema[None] = _field("seed", "The same seed gives the same clip.")
-    negative_prompt: str | SkipJsonSchema[None] = _field("negative_prompt", "What to keep out of the picture.")
-    output_format: Literal["MP4", "WEBM"] | SkipJsonSchema[None] = _field("output_format", "Container of the clip.")
-    output_quality: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = _field(
-        "output_quality", "Lower is better; the API's default is 20."
+    seed: int | SkipJsonSchema[None] = _optional("The same seed gives the same clip.")
+    negative_prompt: str | SkipJsonSchema[None] = _optional("What to keep out of the picture.")
+    output_format: Literal["MP4", "WEBM"] | SkipJsonSchema[None] = _optional("Container of the clip.")
+    output_quality: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = _optional(
+        "Lower is better; the API's default is 20."
     )
-    generate_audio: Annotated[Annotated[bool, Field(title="Choose")] | None, NotSet("The model's default")] = Field(
-        default=None, title="generate_audio", description="Sound, on models that can."
-    )
+    generate_audio: Annotated[bool | None, _TRUE_OR_FALSE] = _optional("Sound, on models that can.")
 
     def set_values(self) -> dict[str, object]:
         """The parameters that are set, by name."""
-        return self.model_dump(exclude_none=True)
+        return self.model_dump()
 
 
-ForAllRows = Annotated[VideoParameters | SkipJsonSchema[None], VIDEO, Parameter(name="*")]
+ForAllRows = Annotated[VideoParameters, Closed("The model's own"), VIDEO, Parameter(name="*")]
 
 
-def for_all_rows(model: str | None, parameters: VideoParameters | None) -> dict[str, object]:
+def for_all_rows(model: str | None, parameters: VideoParameters) -> dict[str, object]:
     """What holds for rows that do not set it themselves, by the API's names."""
-    values = {} if parameters is None else parameters.set_values()
-    return values | ({"model": model} if model else {})
+    return parameters.set_values() | ({"model": model} if model else {})

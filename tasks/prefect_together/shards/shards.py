@@ -167,16 +167,20 @@ class Shards:
         parameters = {
             "plan": self._plan_id,
             "shard": share.index + 1,
-            "shards": share.of,
             "output_dir": str(run.store.scratch) if run.store.is_local else locations.output_dir,
-            "ledger": _absolute(locations.ledger_url),
-            "credentials_block": locations.credentials_block,
-            "max_in_flight": settings.max_in_flight,
             "budget_usd": settings.budget_usd,
-            "max_wait_minutes": settings.max_wait_minutes,
-            "max_clip_megabytes": settings.max_clip_bytes // 1_000_000,
-            "resubmit_in_doubt": settings.resubmit_in_doubt,
-            "retry_failed": settings.retry_failed,
+            "limits": {
+                "shards": share.of,
+                "max_in_flight": settings.max_in_flight,
+                "max_wait_minutes": settings.max_wait_minutes,
+                "max_clip_megabytes": settings.max_clip_bytes // 1_000_000,
+                "resubmit_in_doubt": settings.resubmit_in_doubt,
+                "retry_failed": settings.retry_failed,
+            },
+            "locations": {
+                "ledger": _absolute(locations.ledger_url),
+                "credentials_block": locations.credentials_block,
+            },
         }
         context = FlowRunContext.get()
         parent = f"{context.flow_run.name} " if context and context.flow_run else ""
