@@ -1,13 +1,21 @@
-"""Which video may be sent next: slots at the provider, the budget, and one canary of each model first."""
+"""Which video may be sent next, and when: slots at the provider, budget, a canary of each model, pauses in the UI."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from uuid import UUID
 
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
+
+from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import BudgetReached, TogetherVideoError
+from prefect_together.execution.settings import RunLogger
 from prefect_together.table.plan import PlannedVideo
 
 
@@ -171,3 +179,39 @@ class StartOrder:
     def _send_as_canary(self, video: PlannedVideo) -> None:
         self._canaries[video.request.model] = video.key
         self._ready.append(video)
+
+
+PAUSE_POLL_SECONDS = 3.0
+
+
+@asynccontextmanager
+async def heeding_pauses(may_send: asyncio.Event, logger: RunLogger) -> AsyncGenerator[None]:
+    """Within it the event is cleared while somebody has paused or suspended the flow run in Prefect's UI.
+
+    Prefect itself leaves a flow that runs alone. A server that does not answer changes nothing.
+    """
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None:
+        yield
+        return
+    watching = asyncio.create_task(_watch_pauses(context.flow_run.id, may_send, logger))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _watch_pauses(run_id: UUID, may_send: asyncio.Event, logger: RunLogger) -> None:
+    while True:
+        await SYSTEM_CLOCK.sleep(PAUSE_POLL_SECONDS)
+        with suppress(httpx.HTTPError, OSError, PrefectException):
+            async with get_client() as client:
+                state = (await client.read_flow_run(run_id)).state
+            if state is not None and state.is_paused():
+                if may_send.is_set():
+                    logger.warning("paused: nothing more is sent until the run is resumed; what is sent is collected")
+                may_send.clear()
+            elif not may_send.is_set():
+                logger.info("resumed: sending continues")
+                may_send.set()

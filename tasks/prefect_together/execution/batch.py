@@ -12,7 +12,7 @@ from functools import partial
 from prefect_together.api.session import MAX_DOWNLOADS, VideoSession
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import CanaryFailed, ServiceUnreachable, WrongAddress
-from prefect_together.execution.admission import StartOrder
+from prefect_together.execution.admission import StartOrder, heeding_pauses
 from prefect_together.execution.settings import ALONE, RunSettings, Share
 from prefect_together.execution.video import VideoRun
 from prefect_together.ledger.engine import LedgerUnavailable
@@ -126,8 +126,9 @@ class Batch:
         if self._share.index == 0:
             todo += await self._paid_but_absent()
         todo.sort(key=_paid_first(self._records))
-        await self._run_all(todo)
-        await self._take_over()
+        async with heeding_pauses(self._video_run.may_send, self._logger):
+            await self._run_all(todo)
+            await self._take_over()
         if self._unexpected:
             raise BaseExceptionGroup("rows ended by an error that was not foreseen", self._unexpected)
         reason = self._video_run.breaker.reason

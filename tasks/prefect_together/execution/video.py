@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import suppress
 from dataclasses import dataclass
@@ -125,6 +126,8 @@ class VideoRun:
         self._budget_is_reported = False
         if settings.budget_usd is not None:
             self._budget = BudgetQueue(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
+        self.may_send = asyncio.Event()
+        self.may_send.set()
         self.breaker = CircuitBreaker(max_in_flight=settings.max_in_flight)
 
     def raise_limit(self, by: int) -> None:
@@ -191,6 +194,7 @@ class VideoRun:
                 return None
             async with self._slots.slot(already_there=job is not None):
                 if job is None:
+                    await self.may_send.wait()
                     job = await self._create(video)
                     submitted_at, is_new = self._session.clock.time(), True
                     jobs += 1
