@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from prefect_together.api.jobs import VideoJob
+from prefect_together.cli.commands import main
 from prefect_together.clips.remote_store import open_store
 from prefect_together.errors import FailureClass, JobFailed, RateLimited
 from prefect_together.ledger.ledger import LEDGER_FILE, Ledger, open_ledger
@@ -184,6 +185,24 @@ def test_symlinked_directories_are_written_like_any_other(desk: Desk, tmp_path: 
     assert [path.name for path in disk.iterdir()] == ["r1.mp4"]
     assert first.rows == again.rows
     assert (desk.api.calls("create"), desk.api.calls("download")) == (1, 1)
+
+
+def test_a_shared_ledger_knows_a_directory_by_every_link_to_it(desk: Desk, tmp_path: Path) -> None:
+    real, link, other, ledger = (tmp_path / name for name in ("real", "link", "other", "ledger.db"))
+    real.mkdir()
+    link.symlink_to(real, target_is_directory=True)
+    desk.api.fault("401", endpoint="retrieve", count=None)
+    desk.run(prompts(CAT), output_dir=str(link), ledger=str(ledger))
+    desk.api.clear_faults()
+    desk.run(prompts("A boat"), output_dir=str(other), ledger=str(ledger))
+
+    gone = desk.run(prompts("A kite"), output_dir=str(real), ledger=str(ledger))
+
+    assert gone.statuses == ["downloaded"]
+    assert desk.api.calls("create") == 3
+    assert len(list((real / "videos").glob("*.mp4"))) == 2, "that of the row that is gone too"
+    assert main(["report", str(link), "--ledger", str(ledger)]) == 0
+    assert "A kite" in (real / "index.html").read_text()
 
 
 async def a_job(ledger: Ledger, key: str, job_id: str, *, failure: JobFailed | None = None) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from batch_run import wait_until, write_table
 from many_workers import Site, running_site, worker_of
+from postgres_server import restart
 
 pytestmark = [pytest.mark.scale, pytest.mark.postgres, pytest.mark.timeout(600)]
 
@@ -132,3 +133,33 @@ def test_cancel_ends_the_shards_too_and_the_same_run_again_goes_on(workers: Site
     assert {shard.state.name for shard in workers.shards_of(run_id)} == {"Cancelled"}
     assert sent < 60
     table.assert_each_row_was_bought_once(run)
+
+
+def test_two_runs_of_one_deployment_at_once_into_one_directory_share_the_work(workers: Site) -> None:
+    """As where a schedule starts a run before the last one has ended."""
+    table = table_on(workers, rows=60)
+    workers.start_worker(limit=2)
+
+    first, second = (table.start(shards=1, in_flight=6) for _ in range(2))
+    runs = [workers.wait_for(run_id, seconds=SECONDS) for run_id in (first, second)]
+
+    for run in runs:
+        assert run.state.message == "60 downloaded of 60 rows, $16.80. sandbox: nothing is billed" or (
+            run.state.message.startswith("60 downloaded of 60 rows, $16.80 ($")
+        )
+        table.assert_each_row_was_bought_once(run)
+
+
+def test_postgresql_restarted_in_mid_run_is_waited_for_by_every_shard(workers: Site, postgres_url: str) -> None:
+    table = table_on(workers, rows=120)
+    for _ in range(3):
+        workers.start_worker()
+    run_id = table.start(shards=3, in_flight=12)
+    assert wait_until(lambda: workers.joined() == 2, seconds=SECONDS, every_seconds=0.2)
+    table.wait_until_sent(40)
+
+    restart(postgres_url)
+    run = workers.wait_for(run_id, seconds=SECONDS)
+
+    table.assert_each_row_was_bought_once(run)
+    assert run.state.is_completed(), run.state.message

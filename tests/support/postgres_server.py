@@ -58,6 +58,19 @@ def running_server(programs: Path) -> Generator[str]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def restart(url: str) -> None:
+    """Restart the test session's server as an upgrade does: every connection breaks, and it is there again at once."""
+    asked = ["psql", f"{url}/postgres", "-Atc", "SHOW data_directory"]
+    data = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    programs = find_programs()
+    assert programs is not None
+    is_root = os.getuid() == 0
+    groups: list[str] | None = [] if is_root else None
+    user = "postgres" if is_root else None
+    words = [programs / "pg_ctl", "-D", data, "-w", "-m", "fast", "-l", str(Path(data).parent / "log"), "restart"]
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, cwd="/", user=user, group=user, extra_groups=groups)
+
+
 def throw_away_database(request: pytest.FixtureRequest) -> str:
     """The URL of a new, empty database on the test session's server. Skips where PostgreSQL is not installed."""
     server: str = request.getfixturevalue("postgres_url")

@@ -69,6 +69,14 @@ def open_store(output_dir: str, *, scratch_root: Path | None = None) -> OutputSt
     return _open_remote_store(output_dir, scratch_root or _data_directory())
 
 
+def output_name(output_dir: str) -> str:
+    """An output directory's name in a ledger that lies elsewhere: one however it is spelt, without credentials."""
+    store = open_store(output_dir)
+    if store.is_local:
+        return str(store.scratch.resolve())
+    return redacted(store.uri("videos")).removesuffix("/videos")
+
+
 def _open_remote_store(url: str, scratch_root: Path) -> RemoteStore:
     import fsspec.core  # pyright: ignore[reportMissingTypeStubs]  # not needed for a local directory
 

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect_together.clips.download import MAX_CLIP_BYTES
-from prefect_together.clips.remote_store import open_store
-from prefect_together.clips.store import OutputStore, redacted
+from prefect_together.clips.remote_store import output_name
+from prefect_together.clips.store import OutputStore
 from prefect_together.ledger.ledger import HERE, LEDGER_FILE
 from prefect_together.ledger.states import STATES, SentIf, State, states_where
-from prefect_together.results.outputs import PAGE_FILE
 
 RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -29,7 +28,7 @@ class RunLocations:
     @property
     def output_name(self) -> str:
         """The ledger's name for the output directory: a ledger that lies in it may be moved together with it."""
-        return HERE if self.ledger_url is None else redacted(open_store(self.output_dir).uri(PAGE_FILE))
+        return HERE if self.ledger_url is None else output_name(self.output_dir)
 
     def ledger_in(self, store: OutputStore) -> str:
         """Path or URL of the ledger; `store` is that of the output directory."""

@@ -14,12 +14,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from prefect_together.api.poll_schedule import DurationStatistics
-from prefect_together.clips.remote_store import open_store
-from prefect_together.clips.store import redacted
+from prefect_together.clips.remote_store import open_store, output_name
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger.engine import LedgerUnavailable, Operation, parse_ledger_url
-from prefect_together.ledger.ledger import LEDGER_FILE
+from prefect_together.ledger.ledger import HERE, LEDGER_FILE
 from prefect_together.ledger.records import (
     LedgerTotals,
     Unsettled,
@@ -89,8 +88,9 @@ class LedgerView:
 
     def table_of(self, output_dir: str) -> str | None:
         """The last table of an output directory, however that is spelt; None if there was none."""
-        spelt = (redacted(output_dir), str(Path(output_dir).expanduser().absolute()))
-        found = next((self.tables[name] for name in spelt if name in self.tables), None)
+        is_its_own = Path(ledger_of(output_dir)).resolve() == Path(self.url).resolve()
+        names = (output_name(output_dir), *([HERE] if is_its_own else []))
+        found = next((self.tables[name] for name in names if name in self.tables), None)
         if found is None and len(self.tables) == 1:
             return next(iter(self.tables.values()))
         return found

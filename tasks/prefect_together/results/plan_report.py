@@ -383,13 +383,11 @@ async def dry_run(
 
 
 def _paid_under_other_ids(plan: Plan, view: LedgerView, output_dir: str, ledger: str | None) -> list[Problem]:
-    from prefect_together.clips.remote_store import open_store
-    from prefect_together.clips.store import redacted
+    from prefect_together.clips.remote_store import output_name
     from prefect_together.ledger.ledger import HERE
     from prefect_together.results.already_paid import paid_under_other_ids, rebuy_problem
-    from prefect_together.results.outputs import PAGE_FILE
 
-    name = HERE if ledger is None else redacted(open_store(output_dir).uri(PAGE_FILE))
+    name = HERE if ledger is None else output_name(output_dir)
     found = paid_under_other_ids(plan, view.records, output_dir=name)
     return [rebuy_problem(found)] if found else []
 
