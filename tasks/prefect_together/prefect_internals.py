@@ -52,6 +52,12 @@ class VideoFlow(Flow[P, R]):
     show_ending: Callable[[object], Awaitable[None]] | None = None
     """Set with it: says how the run ended, as soon as the body of the flow knows, whatever Prefect's server does."""
 
+    def with_options(self, *args: Any, **options: Any) -> VideoFlow[P, R]:
+        """Prefect's own gives a plain Flow (3.8.8, 3.9.1), which would store all that is in a DataFrame."""
+        changed = super().with_options(*args, **options)
+        changed.__class__ = VideoFlow
+        return cast("VideoFlow[P, R]", changed)
+
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         return {name: _stored(value) for name, value in parameters.items()}
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from prefect import flow
 from sqlalchemy.exc import OperationalError
 
@@ -304,3 +305,19 @@ def test_a_run_without_the_sandbox_does_not_go_into_the_sandboxs_directory(desk:
     assert "choose another output directory for the sandbox" in ended.state.message
     assert paid_calls(desk) == calls
     assert ended.statuses == ["downloaded"], "results.csv of the real videos is left as it was"
+
+
+def test_a_clip_renamed_in_a_bucket_is_said(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    bucket = f"memory://bucket/{tmp_path.name}"
+    files = cast("Any", MemoryFileSystem())
+    files.pipe_file(f"/bucket/{tmp_path.name}/videos/r1.mp4", b"somebody's own")
+
+    ended = desk.run(prompts("A cat"), output_dir=bucket)
+
+    assert ended.state.is_completed(), ended.state.message
+    said = "r1: another file is named videos/r1.mp4: the clip is saved as videos/r1-2.mp4"
+    assert said in [record.getMessage() for record in caplog.records]
+    assert files.cat_file(f"/bucket/{tmp_path.name}/videos/r1.mp4") == b"somebody's own"

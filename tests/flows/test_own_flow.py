@@ -115,6 +115,20 @@ def test_what_a_table_is_in_python(kind: str, desk: Desk, tmp_path: Path) -> Non
     assert desk.prefect.flow_run(ended.run_id).parameters["prompts"] == kinds[kind][1]
 
 
+def test_a_flow_with_other_options_stores_a_dataframe_as_shortly(desk: Desk) -> None:
+    renamed: Any = generate_videos.with_options(name="mine", retries=0)
+    table = pandas.DataFrame({"prompt": [CAT], "model": [MODEL]})
+
+    async def work() -> Any:
+        return await renamed(table, output_dir=str(desk.output_dir), return_state=True)
+
+    state = desk.prefect.run(work)
+
+    assert state.is_completed(), state.message
+    assert renamed.name == "mine"
+    assert desk.prefect.flow_run(state.state_details.flow_run_id).parameters["prompts"] == "<DataFrame>"
+
+
 @pytest.mark.parametrize(
     ("table", "options", "said"),
     [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
 import threading
 from collections.abc import Generator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -44,6 +46,24 @@ def test_an_address_that_cannot_be_read_is_a_mistake_like_others(source: str) ->
     assert "1 mistake, nothing was sent" in mistakes_of(source)
 
 
+@pytest.mark.parametrize(("scheme", "library", "extra"), [("s3", "s3fs", "s3"), ("gs", "gcsfs", "gcs")])
+def test_a_table_in_a_bucket_whose_library_is_missing_names_the_extra(scheme: str, library: str, extra: str) -> None:
+    program = f"""
+import sys
+sys.modules[{library!r}] = None
+from prefect_together.errors import TableInvalid
+from prefect_together.table.prompt_table import read_table
+try:
+    read_table("{scheme}://bucket/t.csv")
+except TableInvalid as error:
+    print(error)
+"""
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert f"pip install 'prefect-together[{extra}]'" in done.stdout
+
+
 def test_a_directory_is_no_table(tmp_path: Path) -> None:
     assert "is a directory" in mistakes_of(tmp_path)
 
@@ -53,6 +73,10 @@ def web(tmp_path: Path) -> Generator[str]:
     """The address of a web server that shows `tmp_path`."""
 
     class Quiet(SimpleHTTPRequestHandler):
+        def guess_type(self, path: Any) -> str:
+            charset = {".latin": "ISO-8859-1", ".greek": "iso-8859-7"}.get(Path(path).suffix)
+            return f"text/csv; charset={charset}" if charset else super().guess_type(path)
+
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
@@ -98,3 +122,19 @@ def test_local_images_of_a_table_in_a_store_are_refused() -> None:
     assert "column first_frame: 'cat.png' cannot be found from a table at memory://" in mistakes_of(
         "memory://dir/t.csv"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt"), [("t.latin", "Ein Stück Wüste, \xbd Meile"), ("t.greek", "Μια γάτα στο τύμπανο")]
+)
+def test_the_charset_that_an_address_declares_is_believed(web: str, tmp_path: Path, name: str, prompt: str) -> None:
+    charset = "iso-8859-7" if name == "t.greek" else "iso-8859-1"
+    (tmp_path / name).write_bytes(f"prompt\n{prompt}\n".encode(charset))
+
+    assert read(f"{web}/{name}").rows[0].request.prompt == prompt
+
+
+def test_utf_8_is_read_as_such_though_the_address_declares_another_charset(web: str, tmp_path: Path) -> None:
+    (tmp_path / "t.latin").write_text("prompt\nEin Stück Wüste\n", encoding="utf-8")
+
+    assert read(f"{web}/t.latin").rows[0].request.prompt == "Ein Stück Wüste"

@@ -77,14 +77,19 @@ def output_name(output_dir: str) -> str:
     return redacted(store.uri("videos")).removesuffix("/videos")
 
 
+def missing_library(url: str) -> str:
+    """How to install what opens such a URL, to be appended to an error; empty if no extra brings it."""
+    extra = _EXTRAS.get(url.partition("://")[0])
+    return f"; install it with: pip install 'prefect-together[{extra}]'" if extra else ""
+
+
 def _open_remote_store(url: str, scratch_root: Path) -> RemoteStore:
     import fsspec.core  # pyright: ignore[reportMissingTypeStubs]  # not needed for a local directory
 
     try:
         opened = cast("tuple[FileSystem, str]", fsspec.core.url_to_fs(url))  # pyright: ignore[reportUnknownMemberType]
     except (ImportError, ValueError) as error:
-        extra = _EXTRAS.get(url.partition("://")[0]) if isinstance(error, ImportError) else None
-        hint = f"; install it with: pip install 'prefect-together[{extra}]'" if extra else ""
+        hint = missing_library(url) if isinstance(error, ImportError) else ""
         problem = f"{redacted(url)} cannot be opened: {_message_without_address(error, url)}{hint}"
         raise SettingsInvalid([Problem(problem, column="output_dir")]) from error
     file_system, root = opened

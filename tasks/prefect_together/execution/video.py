@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from prefect.logging import get_run_logger
+
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.session import VideoSession
 from prefect_together.clips.store import OutputStore
@@ -350,7 +352,12 @@ class VideoRun:
                 max_bytes=self._settings.max_clip_bytes,
             )
             file = str(PurePosixPath(file).with_name(clip.path.name))  # it may be a WebM, or its name in use
-            file = await self._store.publish(file)  # not behind the downloads that wait: the clip is not safe yet
+            published = await self._store.publish(file)  # not behind the downloads that wait: the clip is not safe yet
+            if published != file:
+                get_run_logger().warning(
+                    "%s: another file is named %s: the clip is saved as %s", video.row_id, file, published
+                )
+            file = published
         except DownloadFailed as error:
             await self._set_error(video, error, State.COMPLETED)
             self._progress.undownloaded.add(video.key)

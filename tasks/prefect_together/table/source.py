@@ -16,6 +16,7 @@ import aiohttp
 from fsspec import asyn, core
 from fsspec.implementations.http import HTTPFileSystem
 
+from prefect_together.clips.remote_store import missing_library
 from prefect_together.errors import Problem, TableInvalid
 from prefect_together.request.media import address_name
 from prefect_together.table.columns import is_known_column
@@ -139,7 +140,8 @@ def _fetched(url: str) -> TableSource:
     except FileNotFoundError as error:
         raise _unreadable(label, "nothing is there (not found)") from error
     except ImportError as error:
-        raise _unreadable(label, f"a package for this kind of address is missing: {error}") from error
+        message = f"a package for this kind of address is missing: {error}{missing_library(url)}"
+        raise _unreadable(label, message) from error
     except aiohttp.ClientResponseError as error:
         raise _unreadable(label, f"the server answered HTTP {error.status}") from error
     except _remote_errors() as error:
