@@ -162,7 +162,7 @@ def test_plan_shows_the_grid_with_dollars_by_model_and_row_before_the_rows(capsy
     (boat,) = (line for line in rest if line.split()[:2] == ["2", "boat"])
     assert "2 models" in boat
     assert "boat--vidu-q1--seed-7.mp4 and 3 more, seeds 7, 9" in boat
-    assert rest[-2].startswith("2 rows x 2 models x 2 seeds = 8 videos: $1.44 to $1.46, ")
+    assert rest[-2].startswith("2 rows x 2 models x 2 seeds = 8 videos: $1.44 to $1.45, ")
 
 
 @pytest.mark.parametrize("table", ["prompt,seed\nA cat,7|8\nA dog,7\n", "prompt,count\nA cat,2\nA dog,2\n"])

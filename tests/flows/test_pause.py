@@ -37,7 +37,9 @@ def test_a_paused_run_collects_but_sends_nothing_until_it_is_resumed(desk: Desk)
     async def work() -> tuple[int, bool, Any]:
         says_paused = Says("paused: nothing more is sent")
         run = asyncio.create_task(
-            generate_videos(table, model=MODEL, output_dir=str(desk.output_dir), max_in_flight=1, return_state=True)
+            generate_videos(
+                table, model=MODEL, output_dir=str(desk.output_dir), limits={"max_in_flight": 1}, return_state=True
+            )
         )
         async with get_client() as client:
             assert await asyncio.to_thread(wait_until, lambda: desk.api.accepted() >= 2, seconds=60)

@@ -31,7 +31,7 @@ from prefect_together.results.outputs import RESULTS_FILE, VIDEOS_FILE, PageSumm
 from prefect_together.results.plan_report import report_on
 from prefect_together.results.recovery import recover
 from prefect_together.table.plan import Plan, make_plan
-from tables import DIRECTOR, read
+from tables import read
 
 CLIP = make_clip()
 FILE = "videos/boat-2.mp4"
@@ -150,7 +150,7 @@ async def test_what_results_and_clips_prove_is_recovered_and_not_sent_again(stor
 
     again = make_plan(read((store.scratch / VIDEOS_FILE).read_text("utf-8-sig")))
     async with ledger_in(store) as ledger:
-        recovered = await recover(again, ledger, store, VIDEOS_FILE, output_dir=HERE)
+        recovered = await recover(again, ledger, store, output_dir=HERE)
         records = await ledger.records()
         await refuse_unknown_work(ledger, store)
 
@@ -172,9 +172,9 @@ def test_the_command_rebuilds_the_ledger(store: OutputStore, capsys: pytest.Capt
     asyncio.run(a_run(store, make_plan(read(TABLE))))
     lose_the_ledger(store)
 
-    assert main(["recover", str(store.scratch), "--model", DIRECTOR]) == 0
+    assert main(["recover", str(store.scratch)]) == 0
     assert "recovered 1 downloaded, 1 submitted, 1 in doubt: $0.81 committed" in capsys.readouterr().out
-    assert main(["recover", str(store.scratch), "--model", DIRECTOR]) == 0
+    assert main(["recover", str(store.scratch)]) == 0
     assert "nothing to recover" in capsys.readouterr().out
     assert main(["recover", str(store.scratch / "videos")]) == 2
 
@@ -187,7 +187,7 @@ async def test_a_job_that_no_ledger_could_take_is_recovered_from_its_file(store:
     keep_unsaved(store, UnsavedJob(fox, 1, "job-fox", 1.0))
 
     async with ledger_in(store) as ledger:
-        await recover(plan, ledger, store, VIDEOS_FILE, output_dir=HERE)
+        await recover(plan, ledger, store, output_dir=HERE)
         record = (await ledger.records())[fox]
 
     assert (record.state, record.job_id, record.jobs) == (State.SUBMITTED, "job-fox", 1)
@@ -201,7 +201,7 @@ async def test_a_clip_that_is_not_whole_is_collected_again(store: OutputStore) -
     (store.scratch / FILE).write_bytes(CLIP[:100])
 
     async with ledger_in(store) as ledger:
-        await recover(plan, ledger, store, VIDEOS_FILE, output_dir=HERE)
+        await recover(plan, ledger, store, output_dir=HERE)
         boat = (await ledger.records())[next(iter(plan.videos))]
 
     assert (boat.state, boat.job_id) == (State.SUBMITTED, "job-boat")

@@ -138,6 +138,7 @@ def _plan_of(given: Mapping[str, Any]) -> Plan:
             given["prompts"],
             model=given["model"],
             parameters=given["parameters"],
+            prompt_template=given["prompt_template"],
             catalogue_checks=limits.catalogue_checks,
             image_directory=locations.image_directory,
             sheet=locations.sheet,

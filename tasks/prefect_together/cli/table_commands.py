@@ -28,9 +28,10 @@ from prefect_together.request.form import (
 def plan(
     table: Annotated[str, TABLE],
     *,
-    model: Annotated[str | None, TABLE] = None,
+    model: Annotated[list[str] | None, TABLE] = None,
     output_dir: Annotated[str | None, TABLE] = None,
     budget_usd: Annotated[Budget, MONEY] = None,
+    prompt_template: Annotated[str | None, TABLE] = None,
     parameters: ForAllRows = VideoParameters(),
     limits: Annotated[PlanLimits, Parameter(name="*")] = PlanLimits(),
     locations: Annotated[PlanLocations, Parameter(name="*")] = PlanLocations(),
@@ -40,9 +41,10 @@ def plan(
 
     Args:
         table: Path or URL of the table, or CSV text.
-        model: Model for the rows that name none.
+        model: Model for the rows that name none. Several: a video of each.
         output_dir: The output directory of the run: what is there is not counted again, and times are learned from it.
         budget_usd: Say so if the plan may pass this cap.
+        prompt_template: Makes each row's prompt from its columns, for example "A {animal} at {place}".
         parameters: Parameters for the rows that do not set them.
         limits: Jobs at the provider at once, for the time, and what is checked.
         locations: The ledger, the directory of images, the workbook's sheet.
@@ -54,6 +56,7 @@ def plan(
         checked = plan_prompts(
             table,
             model=model,
+            prompt_template=prompt_template,
             parameters=parameters,
             catalogue_checks=limits.catalogue_checks,
             image_directory=locations.image_directory,
@@ -67,37 +70,30 @@ def plan(
 def recover(
     output_dir: Annotated[str, TABLE],
     *,
-    model: Annotated[str | None, TABLE] = None,
-    parameters: ForAllRows = VideoParameters(),
     image_directory: ImageDirectory = None,
 ) -> int:
     """Rebuild the ledger of a local output directory from its videos.csv and clips. Sends nothing.
 
-    Give the options of the lost run: a row is known again by what it asks for. What the ledger knows is left alone.
+    What the ledger knows is left alone.
 
     Args:
         output_dir: The output directory of the runs.
-        model: Model for the rows that name none.
-        parameters: Parameters for the rows that do not set them.
         image_directory: Where relative image paths start. Default: the output directory.
     """
     from prefect_together.clips.remote_store import open_store
     from prefect_together.ledger.ledger import HERE, LEDGER_FILE, open_ledger
-    from prefect_together.results.outputs import RESULTS_FILE, VIDEOS_FILE
+    from prefect_together.results.outputs import VIDEOS_FILE
     from prefect_together.results.recovery import recover as recover_ledger
 
     store = open_store(output_dir)
-    found = [name for name in (VIDEOS_FILE, RESULTS_FILE) if (store.scratch / name).is_file()]
-    if not store.is_local or not found:
+    table = store.scratch / VIDEOS_FILE
+    if not store.is_local or not table.is_file():
         raise SettingsInvalid([Problem(f"no {VIDEOS_FILE} in {redacted(output_dir)} on this machine")])
-    table = store.scratch / found[0]
-    wanted = plan_prompts(
-        table, model=model, parameters=parameters, catalogue_checks=False, image_directory=image_directory
-    )
+    wanted = plan_prompts(table, catalogue_checks=False, image_directory=image_directory)
 
     async def run() -> str:
         async with open_ledger(str(store.scratch / LEDGER_FILE)) as ledger:
-            return (await recover_ledger(wanted, ledger, store, table.name, output_dir=HERE)).summary
+            return (await recover_ledger(wanted, ledger, store, output_dir=HERE)).summary
 
     print(asyncio.run(run()))
     return 0

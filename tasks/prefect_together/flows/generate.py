@@ -22,7 +22,8 @@ from prefect_together.request.form import (
     Limits,
     Locations,
     Model,
-    ModelOrTable,
+    ModelsOrTable,
+    PromptTemplate,
     VideoLimits,
     VideoLocations,
     VideoParameters,
@@ -34,11 +35,12 @@ from prefect_together.table.plan import Plan
 async def generate_videos(
     prompts: Annotated[Prompts, TABLE],
     *,
-    model: Annotated[ModelOrTable, Parameter(show_choices=False), TABLE] = None,
+    model: Annotated[ModelsOrTable, TABLE] = None,
     output_dir: Annotated[str, TABLE] = "out",
     budget_usd: Annotated[Budget, MONEY] = None,
     sandbox: Annotated[bool, SANDBOX] = False,
     dry_run: Annotated[bool, TABLE] = False,
+    prompt_template: Annotated[PromptTemplate, TABLE] = None,
     parameters: ForAllRows = VideoParameters(),
     limits: Annotated[Limits, Closed(), Parameter(name="*")] = Limits(),
     locations: Annotated[Locations, Closed(), Parameter(name="*")] = Locations(),
@@ -51,13 +53,15 @@ async def generate_videos(
         prompts: The table: its CSV text, pasted, with a header line that has a column prompt; or the path or URL of a
             table (CSV, TSV, JSONL, Parquet, Excel). Prefect takes a pasted table of up to 0.5 MB; larger ones by path.
             In Python also a DataFrame, or what `read_table` gives.
-        model: Model for the rows that name none, for example minimax/video-01-director.
+        model: Model for the rows that name none, for example minimax/video-01-director. Several: a video of each.
         output_dir: Directory or fsspec URL (s3://...) for videos/, results.csv, index.html and ledger.db. The same one
             again continues where the last run stopped.
         budget_usd: Cap in dollars over all runs into this ledger, 0 or more; what would pass it is not sent.
         sandbox: Use a local imitation of the service: no key, no cost, clips that show their prompt.
         dry_run: Check the table and say what it costs; send nothing.
-        parameters: Length, resolution and more, for the rows that do not set them.
+        prompt_template: Makes each row's prompt from its columns, for example "A {animal} at {place}".
+        parameters: Length, resolution and more, for the rows that do not set them. Of several values there is a video
+            for each combination.
         limits: What may be sent, and sent again, how much at once, how long it is waited for.
         locations: The key's block, the ledger, the directory of images, the workbook's sheet.
     """
@@ -69,6 +73,7 @@ async def generate_videos(
             prompts,
             model=model,
             parameters=parameters,
+            prompt_template=prompt_template,
             catalogue_checks=limits.catalogue_checks,
             image_directory=locations.image_directory,
             sheet=locations.sheet,

@@ -16,10 +16,11 @@ from prefect_together.request.form import (
     Budget,
     Closed,
     ForAllRows,
-    ModelOrTable,
+    ModelsOrTable,
     PlanLimits,
     PlanLocations,
     PlannedDirectory,
+    PromptTemplate,
     VideoParameters,
 )
 
@@ -27,9 +28,10 @@ from prefect_together.request.form import (
 async def plan_videos(
     prompts: Annotated[Prompts, TABLE],
     *,
-    model: Annotated[ModelOrTable, Parameter(show_choices=False), TABLE] = None,
+    model: Annotated[ModelsOrTable, TABLE] = None,
     output_dir: Annotated[PlannedDirectory, TABLE] = None,
     budget_usd: Annotated[Budget, MONEY] = None,
+    prompt_template: Annotated[PromptTemplate, TABLE] = None,
     parameters: ForAllRows = VideoParameters(),
     limits: Annotated[PlanLimits, Closed(), Parameter(name="*")] = PlanLimits(),
     locations: Annotated[PlanLocations, Closed(), Parameter(name="*")] = PlanLocations(),
@@ -39,10 +41,12 @@ async def plan_videos(
     Args:
         prompts: The table: its CSV text, pasted, with a header line that has a column prompt; or the path or URL of a
             table (CSV, TSV, JSONL, Parquet, Excel). Prefect takes a pasted table of up to 0.5 MB; larger ones by path.
-        model: Model for the rows that name none, for example minimax/video-01-director.
+        model: Model for the rows that name none, for example minimax/video-01-director. Several: a video of each.
         output_dir: Output directory of the run: what is there is not counted again, and times are learned from it.
         budget_usd: Say whether this cap is enough, in dollars.
-        parameters: Length, resolution and more, for the rows that do not set them.
+        prompt_template: Makes each row's prompt from its columns, for example "A {animal} at {place}".
+        parameters: Length, resolution and more, for the rows that do not set them. Of several values there is a video
+            for each combination.
         limits: Jobs at the provider at once, and what is checked.
         locations: The ledger, the directory of images, the workbook's sheet.
     """
@@ -53,6 +57,7 @@ async def plan_videos(
             prompts,
             model=model,
             parameters=parameters,
+            prompt_template=prompt_template,
             catalogue_checks=limits.catalogue_checks,
             image_directory=locations.image_directory,
             sheet=locations.sheet,

@@ -38,7 +38,8 @@ class PlannedPrompts(str):
 def plan_prompts(
     prompts: Prompts,
     *,
-    model: str | None = None,
+    model: str | list[str] | None = None,
+    prompt_template: str | None = None,
     parameters: VideoParameters = VideoParameters(),
     catalogue_checks: bool = True,
     image_directory: str | None = None,
@@ -48,8 +49,9 @@ def plan_prompts(
 
     Args:
         prompts: Path, URL or text of a table, a DataFrame, a PromptTable (`read_table`), or a Plan.
-        model: Model for the rows that name none.
-        parameters: Parameters for the rows that do not set them.
+        model: Model for the rows that name none. Several: a video of each.
+        prompt_template: Makes each row's prompt from its columns, such as "A {animal} at {place}".
+        parameters: Parameters for the rows that do not set them. Several values: a video for each combination.
         catalogue_checks: Check rows against the known limits of their models.
         image_directory: Where relative image paths start. Default: the directory of the table.
         sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
@@ -63,6 +65,7 @@ def plan_prompts(
     if isinstance(prompts, Plan | PromptTable):
         given = {
             "model": model,
+            "prompt_template": prompt_template,
             "parameters": parameters.set_values(),
             "image_directory": image_directory,
             "sheet": sheet,
@@ -79,7 +82,7 @@ def plan_prompts(
 
     table = read_table(
         source,
-        defaults=for_all_rows(model, parameters),
+        defaults=for_all_rows(model, parameters, prompt_template=prompt_template),
         catalogue_checks=catalogue_checks,
         image_directory=image_directory,
         sheet=sheet,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue
@@ -108,6 +108,15 @@ def parsed_json(text: str, loads: Callable[[str], object] = json.loads) -> objec
 def is_sendable(text: str) -> bool:
     """Whether `text` is whole characters: half of a surrogate pair (a broken emoji) cannot be encoded."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def values_of(value: object) -> list[object]:
+    """The values of a list or of a text such as `a|b`; of any other value itself alone."""
+    if isinstance(value, list | tuple):
+        return list(cast("Sequence[object]", value))
+    if isinstance(value, str) and "|" in value:
+        return [part.strip() for part in value.split("|")]
+    return [value]
 
 
 def as_number(value: object) -> int | float | None:

@@ -9,11 +9,12 @@ at the top says None with a title, and what may be left out in a card has no def
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Group, Parameter
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
@@ -25,11 +26,11 @@ from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 
 from prefect_together.request.catalogue import catalogue
-from prefect_together.request.fields import HIGHEST_FPS, LOWEST_FPS, MOST_PIXELS
+from prefect_together.request.fields import HIGHEST_FPS, LOWEST_FPS, MOST_PIXELS, values_of
 
-TABLE = Parameter(group=Group("Table and output", sort_key=1))
+TABLE = Parameter(group=Group("Table and output", sort_key=1), negative_iterable=())
 MONEY = Parameter(group=Group("Money", sort_key=2))
-VIDEO = Parameter(group=Group("Video parameters", sort_key=3))
+VIDEO = Parameter(group=Group("Video parameters", sort_key=3), negative_iterable=())
 WAITING = Parameter(group=Group("Waiting and failures", sort_key=4))
 LOCATIONS = Parameter(group=Group("Where things are", sort_key=5))
 SANDBOX = Parameter(group=Group("Sandbox", sort_key=6))
@@ -45,12 +46,40 @@ def _dropdown() -> dict[str, Any]:
     return {"enum": listed_models()}
 
 
+@dataclass(frozen=True)
+class OneOrSeveral:
+    """A list, or None, that the form shows as a field for one value, with a tab for several beside it.
+
+    To the shell it is a list: the option may be given several times. None stays bare: cyclopts counts the words that
+    an option takes by its union's members.
+    """
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        several = next(one for one in handler(schema)["anyOf"] if one.get("type") == "array")
+        return {"anyOf": [{**several["items"], "title": "One"}, {**several, "title": "Several"}]}
+
+
+_EACH = BeforeValidator(lambda value: value if value is None else values_of(value))
+"""One value is a list of it, `a|b` one of two, as in a table's cell."""
+
 ListedModel = Annotated[str, Field(title="From the list", json_schema_extra=_dropdown())]
 AnyModel = Annotated[str, Field(title="Another id")]
 Model = ListedModel | AnyModel
 """Any id; the form offers the listed ones in a dropdown beside it."""
 
-ModelOrTable = Annotated[None, Field(title="The table names it")] | ListedModel | AnyModel
+_MODELS: list[JsonSchemaValue] = [
+    {"title": "The table names it", "type": "null"},
+    {"title": "From the list", "type": "string", "enum": listed_models()},
+    {"title": "Another id", "type": "string"},
+    {"title": "Several", "type": "array", "items": {"type": "string"}},
+]
+if TYPE_CHECKING:
+    ModelsOrTable = str | list[str] | None
+else:
+    ModelsOrTable = Annotated[list[str] | None, _EACH, WithJsonSchema({"anyOf": _MODELS})]
+    """One model, or several: a video of each."""
+
+PromptTemplate = Annotated[None, Field(title="Prompts as they stand")] | Annotated[str, Field(title="Template")]
 
 _Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False, title="Dollars")]
 Budget = Annotated[None, Field(title="No cap")] | _Dollars
@@ -280,32 +309,37 @@ _TRUE_OR_FALSE = WithJsonSchema({"type": "boolean", "enum": [True, False]})
 """A dropdown. None stays bare: cyclopts counts the words that an option takes by its union's members."""
 
 
+_Value = TypeVar("_Value")
+if TYPE_CHECKING:
+    _Several = _Value | list[_Value] | None
+else:
+    _Several = Annotated[list[_Value] | None, _EACH, OneOrSeveral()]
+_Pixels = _Several[Annotated[int, Field(ge=1, le=MOST_PIXELS)]]
+
+
 class VideoParameters(Card):
     """Parameters of the video API for rows whose table does not set them. Empty: the model's own default holds.
 
-    They are checked with each row, under the same rules as the table's columns.
+    They are checked with each row, under the same rules as the table's columns. Where several values are given, there
+    is a video for each combination.
     """
 
     model_config = ConfigDict(title="Parameters for all rows")
 
-    seconds: str | SkipJsonSchema[None] = _optional("Length of the clip in seconds.")
-    resolution: str | SkipJsonSchema[None] = _optional("720P or 1080P (Wan), 480p ... 4k (Seedance).")
-    ratio: str | SkipJsonSchema[None] = _optional("Aspect ratio, such as 16:9.")
-    width: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | SkipJsonSchema[None] = _optional("Width in pixels.")
-    height: Annotated[int, Field(ge=1, le=MOST_PIXELS)] | SkipJsonSchema[None] = _optional("Height in pixels.")
-    fps: Annotated[int, Field(ge=LOWEST_FPS, le=HIGHEST_FPS)] | SkipJsonSchema[None] = _optional(
+    seconds: _Several[str] = _optional("Length of the clip in seconds.")
+    resolution: _Several[str] = _optional("720P or 1080P (Wan), 480p ... 4k (Seedance).")
+    ratio: _Several[str] = _optional("Aspect ratio, such as 16:9.")
+    width: _Pixels = _optional("Width in pixels.")
+    height: _Several[Annotated[int, Field(ge=1, le=MOST_PIXELS)]] = _optional("Height in pixels.")
+    fps: _Several[Annotated[int, Field(ge=LOWEST_FPS, le=HIGHEST_FPS)]] = _optional(
         f"Frames per second, {LOWEST_FPS} to {HIGHEST_FPS}."
     )
-    steps: Annotated[int, Field(ge=1)] | SkipJsonSchema[None] = _optional("Denoising steps, usually 10 to 50.")
-    guidance_scale: Annotated[float, Field(ge=0)] | SkipJsonSchema[None] = _optional(
-        "Faithfulness to the prompt, usually 6 to 10."
-    )
-    seed: int | SkipJsonSchema[None] = _optional("The same seed gives the same clip.")
+    steps: _Several[Annotated[int, Field(ge=1)]] = _optional("Denoising steps, usually 10 to 50.")
+    guidance_scale: _Several[Annotated[float, Field(ge=0)]] = _optional("Faithfulness to the prompt, usually 6 to 10.")
+    seed: _Several[int] = _optional("The same seed gives the same clip.")
     negative_prompt: str | SkipJsonSchema[None] = _optional("What to keep out of the picture.")
-    output_format: Literal["MP4", "WEBM"] | SkipJsonSchema[None] = _optional("Container of the clip.")
-    output_quality: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = _optional(
-        "Lower is better; the API's default is 20."
-    )
+    output_format: _Several[Literal["MP4", "WEBM"]] = _optional("Container of the clip.")
+    output_quality: _Several[Annotated[int, Field(ge=0)]] = _optional("Lower is better; the API's default is 20.")
     generate_audio: Annotated[bool | None, _TRUE_OR_FALSE] = _optional("Sound, on models that can.")
 
     def set_values(self) -> dict[str, object]:
@@ -316,6 +350,9 @@ class VideoParameters(Card):
 ForAllRows = Annotated[VideoParameters, Closed("The model's own"), VIDEO, Parameter(name="*")]
 
 
-def for_all_rows(model: str | None, parameters: VideoParameters) -> dict[str, object]:
+def for_all_rows(
+    model: str | list[str] | None, parameters: VideoParameters, *, prompt_template: str | None = None
+) -> dict[str, object]:
     """What holds for rows that do not set it themselves, by the API's names."""
-    return parameters.set_values() | ({"model": model} if model else {})
+    more = {"model": model, "prompt_template": prompt_template}
+    return parameters.set_values() | {name: value for name, value in more.items() if value}

@@ -27,6 +27,7 @@ from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.schema import Outcome, attempts, money, to_micro, videos
 from prefect_together.ledger.states import STATES, State, Status
 from prefect_together.results.already_paid import PaidRow, paid_rows, take_up_unsaved, unsaved_jobs
+from prefect_together.results.outputs import VIDEOS_FILE
 from prefect_together.results.text import state_counts
 from prefect_together.table.plan import Plan, PlannedVideo
 
@@ -40,14 +41,13 @@ class Recovered:
     states: Mapping[Status, int]
     committed_usd: float
     unmatched_rows: tuple[int, ...]
-    file: str
 
     @property
     def summary(self) -> str:
         """Like `recovered 12 downloaded, 1 in doubt: $3.64 committed`."""
         if not self.states and not self.unmatched_rows:
-            return f"nothing to recover: the ledger knows all that {self.file} and the clips show"
-        left = f"; {len(self.unmatched_rows):,} rows of {self.file} could not be used" if self.unmatched_rows else ""
+            return "nothing to recover: the ledger knows all that videos.csv and the clips show"
+        left = f"; {len(self.unmatched_rows):,} rows of videos.csv could not be used" if self.unmatched_rows else ""
         return f"recovered {state_counts(self.states)}: ${self.committed_usd:,.2f} committed{left}"
 
 
@@ -62,13 +62,12 @@ class _Found:
     values: Mapping[str, Any]
 
 
-async def recover(plan: Plan, ledger: Ledger, store: OutputStore, file: str, *, output_dir: str) -> Recovered:
-    """Enter into the ledger what a results file and the clips of a local output directory prove of the plan's videos.
+async def recover(plan: Plan, ledger: Ledger, store: OutputStore, *, output_dir: str) -> Recovered:
+    """Enter into the ledger what videos.csv and the clips of a local output directory prove of the plan's videos.
 
-    `plan` is that of `file`, videos.csv or an older directory's results.csv, made with the options of the lost run.
-    Raises OutputUnwritable if the directory cannot be read.
+    `plan` is that of the directory's videos.csv. Raises OutputUnwritable if the directory cannot be read.
     """
-    rows = {row.number: row for row in await paid_rows(store, file)}
+    rows = {row.number: row for row in await paid_rows(store, VIDEOS_FILE)}
     records = await ledger.plan(list(plan.videos.values()), output_dir=output_dir)
     unsaved = {job.video_key: job.job_id for job in unsaved_jobs(store)}
     found = [
@@ -89,7 +88,7 @@ async def recover(plan: Plan, ledger: Ledger, store: OutputStore, file: str, *, 
     committed = await ledger.transaction(lambda connection: _enter(connection, found))
     if unsaved.keys() <= plan.videos.keys():
         await take_up_unsaved(ledger, store)
-    return Recovered(Counter(STATES[one.state].status for one in found), committed, tuple(unmatched), file)
+    return Recovered(Counter(STATES[one.state].status for one in found), committed, tuple(unmatched))
 
 
 def _prove(fresh: Sequence[PlannedVideo], row: PaidRow, store: OutputStore) -> list[_Found]:

@@ -32,7 +32,7 @@ from prefect_together.table.grid import Grid, read_frame, read_grid
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.rows import PromptTable, RowReader, TableRow
 from prefect_together.table.source import find_table
-from prefect_together.table.variants import values_of
+from prefect_together.table.variants import combinations, listed_values, single_values
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -100,8 +100,8 @@ def _settings(defaults: Mapping[str, object], problems: list[Problem]) -> dict[s
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(SETTABLE)}"
             problems.append(Problem(f"is not a parameter that a run can set: {hint}", column=given))
         elif value is not None and value != [] and not (isinstance(value, str) and not value.strip()):
-            settings[name] = values_of(value)[0] if len(values_of(value)) == 1 else value
-    return settings
+            settings[name] = value
+    return single_values(settings)
 
 
 def _table_problems(reader: RowReader, grid: Grid) -> list[Problem]:
@@ -153,16 +153,24 @@ def plan_video(
     given = {name: value for name, value in parameters.items() if value is not None}
     if frames or references:
         given["media"] = {name: value for name, value in media.items() if value}
+    given = single_values(given)
+    listed = listed_values(given)
     try:
-        request = VideoRequest.model_validate(given)
+        requests = [VideoRequest.model_validate({**given, **variant}) for variant in combinations(listed)]
     except ValidationError as error:
         wrong = [Problem(message, column=name) for name, message in problems_of(error)]
         raise TableInvalid(SOURCE, wrong) from error
-    findings = check_request(request, takes=count) if catalogue_checks else [*seed_findings(None, request, count)]
-    errors = [Problem(finding.message, column=finding.field) for finding in findings if finding.is_error]
-    if errors:
-        raise TableInvalid(SOURCE, errors)
-    warnings = tuple(Problem(finding.message, column=finding.field) for finding in findings)
-    cells = {"prompt": request.prompt or "", "model": request.model}
-    row = TableRow(number=1, row_id=row_id, count=count, price_usd=None, requests=(request,), cells=cells)
+    found = [
+        finding
+        for request in requests
+        for finding in (
+            check_request(request, takes=count) if catalogue_checks else seed_findings(None, request, count)
+        )
+    ]
+    problems = [Problem(one.message, column=one.field) for one in dict.fromkeys(found) if one.is_error]
+    if problems:
+        raise TableInvalid(SOURCE, problems)
+    warnings = tuple(Problem(one.message, column=one.field) for one in dict.fromkeys(found))
+    cells = {"prompt": requests[0].prompt or "", "model": requests[0].model}
+    row = TableRow(1, row_id, count, None, tuple(requests), cells, tuple(listed))
     return make_plan(PromptTable(source=SOURCE, columns=tuple(cells), rows=(row,), warnings=warnings))

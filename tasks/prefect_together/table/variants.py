@@ -6,9 +6,8 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import cast
 
-from prefect_together.request.fields import shown
+from prefect_together.request.fields import shown, values_of
 from prefect_together.request.request import VideoRequest
 from prefect_together.table.columns import parameter_name
 
@@ -24,13 +23,10 @@ _UNSAFE = re.compile(r"[^\w.+-]+")
 _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
-def values_of(value: object) -> list[object]:
-    """The values of a list or of a text such as `a|b`; of any other value itself alone."""
-    if isinstance(value, list | tuple):
-        return list(cast("Sequence[object]", value))
-    if isinstance(value, str) and "|" in value:
-        return [part.strip() for part in value.split("|")]
-    return [value]
+def single_values(given: Mapping[str, object]) -> dict[str, object]:
+    """The same, with that one value where a list holds only one."""
+    only = {name: values for name, value in given.items() if len(values := values_of(value)) == 1}
+    return {**given, **{name: values[0] for name, values in only.items()}}
 
 
 def listed_values(given: Mapping[str, object]) -> dict[str, list[object]]:
