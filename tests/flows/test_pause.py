@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Paused
 
 from batch_run import wait_until
+from prefect_together.request.form import Limits
 from table_of_prompts import FLOWS, MODEL, Desk, load_script, prompts, read_results
 
 ROWS = 12
@@ -37,7 +38,9 @@ def test_a_paused_run_collects_but_sends_nothing_until_it_is_resumed(desk: Desk)
     async def work() -> tuple[int, bool, Any]:
         says_paused = Says("paused: nothing more is sent")
         run = asyncio.create_task(
-            generate_videos(table, model=MODEL, output_dir=str(desk.output_dir), max_in_flight=1, return_state=True)
+            generate_videos(
+                table, model=MODEL, output_dir=str(desk.output_dir), limits=Limits(max_in_flight=1), return_state=True
+            )
         )
         async with get_client() as client:
             assert await asyncio.to_thread(wait_until, lambda: desk.api.accepted() >= 2, seconds=60)

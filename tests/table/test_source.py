@@ -131,10 +131,10 @@ def test_the_charset_that_an_address_declares_is_believed(web: str, tmp_path: Pa
     charset = "iso-8859-7" if name == "t.greek" else "iso-8859-1"
     (tmp_path / name).write_bytes(f"prompt\n{prompt}\n".encode(charset))
 
-    assert read(f"{web}/{name}").rows[0].request.prompt == prompt
+    assert read(f"{web}/{name}").rows[0].requests[0].prompt == prompt
 
 
 def test_utf_8_is_read_as_such_though_the_address_declares_another_charset(web: str, tmp_path: Path) -> None:
     (tmp_path / "t.latin").write_text("prompt\nEin Stück Wüste\n", encoding="utf-8")
 
-    assert read(f"{web}/t.latin").rows[0].request.prompt == "Ein Stück Wüste"
+    assert read(f"{web}/t.latin").rows[0].requests[0].prompt == "Ein Stück Wüste"
