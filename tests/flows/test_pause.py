@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.states import Paused
 
 from batch_run import wait_until
+from prefect_together.request.form import Limits
 from table_of_prompts import FLOWS, MODEL, Desk, load_script, prompts, read_results
 
 ROWS = 12
@@ -38,7 +39,7 @@ def test_a_paused_run_collects_but_sends_nothing_until_it_is_resumed(desk: Desk)
         says_paused = Says("paused: nothing more is sent")
         run = asyncio.create_task(
             generate_videos(
-                table, model=MODEL, output_dir=str(desk.output_dir), limits={"max_in_flight": 1}, return_state=True
+                table, model=MODEL, output_dir=str(desk.output_dir), limits=Limits(max_in_flight=1), return_state=True
             )
         )
         async with get_client() as client:

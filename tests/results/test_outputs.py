@@ -14,6 +14,7 @@ from prefect_together.clips.remote_store import open_store
 from prefect_together.errors import FailureClass, JobFailed, RateLimited
 from prefect_together.ledger.ledger import LEDGER_FILE, Ledger, open_ledger
 from prefect_together.ledger.states import State
+from prefect_together.request.form import Locations
 from prefect_together.results.outputs import row_results
 from prefect_together.results.results import totals
 from prefect_together.table.plan import make_plan
@@ -189,14 +190,15 @@ def test_symlinked_directories_are_written_like_any_other(desk: Desk, tmp_path: 
 
 def test_a_shared_ledger_knows_a_directory_by_every_link_to_it(desk: Desk, tmp_path: Path) -> None:
     real, link, other, ledger = (tmp_path / name for name in ("real", "link", "other", "ledger.db"))
+    shared = Locations(ledger=str(ledger))
     real.mkdir()
     link.symlink_to(real, target_is_directory=True)
     desk.api.fault("401", endpoint="retrieve", count=None)
-    desk.run(prompts(CAT), output_dir=str(link), ledger=str(ledger))
+    desk.run(prompts(CAT), output_dir=str(link), locations=shared)
     desk.api.clear_faults()
-    desk.run(prompts("A boat"), output_dir=str(other), ledger=str(ledger))
+    desk.run(prompts("A boat"), output_dir=str(other), locations=shared)
 
-    gone = desk.run(prompts("A kite"), output_dir=str(real), ledger=str(ledger))
+    gone = desk.run(prompts("A kite"), output_dir=str(real), locations=shared)
 
     assert gone.statuses == ["downloaded"]
     assert desk.api.calls("create") == 3
