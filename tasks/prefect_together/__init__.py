@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prefect_together.results.outcome import RowsFailed, RunOutcome
     from prefect_together.sandbox import Sandbox, SandboxProcess
     from prefect_together.steps.tasks import create_video, download_video, wait_for_video
+    from prefect_together.steps.video_job import TogetherVideoJob
     from prefect_together.table.prompt_table import read_table
     from prefect_together.table.rows import PromptTable
 
@@ -36,6 +37,7 @@ _HOMES = {
     "Sandbox": "sandbox",
     "SandboxProcess": "sandbox",
     "TogetherCredentials": "credentials",
+    "TogetherVideoJob": "steps.video_job",
     "VideoJob": "api.jobs",
     "VideoRequest": "request.request",
     "VideoSession": "api.session",
@@ -62,6 +64,7 @@ __all__ = [
     "Sandbox",
     "SandboxProcess",
     "TogetherCredentials",
+    "TogetherVideoJob",
     "VideoJob",
     "VideoRequest",
     "VideoSession",

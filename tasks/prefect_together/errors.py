@@ -250,11 +250,11 @@ class SubmissionInDoubt(TogetherVideoError):
 
 
 class RetryRefused(TogetherVideoError):
-    """A create call without a ledger in a retry of a flow run. Nothing was sent."""
+    """A create call without a ledger in a retry of a flow or task run. Nothing was sent."""
 
     def __str__(self) -> str:
         return (
-            "not sent: this flow run is a retry, and without a ledger nobody knows what its earlier try has paid for."
+            "not sent: this run is a retry, and without a ledger nobody knows what its earlier try has paid for."
             " Start a new flow run, or take generate_videos, which has a ledger, in place of create_video"
         )
 

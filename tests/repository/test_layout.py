@@ -56,6 +56,7 @@ PREFECT_INTERNALS = frozenset({"prefect_internals", "cli.local_server", "cli.loc
 
 DOCUMENTED = (
     "prefect.artifacts",
+    "prefect.blocks.abstract",
     "prefect.blocks.core",
     "prefect.cache_policies",
     "prefect.client.base",

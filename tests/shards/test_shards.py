@@ -52,12 +52,17 @@ def prepared(desk: Desk, plan: Plan, attempts: Mapping[str, int] | None = None) 
     asyncio.run(prepare())
 
 
-def run_shard(desk: Desk, *, output_dir: Path | None = None, **limits: Any) -> Any:
+def run_shard(desk: Desk, *, output_dir: Path | None = None, budget_usd: float | None = None, **limits: Any) -> Any:
     """The state in which the second of two shards ends."""
     flow = load_script(FLOWS / "generate_videos_shard.py").generate_videos_shard
 
     async def work() -> Any:
-        given = {"shard": 2, "output_dir": str(output_dir or desk.output_dir), "limits": Limits(shards=2, **limits)}
+        given = {
+            "shard": 2,
+            "budget_usd": budget_usd,
+            "output_dir": str(output_dir or desk.output_dir),
+            "limits": Limits(shards=2, **limits),
+        }
         return await flow(PLAN, **given, return_state=True)
 
     return desk.prefect.run(work)

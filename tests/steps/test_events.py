@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from prefect.events import Event
 
 from captured_events import captured_events, events_named
 from prefect_together.errors import AccountBlocked, BudgetReached, CanaryFailed, ServiceStuck, TogetherVideoError
+from prefect_together.request.form import Limits
 from prefect_together.results.outcome import RunOutcome
 from prefect_together.results.results import RowResult, TakeResult, totals
 from prefect_together.steps.events import ACCOUNT_BLOCKED, BUDGET_REACHED, emit_video_event, run_events
@@ -69,7 +71,7 @@ def test_each_step_of_a_video_is_an_event_about_the_video_related_to_the_flow_ru
 
 @pytest.mark.usefixtures("listening")
 def test_a_row_refused_for_the_budget_and_one_refused_by_the_service_are_events(desk: Desk) -> None:
-    desk.run(prompts("x", CAT), catalogue_checks=False, budget_usd=PRICE_USD / 2)
+    desk.run(prompts("x", CAT), limits=Limits(catalogue_checks=False), budget_usd=PRICE_USD / 2)
 
     assert steps(events_of_videos()) == [("r1", "refused"), ("r2", "refused")]
 
@@ -111,7 +113,7 @@ def budget_events() -> list[tuple[str, float]]:
 @pytest.mark.usefixtures("listening")
 def test_parts_of_a_budget_are_events_once_each_also_where_a_later_run_continues(desk: Desk) -> None:
     rows = [f"Film {number}" for number in range(10)]
-    budget = {"budget_usd": round(10 * PRICE_USD, 2), "max_in_flight": 1}
+    budget: dict[str, Any] = {"budget_usd": round(10 * PRICE_USD, 2), "limits": Limits(max_in_flight=1)}
 
     desk.run(prompts(*rows[:6]), **budget)
     first = budget_events()

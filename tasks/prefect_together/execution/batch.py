@@ -24,6 +24,7 @@ from prefect_together.prefect_internals import EventBacklog, forget_results
 from prefect_together.results.already_paid import UNSAVED_FILE
 from prefect_together.results.progress import Progress
 from prefect_together.results.text import counted
+from prefect_together.steps.global_limit import GlobalLimit, LimitUnavailable
 from prefect_together.table.plan import Plan, PlannedVideo
 
 CLAIMED_POLL_SECONDS, LONGEST_CLAIMED_POLL_SECONDS = 1.0, 15.0
@@ -59,11 +60,14 @@ class Batch:
         output_dir: str = HERE,
         share: Share = ALONE,
         attempts: Mapping[str, int] | None = None,
+        limit: GlobalLimit | None = None,
     ) -> None:
         self._plan, self._ledger, self._store = plan, ledger, store
         self._settings, self._progress, self._logger, self._output_dir = settings, progress, logger, output_dir
         self._clock = session.clock
-        self._video_run = VideoRun(ledger=ledger, session=session, store=store, settings=settings, progress=progress)
+        self._video_run = VideoRun(
+            ledger=ledger, session=session, store=store, settings=settings, progress=progress, limit=limit
+        )
         self._records: dict[str, VideoRecord] = {}
         self._claimed_elsewhere: list[PlannedVideo] = []
         self._tried_models: set[str] = set()
@@ -133,7 +137,9 @@ class Batch:
             raise BaseExceptionGroup("rows ended by an error that was not foreseen", self._unexpected)
         reason = self._video_run.breaker.reason
         # The runs of the other shards, on machines of their own, may reach it.
-        if isinstance(reason, WrongAddress) or (isinstance(reason, ServiceUnreachable) and self._is_alone):
+        if isinstance(reason, WrongAddress | LimitUnavailable) or (
+            isinstance(reason, ServiceUnreachable) and self._is_alone
+        ):
             raise reason
 
     def _own_part(self) -> list[PlannedVideo]:

@@ -54,6 +54,7 @@ class RunSettings:
     shards: int = 1
     new_ledger: bool = False
     rebuy: bool = False
+    concurrency_limit: str | None = None
 
     def sends(self, state: State) -> bool:
         """Whether a video that the ledger has in this state is sent, and not only collected."""

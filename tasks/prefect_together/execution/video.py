@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -48,6 +48,7 @@ from prefect_together.results.outputs import PAGE_FILE
 from prefect_together.results.progress import Progress
 from prefect_together.steps.assets import ClipAssets
 from prefect_together.steps.events import BUDGET_PERCENTS, emit_budget_event, emit_video_event
+from prefect_together.steps.global_limit import GlobalLimit, LimitUnavailable
 from prefect_together.steps.tasks import create_video, download_video, wait_for_video
 from prefect_together.table.plan import PlannedVideo
 
@@ -118,10 +119,17 @@ class VideoRun:
     """The steps of one video, over what all videos of a run share."""
 
     def __init__(
-        self, *, ledger: Ledger, session: VideoSession, store: OutputStore, settings: RunSettings, progress: Progress
+        self,
+        *,
+        ledger: Ledger,
+        session: VideoSession,
+        store: OutputStore,
+        settings: RunSettings,
+        progress: Progress,
+        limit: GlobalLimit | None = None,
     ) -> None:
         self._ledger, self._session, self._store = ledger, session, store
-        self._settings, self._progress = settings, progress
+        self._settings, self._progress, self._limit = settings, progress, limit
         self._wait_seconds = settings.max_wait_minutes * 60
         self._slots, self._assets = Slots(settings.max_in_flight), ClipAssets()
         self._budget: BudgetQueue | None = None
@@ -194,7 +202,14 @@ class VideoRun:
             if job is None and (refusal := await self._refusal(video)) is not None:
                 await self._refuse(video, refusal)
                 return None
-            async with self._slots.slot(already_there=job is not None):
+            async with AsyncExitStack() as slots:
+                await slots.enter_async_context(self._slots.slot(already_there=job is not None))
+                try:
+                    if self._limit is not None:
+                        await slots.enter_async_context(self._limit.slot(already_there=job is not None))
+                except LimitUnavailable as error:
+                    await self._give_up_unsent(video, error)
+                    return None
                 if job is None:
                     await self.may_send.wait()
                     job = await self._create(video)
@@ -218,8 +233,15 @@ class VideoRun:
             return stopped()
         return stopped() or await self._budget.promise(video.key, video.estimate_usd, stopped=stopped)
 
+    async def _give_up_unsent(self, video: PlannedVideo, error: TogetherVideoError) -> None:
+        """Send nothing more in this run; the video stays planned."""
+        self.breaker.open(error)
+        if self._budget is not None:
+            self._budget.settle(video.key)
+        await self._refuse(video, error)
+
     async def _refuse(self, video: PlannedVideo, error: TogetherVideoError) -> None:
-        if isinstance(error, WrongAddress | ServiceUnreachable | UnforeseenErrors):
+        if isinstance(error, WrongAddress | ServiceUnreachable | UnforeseenErrors | LimitUnavailable):
             await self._ledger.set_failure_class(video.key, error.failure_class)  # planned still: nobody refused it
             return
         state = await self._ledger.refused(video.key, error)
@@ -238,7 +260,14 @@ class VideoRun:
                 journal=unsearched(journal),
                 give_up_at=self._session.clock.time() + self._wait_seconds,
             )
-        except (AccountBlocked, BudgetReached, ServiceStuck, ServiceUnreachable, UnforeseenErrors) as error:
+        except (
+            AccountBlocked,
+            BudgetReached,
+            LimitUnavailable,
+            ServiceStuck,
+            ServiceUnreachable,
+            UnforeseenErrors,
+        ) as error:
             await self._refuse(video, error)
         except (BadParameter, WrongAddress, RateLimited, NeverSent, SubmissionInDoubt) as error:
             # the journal has written what became of it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from prefect_together.execution.batch import Batch
 from prefect_together.execution.settings import ALONE, RunLocations, RunLogger, RunSettings, Share
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.results.progress import Progress
+from prefect_together.steps.global_limit import GlobalLimit, open_limit
 from prefect_together.steps.tasks import client_of
 from prefect_together.table.plan import Plan
 
@@ -55,6 +56,7 @@ async def open_batch(
     async with (
         _client(run.locations, run.store) as client,
         open_session(client, durations=statistics, requests_per_second=REQUESTS_PER_SECOND / share.of) as session,
+        _global_limit(run) as limit,
     ):
         yield Batch(
             run.plan,
@@ -67,7 +69,15 @@ async def open_batch(
             output_dir=run.locations.output_name,
             share=share,
             attempts=attempts,
+            limit=limit,
         )
+
+
+def _global_limit(run: OpenRun) -> AbstractAsyncContextManager[GlobalLimit | None]:
+    name, patience_seconds = run.settings.concurrency_limit, run.settings.max_wait_minutes * 60
+    if name is None:
+        return nullcontext()
+    return open_limit(name, patience_seconds=patience_seconds, logger=run.logger)
 
 
 @asynccontextmanager

@@ -97,6 +97,7 @@ async def generate_videos(
             shards=limits.shards,
             new_ledger=locations.new_ledger,
             rebuy=limits.rebuy,
+            concurrency_limit=limits.concurrency_limit,
         ),
         dry_run=dry_run,
     )

@@ -48,6 +48,7 @@ from prefect_together.results.progress import Progress
 from prefect_together.results.results import totals
 from prefect_together.results.text import counted
 from prefect_together.steps.events import emit_run_events, quiet_about_the_server
+from prefect_together.steps.global_limit import check_limit
 from prefect_together.table.plan import Plan
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
     logger, progress = ui.logger, ui.progress
     for warning in plan.warnings:
         logger.warning("%s", warning)
+    if settings.concurrency_limit is not None:
+        await check_limit(settings.concurrency_limit)
     shards = await _shards(locations, settings, logger)
     store = open_store(locations.output_dir)
     await store.prepare()

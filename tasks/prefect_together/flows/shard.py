@@ -46,5 +46,6 @@ async def generate_videos_shard(
             resubmit_in_doubt=limits.resubmit_in_doubt,
             retry_failed=limits.retry_failed,
             shards=limits.shards,
+            concurrency_limit=limits.concurrency_limit,
         ),
     )

@@ -167,6 +167,10 @@ class Limits(VideoLimits):
     """What may be sent, and sent again, how much at once, and how long it is waited for."""
 
     max_in_flight: MaxInFlight = 20
+    concurrency_limit: Annotated[str | SkipJsonSchema[None], WAITING] = _optional(
+        "Name of a global concurrency limit on the Prefect server: all flows that name it have no more jobs at the"
+        " provider together. Empty: this run's max_in_flight alone."
+    )
     shards: Annotated[
         int,
         Field(

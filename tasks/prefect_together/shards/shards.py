@@ -176,6 +176,7 @@ class Shards:
                 "max_clip_megabytes": settings.max_clip_bytes // 1_000_000,
                 "resubmit_in_doubt": settings.resubmit_in_doubt,
                 "retry_failed": settings.retry_failed,
+                "concurrency_limit": settings.concurrency_limit,
             },
             "locations": {
                 "ledger": _absolute(locations.ledger_url),

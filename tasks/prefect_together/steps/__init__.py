@@ -1,4 +1,4 @@
-"""One video in any flow: the three Prefect tasks, and the events and assets that Prefect's server hears of it.
+"""One video in any flow: the three Prefect tasks, a job block over them, and its events and assets on Prefect's server.
 
 Uses everything below but knows of no batch.
 """
