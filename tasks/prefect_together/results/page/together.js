@@ -37,7 +37,10 @@ function seekTogether(strip, time) {
   for (const video of clipsOf(strip)) place(video, time);
   showTogether(strip);
 }
+// A server that sends no parts of a file lets a clip begin again, and go nowhere else
 function place(video, time) {
+  const end = video.seekable.length ? video.seekable.end(video.seekable.length - 1) : 0;
+  if (time && end < video.duration - 0.1) return;
   video.currentTime = Math.min(time, Math.max(0, video.duration - 0.05));
 }
 function hear(strip, video) {
@@ -84,7 +87,7 @@ function follow(strip, leader, clips) {
   for (const video of clips) {
     const behind = strip.time - video.currentTime;
     if (strip.time >= video.duration - 0.03) { video.pause(); continue; }
-    if (Math.abs(behind) > FAR_SECONDS && !video.seeking) video.currentTime = strip.time;
+    if (Math.abs(behind) > FAR_SECONDS && !video.seeking) place(video, strip.time);
     video.playbackRate = Math.abs(behind) < NEAR_SECONDS ? 1 : 1 + Math.max(-0.25, Math.min(0.25, behind));
     if (video.paused) play(video);
   }
