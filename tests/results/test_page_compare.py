@@ -199,6 +199,21 @@ def test_a_strip_is_sought_while_it_stands_still_too_and_by_keyboard(show: Show)
     assert page.locator(STRIP_OF_ROW_2).evaluate_all("all => all.every(video => video.paused)")
 
 
+def test_a_strip_is_played_and_paused_by_keyboard(show: Show) -> None:
+    page = show(experiment(1), width=1920)
+
+    page.get_by_role("button", name="List").focus()
+    for _ in ("Gallery", "Contact sheet", "Downloaded 4", "Play all"):
+        page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Play all")).to_be_focused()
+    page.keyboard.press("Enter")
+    wait_until_all_are_past(page, 0.3)
+    page.keyboard.press("Space")
+
+    expect(page.get_by_role("button", name="Play all")).to_be_focused()
+    assert page.locator(STRIP_OF_ROW_2).evaluate_all("all => all.every(video => video.paused)")
+
+
 def test_a_strip_stops_when_another_or_a_single_clip_is_played(show: Show) -> None:
     page = show(experiment(2), width=1920, height=1400)
 

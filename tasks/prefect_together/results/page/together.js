@@ -95,14 +95,17 @@ function follow(strip, leader, clips) {
 }
 
 const clock = (value) => value.toFixed(1);
+function setText(part, text) {
+  if (part.textContent !== text) part.textContent = text;
+}
 function showTogether(strip, head = headOf(strip)) {
   if (!head) return;
   const length = strip.seconds || clipsOf(strip).reduce((most, video) => Math.max(most, video.duration), 0);
-  const position = head.querySelector(".position"), isPlaying = playing === strip;
-  head.querySelector(".run").classList.toggle("running", isPlaying);
-  head.querySelector(".run span").textContent = isPlaying ? "Pause" : "Play all";
-  position.max = length;
+  const part = (name) => head.querySelector(`.${name}`), position = part("position");
+  part("run").classList.toggle("running", playing === strip);
+  setText(part("run").querySelector("span"), playing === strip ? "Pause" : "Play all");
+  setText(part("clock"), `${clock(strip.time)} / ${clock(length)} s`);
+  if (position.max !== String(length)) position.max = length;
   position.value = strip.time;
   position.setAttribute("aria-valuetext", `${clock(strip.time)} of ${clock(length)} seconds`);
-  head.querySelector(".clock").textContent = `${clock(strip.time)} / ${clock(length)} s`;
 }
