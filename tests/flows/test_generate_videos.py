@@ -97,7 +97,8 @@ def test_the_summary_artifact_counts_dollars_and_says_what_to_do(shown: Shown) -
     assert "estimated $0.84 for all 3 videos" in text
     assert "In doubt, possibly billed without a clip: $0.28" in text
     assert "`resubmit_in_doubt`" in text
-    assert "| minimax/video-01-director | 3 | 1 | $0.28 | $0.28 | none | " in text
+    assert "| minimax/video-01-director | 1 of 3 | 1 | $0.28 | " in text
+    assert " | $0.28 | $0.28 | none |" in text
 
 
 def test_the_progress_artifact_ends_full_with_the_counts(shown: Shown) -> None:

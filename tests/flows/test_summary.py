@@ -92,8 +92,31 @@ def test_the_summary_has_charges_against_estimates_and_the_cap() -> None:
     text = summary_markdown(outcome(row(2), row(3)), PageSummary(budget_usd=5.0, run_seconds=75.0), {})
 
     assert "**$0.60** charged in 1 min 15 s; estimated $0.50 for all 2 videos, cap $5.00" in text
-    assert "| model/one | 2 | 2 | $0.60 | $0.50 | +20% |  |" in text
+    assert "| model/one | 2 of 2 | 0 | $0.30 |  | $0.60 | $0.50 | +20% |" in text
     assert "What to do" not in text
+
+
+def test_models_are_compared_by_downloads_failures_dollars_a_clip_and_usual_time() -> None:
+    rows = [
+        row(2, generation_seconds=60.0),
+        row(3, "failed", error="moderated"),
+        row(4, model="model/two", cost_usd=0.5, generation_seconds=90.0),
+        row(5, model="model/two", cost_usd=0.7, generation_seconds=100.0),
+    ]
+
+    text = summary_markdown(outcome(*rows), NO_SUMMARY, {})
+
+    assert "| model/one | 1 of 2 | 1 | $0.30 | 1 min 00 s | $0.30 | $0.25 | +20% |" in text
+    assert "| model/two | 2 of 2 | 0 | $0.60 | 1 min 35 s | $1.20 | $0.50 | +140% |" in text
+
+
+def test_the_prompt_is_under_its_still_cut_short_and_as_text() -> None:
+    prompts = ("a | <b>fox</b>\nruns", "x" * 1000)
+    rows = [row(number, prompt=prompt) for number, prompt in enumerate(prompts, start=2)]
+
+    text = summary_markdown(outcome(*rows), NO_SUMMARY, {f"videos/film-{number}.mp4": b"jpeg" for number in (2, 3)})
+
+    assert f"| a \\| &lt;b&gt;fox&lt;/b&gt; runs | {'x' * 159}… |" in text
 
 
 def test_what_holds_a_part_of_the_cap_is_said_beside_it() -> None:

@@ -2,112 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
-from playwright.sync_api import Browser, Error, Page, expect
+from playwright.sync_api import Browser, Error, expect
 
-from chromium import opened_chromium
 from prefect_together.errors import AccountBlocked, BudgetReached, CanaryFailed, FailureClass, JobFailed
 from prefect_together.ledger.states import Status
-from prefect_together.results.outputs import PageSummary, results_page
-from prefect_together.results.results import RowResult, TakeResult
+from prefect_together.results.outputs import results_page
+from prefect_together.results.results import RowResult
+from results_pages import CLIP, Show, films, prompts, result, wait_until_playing
 
 pytestmark = pytest.mark.browser
 
-CLIP = "a b #1?50% é 🦊.mp4"
 STATUSES: tuple[Status, ...] = ("downloaded", "failed", "in_doubt", "refused", "submitted", "planned")
 JOB_ID = "5f0e0a8c-3b8a-4bb0-9a53-8a5d4a0c3f21"
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-
-Show = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    with opened_chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An output directory with one playable clip in it."""
-    directory = tmp_path_factory.mktemp("out")
-    (directory / "videos").mkdir()
-    with av.open(str(directory / "videos" / CLIP), "w", format="mp4") as container:
-        stream = container.add_stream("h264", rate=24)  # pyright: ignore[reportUnknownMemberType]
-        stream.width, stream.height, stream.pix_fmt = 128, 72, "yuv420p"
-        for frame in range(72):
-            pixels = np.full((72, 128, 3), frame * 3, dtype=np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))  # pyright: ignore[reportUnknownMemberType]
-        container.mux(stream.encode())  # pyright: ignore[reportUnknownMemberType]
-    return directory
-
-
-@pytest.fixture
-def show(browser: Browser, directory: Path) -> Generator[Show]:
-    """Write a page and open it from disk; in the end no script failed, no dialog stood up, no server was asked."""
-    opened: list[Page] = []
-    complaints: list[str] = []
-
-    def open_page(rows: Sequence[RowResult], *, width: int = 1280, dark: bool = False, **summary: object) -> Page:
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
-        opened.append(page)
-        page.on("console", lambda message: complaints.extend(_if_refused(message.text)))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(dialog.message))
-        page.on("request", lambda request: complaints.extend(_if_remote(request.url)))
-        text = results_page(rows, title="films", summary=PageSummary(**summary))  # pyright: ignore[reportArgumentType]
-        file = directory / "index.html"
-        file.write_text(text, encoding="utf-8")
-        page.goto(file.as_uri())
-        return page
-
-    yield open_page
-
-    for page in opened:
-        page.close()
-    assert complaints == []
-
-
-def _if_refused(message: str) -> list[str]:
-    return [message] if "Content Security Policy" in message or "Trusted" in message else []
-
-
-def _if_remote(url: str) -> list[str]:
-    return [] if url.startswith(("file:", "data:")) else [url]
-
-
-def result(number: int, status: Status = "downloaded", **fields: object) -> RowResult:
-    is_there = status == "downloaded"
-    values: dict[str, object] = {
-        "row_id": f"film-{number}",
-        "status": status,
-        "model": "model/one",
-        "prompt": f"prompt of film {number}",
-        "parameters": {"seconds": "3"},
-        "file": f"videos/{CLIP}" if is_there else None,
-        "cost_usd": 0.28 if is_there else None,
-        "estimate_usd": 0.28,
-        "duration_seconds": 3.0 if is_there else None,
-    }
-    take = TakeResult(**(values | fields))  # pyright: ignore[reportArgumentType]
-    return RowResult(number=number, cells={"prompt": take.prompt or "", "mood": "calm"}, takes=(take,))
-
-
-def films(count: int) -> list[RowResult]:
-    return [result(number) for number in range(2, count + 2)]
-
-
-def prompts(page: Page) -> list[str]:
-    return page.locator(".card .prompt").all_inner_texts()
-
-
-def wait_until_playing(page: Page, selector: str) -> None:
-    page.wait_for_function("selector => document.querySelector(selector)?.currentTime > 0.3", arg=selector)
 
 
 def test_a_clip_plays_from_disk_whatever_its_name(show: Show) -> None:

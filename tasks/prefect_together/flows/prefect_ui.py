@@ -37,6 +37,7 @@ from prefect_together.table.plan import Plan, PlannedVideo
 ROWS_NAMED = 20
 ERROR_CHARACTERS = 300
 CLIPS_IN_A_LINE = 3
+PROMPT_CHARACTERS = 160
 
 
 def summary_markdown(outcome: RunOutcome, page: PageSummary, posters: Mapping[str, bytes]) -> str:
@@ -48,7 +49,7 @@ def summary_markdown(outcome: RunOutcome, page: PageSummary, posters: Mapping[st
         [f"# {markdown_cell(outcome.counts)}"],
         _facts(outcome, page),
         _clips(outcome, posters),
-        _money(outcome.totals.models),
+        _models(outcome.totals.models),
         _to_do(outcome),
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
@@ -90,7 +91,8 @@ def _clips(outcome: RunOutcome, posters: Mapping[str, bytes]) -> list[str]:
         some = clips[start : start + width]
         filling = "   |" * (width - len(some))
         lines.append(f"|{''.join(f' {_picture(take, jpeg)} |' for take, jpeg in some)}{filling}")
-        lines.append(f"|{''.join(f' {_caption(take, outcome)} |' for take, _ in some)}{filling}")
+        lines.append(f"|{''.join(f' {_caption(take)} |' for take, _ in some)}{filling}")
+        lines.append(f"|{''.join(f' {_prompt(take)} |' for take, _ in some)}{filling}")
     return lines
 
 
@@ -99,27 +101,34 @@ def _picture(take: TakeResult, jpeg: bytes) -> str:
     return f"[{text}]({take.file_url})" if _is_link(take.file_url) else text
 
 
-def _caption(take: TakeResult, outcome: RunOutcome) -> str:
+def _caption(take: TakeResult) -> str:
     cost = "" if take.cost_usd is None else f", {dollars(take.cost_usd)}"
-    name = markdown_cell(take.row_id)[:60]
+    name = markdown_cell(take.row_id[:60])
     if _is_link(take.file_url):
         return f"[{name}]({take.file_url}){cost}"
     return f"{name}{cost}"
 
 
-def _money(models: Sequence[ModelTotals]) -> list[str]:
+def _prompt(take: TakeResult) -> str:
+    prompt = take.prompt or ""
+    return markdown_cell(prompt if len(prompt) <= PROMPT_CHARACTERS else f"{prompt[: PROMPT_CHARACTERS - 1]}…")
+
+
+def _models(models: Sequence[ModelTotals]) -> list[str]:
     lines = [
-        "## Cost by model",
+        "## Models",
         "",
-        "| model | videos | downloaded | charged | estimated | drift | usual time |",
-        "|---|---|---|---|---|---|---|",
+        "| model | downloaded | failed | dollars a clip | usual time | charged | estimated | drift |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for model in models:
         estimated = dollars(model.settled_estimate_usd) if model.drift is not None else ""
         drift = "" if model.drift is None else f"{model.drift:+.0%}".replace("+0%", "none").replace("-0%", "none")
         time = "" if model.generation_seconds is None else duration(model.generation_seconds)
-        cells = [markdown_cell(model.model), f"{model.videos:,}", f"{model.downloaded:,}", dollars(model.spent_usd)]
-        lines.append(f"| {' | '.join([*cells, estimated, drift, time])} |")
+        clip = "" if model.clip_usd is None else dollars(model.clip_usd)
+        counts = [f"{model.downloaded:,} of {model.videos:,}", f"{model.failed:,}"]
+        cells = [markdown_cell(model.model), *counts, clip, time, dollars(model.spent_usd), estimated, drift]
+        lines.append(f"| {' | '.join(cells)} |")
     return [*lines, "", "Estimated and drift: of the videos whose charge is known, against the higher reading."]
 
 
@@ -206,7 +215,7 @@ async def publish_results(outcome: RunOutcome, page: PageSummary, store: OutputS
     await acreate_markdown_artifact(
         markdown=summary_markdown(outcome, page, posters),
         key="together-video-summary",
-        description=f"{outcome.counts}, {dollars(outcome.totals.spent_usd)}: clips, cost by model, what to do",
+        description=f"{outcome.counts}, {dollars(outcome.totals.spent_usd)}: clips, models compared, what to do",
     )
 
 

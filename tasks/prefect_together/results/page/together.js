@@ -37,7 +37,10 @@ function seekTogether(strip, time) {
   for (const video of clipsOf(strip)) place(video, time);
   showTogether(strip);
 }
+// A server that sends no parts of a file lets a clip begin again, and go nowhere else
 function place(video, time) {
+  const end = video.seekable.length ? video.seekable.end(video.seekable.length - 1) : 0;
+  if (time && end < video.duration - 0.1) return;
   video.currentTime = Math.min(time, Math.max(0, video.duration - 0.05));
 }
 function hear(strip, video) {
@@ -84,7 +87,7 @@ function follow(strip, leader, clips) {
   for (const video of clips) {
     const behind = strip.time - video.currentTime;
     if (strip.time >= video.duration - 0.03) { video.pause(); continue; }
-    if (Math.abs(behind) > FAR_SECONDS && !video.seeking) video.currentTime = strip.time;
+    if (Math.abs(behind) > FAR_SECONDS && !video.seeking) place(video, strip.time);
     video.playbackRate = Math.abs(behind) < NEAR_SECONDS ? 1 : 1 + Math.max(-0.25, Math.min(0.25, behind));
     if (video.paused) play(video);
   }
@@ -92,14 +95,17 @@ function follow(strip, leader, clips) {
 }
 
 const clock = (value) => value.toFixed(1);
+function setText(part, text) {
+  if (part.textContent !== text) part.textContent = text;
+}
 function showTogether(strip, head = headOf(strip)) {
   if (!head) return;
   const length = strip.seconds || clipsOf(strip).reduce((most, video) => Math.max(most, video.duration), 0);
-  const position = head.querySelector(".position"), isPlaying = playing === strip;
-  head.querySelector(".run").classList.toggle("running", isPlaying);
-  head.querySelector(".run span").textContent = isPlaying ? "Pause" : "Play all";
-  position.max = length;
+  const part = (name) => head.querySelector(`.${name}`), position = part("position");
+  part("run").classList.toggle("running", playing === strip);
+  setText(part("run").querySelector("span"), playing === strip ? "Pause" : "Play all");
+  setText(part("clock"), `${clock(strip.time)} / ${clock(length)} s`);
+  if (position.max !== String(length)) position.max = length;
   position.value = strip.time;
   position.setAttribute("aria-valuetext", `${clock(strip.time)} of ${clock(length)} seconds`);
-  head.querySelector(".clock").textContent = `${clock(strip.time)} / ${clock(length)} s`;
 }

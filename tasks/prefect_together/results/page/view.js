@@ -95,18 +95,18 @@ function makeStrip(key, group) {
     seconds: clips.reduce((most, video) => Math.max(most, video.seconds ?? 0), 0), heard: clips.find((video) => video.hasAudio) };
 }
 
-// What tells a row's videos apart, besides their model: each parameter that has several values
+// What tells a row's videos apart, besides their model: each parameter that has several values with the same model
+function namesThatVary(some) {
+  const sent = [...new Set(some.map((video) => video.parameters))].map((index) => new Map(page.parameters[index]));
+  return [...new Set(sent.flatMap((one) => [...one.keys()]))].filter((name) => new Set(sent.map((one) => one.get(name))).size > 1);
+}
 const variants = new Map();
-for (const group of groupedBy(videos, (video) => video.row).values()) {
-  for (const some of groupedBy(group, (video) => video.model).values()) {
-    const sent = [...new Set(some.map((video) => video.parameters))].map((index) => new Map(page.parameters[index]));
-    const names = [...new Set(sent.flatMap((one) => [...one.keys()]))].filter((name) => new Set(sent.map((one) => one.get(name))).size > 1);
-    const hasModels = some.length < group.length;
-    for (const video of some) variants.set(video, { names, hasModels });
-  }
+for (const [row, group] of groupedBy(videos, (video) => video.row)) {
+  const byModel = groupedBy(group, (video) => video.model);
+  variants.set(row, { names: [...new Set([...byModel.values()].flatMap(namesThatVary))], hasModels: byModel.size > 1 });
 }
 function variantOf(video, { withModel = false } = {}) {
-  const { names, hasModels } = variants.get(video), sent = new Map(page.parameters[video.parameters]);
+  const { names, hasModels } = variants.get(video.row), sent = new Map(page.parameters[video.parameters]);
   return [withModel && hasModels ? video.model : "", ...names.filter((name) => sent.has(name)).map((name) => `${name} ${short(sent.get(name))}`),
     video.takes ? `take ${video.take}` : ""].filter(Boolean).join(" · ");
 }
