@@ -35,12 +35,16 @@ class RunLocations:
         return self.ledger_url or str(Path(store.scratch) / LEDGER_FILE)
 
 
+MAX_IN_FLIGHT = 20
+"""Jobs at the provider at once, where nobody says otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunSettings:
     """Limits and choices of a run; None means no cap. `allowed_failures` counts rows, `shards` the runs that work on
     the plan together: `max_in_flight` and `budget_usd` hold for all of them."""
 
-    max_in_flight: int = 20
+    max_in_flight: int = MAX_IN_FLIGHT
     budget_usd: float | None = None
     max_wait_minutes: float = 60.0
     max_clip_bytes: int = MAX_CLIP_BYTES
