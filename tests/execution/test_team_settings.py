@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from prefect_together.execution.team_settings import TeamDefaults
 from repository import ROOT
-from table_of_prompts import Desk, prompts, read_results
+from table_of_prompts import MODEL, Desk, prompts, read_results, table_text
 
 TABLE = ROOT / "examples" / "prompts.csv"
 PREFIX = "PREFECT_INTEGRATIONS_TOGETHER_"
@@ -106,3 +107,43 @@ def test_only_relative_directories_are_under_the_teams_root(monkeypatch: pytest.
         "/srv/night",
         "gs://other/night",
     ]
+
+
+def test_where_a_team_serves_its_root_the_run_in_prefect_links_the_page_and_each_clip(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}OUTPUT_ROOT", str(desk.output_dir.parent))
+    monkeypatch.setenv(f"{PREFIX}BASE_URL", "https://films.example.com/team/")
+    table = table_text([{"id": "the cat", "prompt": CAT, "model": MODEL}])
+
+    ended = desk.run(table)
+
+    found = desk.prefect.artifacts(ended.run_id)
+    at = f"https://films.example.com/team/{desk.output_dir.name}"
+    summary, page = found["together-video-summary"].data, found["together-video-page"].data
+    (file,) = [line["file"] for line in ended.rows]
+    assert f"[Every clip beside its prompt]({at}/index.html)" in page
+    assert f"[{at}/index.html]({at}/index.html)" in summary
+    assert f"({at}/{quote(file)})" in summary
+    assert f"| {CAT} |" in summary
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("night", "https://x.example/night"),
+        ("a b/c", "https://x.example/a%20b/c"),
+        ("/srv/films/night", "https://x.example/night"),
+        ("/srv/films/../night", None),
+        ("../night", None),
+        ("/elsewhere/night", None),
+        ("s3://elsewhere/night", None),
+    ],
+)
+def test_only_what_is_under_the_root_has_an_address(
+    given: str, url: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{PREFIX}OUTPUT_ROOT", "/srv/films")
+    monkeypatch.setenv(f"{PREFIX}BASE_URL", "https://x.example")
+
+    assert TeamDefaults().served_at(given) == url

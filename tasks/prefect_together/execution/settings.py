@@ -17,13 +17,17 @@ RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 @dataclass(frozen=True, slots=True)
 class RunLocations:
-    """Where a run reads its key, writes its videos and keeps its ledger. None: the default of each."""
+    """Where a run reads its key, writes its videos and keeps its ledger. None: the default of each.
+
+    `served_at`: URL under which the team serves the output directory; None if it is not served.
+    """
 
     output_dir: str
     ledger_url: str | None = None
     credentials_block: str | None = None
     sandbox: bool = False
     sandbox_speed: float = 1.0
+    served_at: str | None = None
 
     @property
     def output_name(self) -> str:

@@ -7,8 +7,9 @@ explicitly wins.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
+from urllib.parse import quote
 
 from prefect.logging import get_run_logger
 from prefect.settings.base import PrefectBaseSettings, build_settings_config
@@ -69,6 +70,16 @@ class TeamDefaults:
             return given
         self.used.append(f"outputs under {redacted(root)}")
         return f"{root.rstrip('/')}/{given}"
+
+    def served_at(self, given: str) -> str | None:
+        """URL under which the team serves this output directory; None for one that is not under its root."""
+        base, root = self._team.base_url, self._team.output_root
+        if root is not None and given.startswith(f"{root.rstrip('/')}/"):
+            given = given[len(root.rstrip("/")) :].strip("/")
+        path = PurePosixPath(given)
+        if base is None or "://" in given or path.is_absolute() or ".." in path.parts:
+            return None
+        return f"{base.rstrip('/')}/{quote(str(path))}"
 
     def log(self) -> None:
         """Say in the flow run's log what was taken."""

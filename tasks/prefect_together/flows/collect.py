@@ -38,6 +38,7 @@ async def collect_videos(
         None if sandbox else team.credentials_block(locations.credentials_block),
         sandbox,
         locations.sandbox_speed,
+        served_at=team.served_at(output_dir),
     )
     team.log()
     return await run_plan(

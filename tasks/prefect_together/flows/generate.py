@@ -82,6 +82,7 @@ async def generate_videos(
         None if sandbox else team.credentials_block(locations.credentials_block),
         sandbox,
         locations.sandbox_speed,
+        served_at=team.served_at(output_dir),
     )
     settings = RunSettings(
         max_in_flight=team.max_in_flight(limits.max_in_flight),
@@ -154,6 +155,7 @@ async def generate_video(
         None if sandbox else team.credentials_block(locations.credentials_block),
         sandbox,
         locations.sandbox_speed,
+        served_at=team.served_at(output_dir),
     )
     settings = RunSettings(
         budget_usd=team.budget_usd(budget_usd),
