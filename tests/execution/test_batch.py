@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from prefect_together.request.form import Limits
 from prefect_together.results.outcome import RowsFailed, RunOutcome
 from prefect_together.sandbox import MISSING
 from table_of_prompts import PRICE_USD, Desk, paid_calls, prompts, table_text
@@ -79,7 +80,7 @@ def test_a_moderated_row_fails_and_is_never_sent_again(desk: Desk) -> None:
 
 
 def test_a_parameter_refused_at_once_is_never_sent_again_and_named(desk: Desk) -> None:
-    runs = [desk.run(prompts("x"), catalogue_checks=False) for _ in range(2)]
+    runs = [desk.run(prompts("x"), limits={"catalogue_checks": False}) for _ in range(2)]
 
     assert [run.statuses for run in runs] == [["failed"], ["failed"]]
     assert "field prompt" in runs[1].rows[0]["error"]
@@ -89,7 +90,7 @@ def test_a_parameter_refused_at_once_is_never_sent_again_and_named(desk: Desk) -
 def test_a_parameter_found_bad_after_acceptance_is_never_sent_again_and_named(desk: Desk) -> None:
     table = table_text([{"id": "r1", "prompt": CAT, "seconds": 99}])
 
-    runs = [desk.run(table, catalogue_checks=False) for _ in range(2)]
+    runs = [desk.run(table, limits={"catalogue_checks": False}) for _ in range(2)]
 
     assert [run.statuses for run in runs] == [["failed"], ["failed"]]
     assert "(bad parameter, job " in runs[1].rows[0]["error"]
@@ -119,7 +120,7 @@ def test_retry_failed_sends_failed_rows_again_and_only_those(desk: Desk) -> None
     desk.api.fault("job-moderated", prompt=CAT, count=1)
     desk.run(prompts(CAT, HARBOUR))
 
-    ended = desk.run(prompts(CAT, HARBOUR), retry_failed=True)
+    ended = desk.run(prompts(CAT, HARBOUR), limits=Limits(retry_failed=True))
 
     assert ended.statuses == ["downloaded", "downloaded"]
     assert (desk.api.accepted(CAT), desk.api.accepted(HARBOUR)) == (2, 1)
@@ -148,7 +149,7 @@ def test_completed_without_a_link_is_not_done_yet(desk: Desk) -> None:
 def test_what_is_not_done_at_the_deadline_is_collected_by_the_next_run(desk: Desk) -> None:
     desk.api.script("in_progress", "completed", at_seconds=(0, 3), prompt=CAT)
 
-    late = desk.run(prompts(CAT, HARBOUR), max_wait_minutes=0.02)
+    late = desk.run(prompts(CAT, HARBOUR), limits=Limits(max_wait_minutes=0.02))
     creates = desk.api.calls("create")
     collected = desk.run(prompts(CAT, HARBOUR))
 
@@ -202,7 +203,9 @@ def test_identical_rows_with_ids_of_their_own_are_work_of_their_own(desk: Desk) 
 
 
 def test_takes_of_a_row_with_a_seed_are_sent_with_seeds_of_their_own(desk: Desk) -> None:
-    ended = desk.run(table_text([{"id": "r1", "prompt": CAT, "seed": 7, "count": 3}]), catalogue_checks=False)
+    ended = desk.run(
+        table_text([{"id": "r1", "prompt": CAT, "seed": 7, "count": 3}]), limits={"catalogue_checks": False}
+    )
 
     seeds = [request.body["seed"] for request in desk.api.requests if request.endpoint == "create"]
     assert sorted(seeds) == [7, 8, 9]
@@ -222,7 +225,7 @@ def test_count_asks_for_several_takes(desk: Desk) -> None:
 def test_no_more_than_max_in_flight_jobs_are_at_the_provider_at_once(desk: Desk) -> None:
     table = prompts(*(f"{CAT}, take {take}" for take in range(8)))
 
-    desk.run(table, max_in_flight=3)
+    desk.run(table, limits=Limits(max_in_flight=3))
 
     looks = [request for request in desk.api.requests if request.endpoint in ("create", "retrieve")]
     open_jobs, most = 0, 0
@@ -246,7 +249,7 @@ def test_the_outcome_says_why_the_first_rows_failed(desk: Desk) -> None:
 def test_failures_within_what_is_allowed_complete_the_run_under_a_name_of_their_own(desk: Desk) -> None:
     desk.api.fault("job-moderated", prompt=CAT)
 
-    ended = desk.run(prompts(CAT, HARBOUR), allowed_failures=1)
+    ended = desk.run(prompts(CAT, HARBOUR), limits=Limits(allowed_failures=1))
 
     assert ended.state.is_completed()
     assert ended.state.name == "CompletedWithFailures"
@@ -259,7 +262,7 @@ def test_failures_within_what_is_allowed_complete_the_run_under_a_name_of_their_
 def test_one_failure_more_than_allowed_fails_the_run(desk: Desk) -> None:
     desk.api.fault("job-moderated", count=None)
 
-    ended = desk.run(prompts(CAT, HARBOUR), allowed_failures=1)
+    ended = desk.run(prompts(CAT, HARBOUR), limits=Limits(allowed_failures=1))
 
     assert ended.state.is_failed()
     assert ended.state.name == "Failed"
@@ -270,7 +273,7 @@ def test_rows_still_generating_are_no_failures_and_are_said_beside_those_that_ar
     desk.api.fault("job-moderated", prompt=CAT)
     desk.api.script("in_progress", prompt=HARBOUR)
 
-    ended = desk.run(prompts(CAT, HARBOUR), allowed_failures=1, max_wait_minutes=0.02)
+    ended = desk.run(prompts(CAT, HARBOUR), limits=Limits(allowed_failures=1, max_wait_minutes=0.02))
 
     assert ended.statuses == ["failed", "submitted"]
     assert ended.state.name == "CompletedWithFailures"

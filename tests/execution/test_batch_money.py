@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from prefect_together.request.form import Limits
 from prefect_together.results.outcome import RowsFailed
 from table_of_prompts import PRICE_USD, Desk, prompts, table_text
 
@@ -83,7 +84,7 @@ def test_a_blocked_account_stops_all_submits_and_what_is_paid_is_downloaded(desk
     table = prompts(*(f"{CAT}, take {take}" for take in range(12)))
     desk.api.fault(status, endpoint="create", after=2, count=None)
 
-    ended = desk.run(table, max_in_flight=2)
+    ended = desk.run(table, limits=Limits(max_in_flight=2))
     sent = desk.api.calls("create")
 
     assert sorted(ended.statuses) == ["downloaded"] * 2 + ["refused"] * 10
@@ -93,7 +94,7 @@ def test_a_blocked_account_stops_all_submits_and_what_is_paid_is_downloaded(desk
 
 def test_when_the_account_works_again_the_refused_rows_are_taken_up(desk: Desk) -> None:
     desk.api.fault("402", endpoint="create", after=1, count=None)
-    desk.run(prompts(CAT, HARBOUR, BOAT), max_in_flight=1)
+    desk.run(prompts(CAT, HARBOUR, BOAT), limits=Limits(max_in_flight=1))
     desk.api.clear_faults()
 
     ended = desk.run(prompts(CAT, HARBOUR, BOAT))
@@ -118,7 +119,7 @@ def test_resubmit_in_doubt_sends_it_again_and_only_it(desk: Desk) -> None:
     desk.api.fault("500-after", endpoint="create", prompt=CAT)
     desk.run(prompts(CAT, HARBOUR))
 
-    ended = desk.run(prompts(CAT, HARBOUR), resubmit_in_doubt=True)
+    ended = desk.run(prompts(CAT, HARBOUR), limits=Limits(resubmit_in_doubt=True))
 
     assert ended.statuses == ["downloaded", "downloaded"]
     assert ended.rows[0]["attempts"] == "2"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from prefect_together.execution.admission import StartOrder
+from prefect_together.request.form import Limits
 from prefect_together.table.plan import PlannedVideo, make_plan
 from prefect_together.table.prompt_table import read_table
 from table_of_prompts import MODEL, PRICE_USD, Desk, paid_calls, prompts, table_text
@@ -70,7 +71,7 @@ async def test_videos_that_are_not_guarded_and_models_that_had_their_canary_star
 
 
 def test_when_the_canary_is_downloaded_the_others_of_its_model_follow_it(desk: Desk) -> None:
-    ended = desk.run(prompts(CAT, HARBOUR, BOAT), canary=True)
+    ended = desk.run(prompts(CAT, HARBOUR, BOAT), limits=Limits(canary=True))
 
     asked = [request.endpoint for request in desk.api.requests if request.endpoint in ("create", "retrieve")]
     assert ended.statuses == ["downloaded"] * 3
@@ -82,7 +83,7 @@ def test_when_a_canary_fails_the_rest_of_its_model_is_refused_and_other_models_g
     table = two_models(desk)
     desk.api.fault("job-moderated", prompt=CAT, count=1)
 
-    ended = desk.run(table, canary=True)
+    ended = desk.run(table, limits=Limits(canary=True))
 
     by_id = {row["id"]: row for row in ended.rows}
     assert {row_id: row["status"] for row_id, row in by_id.items()} == {
@@ -101,7 +102,10 @@ def test_a_canary_still_generating_at_the_deadline_stops_its_model_and_a_later_r
     table = prompts(CAT, HARBOUR)
     desk.api.script("in_progress", "completed", at_seconds=(0, 2), prompt=CAT)
 
-    late, again = desk.run(table, canary=True, max_wait_minutes=0.01), desk.run(table, canary=True)
+    late, again = (
+        desk.run(table, limits=Limits(canary=True, max_wait_minutes=0.01)),
+        desk.run(table, limits=Limits(canary=True)),
+    )
 
     assert late.statuses == ["submitted", "refused"]
     assert "still in_progress" in late.rows[1]["error"]
@@ -112,7 +116,7 @@ def test_a_canary_still_generating_at_the_deadline_stops_its_model_and_a_later_r
 def test_a_canary_refused_for_the_budget_was_not_tried_and_the_next_row_takes_its_place(desk: Desk) -> None:
     rows = [{"id": "r1", "prompt": CAT, "price_usd": 9}, {"id": "r2", "prompt": HARBOUR}, {"id": "r3", "prompt": BOAT}]
 
-    ended = desk.run(table_text(rows), canary=True, budget_usd=2 * PRICE_USD)
+    ended = desk.run(table_text(rows), budget_usd=2 * PRICE_USD, limits=Limits(canary=True))
 
     assert ended.statuses == ["refused", "downloaded", "downloaded"]
     assert ended.rows[0]["error"].startswith("budget ")
@@ -122,7 +126,7 @@ def test_with_everything_paid_there_is_no_canary_and_nothing_is_asked(desk: Desk
     desk.run(prompts(CAT, HARBOUR))
     requests = paid_calls(desk)
 
-    ended = desk.run(prompts(CAT, HARBOUR), canary=True)
+    ended = desk.run(prompts(CAT, HARBOUR), limits=Limits(canary=True))
 
     assert ended.statuses == ["downloaded", "downloaded"]
     assert paid_calls(desk) == requests

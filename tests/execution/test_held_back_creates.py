@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from prefect_server import PrefectServer
+from prefect_together.request.form import Limits
 from table_of_prompts import opened_desk, prompts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -22,7 +23,7 @@ def test_while_most_creates_are_refused_what_is_done_is_downloaded_at_once(
 ) -> None:
     table = prompts(*(f"A paper boat, take {row}" for row in range(ROWS)))
     with opened_desk(prefect_server, tmp_path / "out", monkeypatch, creates_per_second=CREATES_PER_SECOND) as desk:
-        ended = desk.run(table, max_in_flight=ROWS)
+        ended = desk.run(table, limits=Limits(max_in_flight=ROWS))
         made = desk.api.requests
 
     assert ended.statuses == ["downloaded"] * ROWS

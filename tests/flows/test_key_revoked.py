@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from prefect_together.request.form import Limits
 from prefect_together.results.outcome import RowsFailed, advice
 from table_of_prompts import Desk, prompts
 
@@ -16,7 +17,7 @@ def test_a_key_revoked_in_mid_run_stops_submits_and_a_good_one_continues(desk: D
     if not may_collect:  # the key is refused for everything: what is at the provider is collected later
         desk.api.fault("401", endpoint="retrieve", after=2, count=None)
 
-    ended = desk.run(TABLE, max_in_flight=3)
+    ended = desk.run(TABLE, limits=Limits(max_in_flight=3))
     accepted = desk.api.accepted()
 
     assert accepted == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from prefect_together.request.form import Limits
 from prefect_together.results.outcome import RowsFailed
 from prefect_together.results.plan_report import PlanReport, report_on
 from prefect_together.table.plan import make_plan
@@ -31,8 +32,8 @@ def test_what_was_sent_keeps_its_dollars_and_what_is_left_has_those_of_today(des
     desk.api.fault("job-moderated", prompt="A moderated")
     desk.api.fault("drop-after", endpoint="create", prompt="A doubtful")
 
-    first = desk.run(table(0.30), budget_usd=1.0, max_in_flight=1)
-    dearer = desk.run(table(0.50), budget_usd=1.0, max_in_flight=1)
+    first = desk.run(table(0.30), budget_usd=1.0, limits=Limits(max_in_flight=1))
+    dearer = desk.run(table(0.50), budget_usd=1.0, limits=Limits(max_in_flight=1))
 
     assert first.statuses == dearer.statuses == ["downloaded", "failed", "in_doubt", "refused"]
     assert held(first) == held(dearer) == (0.30, 0.30)
@@ -43,7 +44,7 @@ def test_what_was_sent_keeps_its_dollars_and_what_is_left_has_those_of_today(des
     assert now.price == "$0.50 new in this run, $1.38 in all", "0.28 charged, twice 0.30 reserved"
     assert before.price == "$0.30 new in this run, $1.18 in all"
 
-    last = desk.run(table(0.50), budget_usd=1.38, max_in_flight=1)
+    last = desk.run(table(0.50), budget_usd=1.38, limits=Limits(max_in_flight=1))
 
     assert last.statuses == ["downloaded", "failed", "in_doubt", "downloaded"]
     assert last.rows[3]["cost_usd"] == str(PRICE_USD)

@@ -69,7 +69,7 @@ def test_each_step_of_a_video_is_an_event_about_the_video_related_to_the_flow_ru
 
 @pytest.mark.usefixtures("listening")
 def test_a_row_refused_for_the_budget_and_one_refused_by_the_service_are_events(desk: Desk) -> None:
-    desk.run(prompts("x", CAT), catalogue_checks=False, budget_usd=PRICE_USD / 2)
+    desk.run(prompts("x", CAT), limits={"catalogue_checks": False}, budget_usd=PRICE_USD / 2)
 
     assert steps(events_of_videos()) == [("r1", "refused"), ("r2", "refused")]
 
@@ -111,7 +111,7 @@ def budget_events() -> list[tuple[str, float]]:
 @pytest.mark.usefixtures("listening")
 def test_parts_of_a_budget_are_events_once_each_also_where_a_later_run_continues(desk: Desk) -> None:
     rows = [f"Film {number}" for number in range(10)]
-    budget = {"budget_usd": round(10 * PRICE_USD, 2), "max_in_flight": 1}
+    budget = {"budget_usd": round(10 * PRICE_USD, 2), "limits": {"max_in_flight": 1}}
 
     desk.run(prompts(*rows[:6]), **budget)
     first = budget_events()
