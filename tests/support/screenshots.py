@@ -28,6 +28,8 @@ FILMS = Path(tempfile.gettempdir()) / "films"
 BIN = Path(sys.executable).parent
 FLAGS = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb")
 SIZE = {"width": 1280, "height": 800}
+FORM_SIZE = {"width": 1280, "height": 1280}
+"""All of its parameters."""
 SETTLED_MILLISECONDS = 8000
 """Clips and Prefect's graph fade in; a picture is no test, so it may simply wait."""
 
@@ -110,7 +112,11 @@ def form(page: Page, api_url: str) -> None:
     page.get_by_role("tab", name="From the list").click()
     page.get_by_role("button", name="Select From the list").click()
     page.get_by_role("option", name="minimax/video-01-director").click()
+    page.get_by_role("tab", name="Dollars").click()
+    page.get_by_role("spinbutton").fill("5")
+    page.set_viewport_size(FORM_SIZE)  # pyright: ignore[reportArgumentType]
     shoot(page, "ui-form")
+    page.set_viewport_size(SIZE)  # pyright: ignore[reportArgumentType]
 
 
 def run(page: Page, api_url: str) -> None:

@@ -94,7 +94,7 @@ def is_number(cell: str) -> bool:
 def test_a_nul_is_named_with_its_row_or_comes_to_no_harm(desk: Desk, column: str) -> None:
     row = {"id": "r1", "prompt": "A cat", "note": "n"} | {column: "a\x00../b"}
 
-    ended = desk.run(json.dumps(row), catalogue_checks=True)
+    ended = desk.run(json.dumps(row), limits={"catalogue_checks": True})
 
     if ended.state.is_failed():
         assert "row" in ended.state.message

@@ -30,11 +30,13 @@ from prefect_together.cli.local_prefect import (
     prepare_prefect,
     raised_gc_thresholds,
     signals_raised,
+    team_is_configured,
 )
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid
 from prefect_together.request.form import Limits, VideoLocations
 
 if TYPE_CHECKING:
+    from prefect_together.execution.team_settings import TeamDefaults
     from prefect_together.table.plan import Plan
 
 FlowFunction = Callable[..., Any]
@@ -121,7 +123,7 @@ def run_flow(name: str, bound: BoundArguments) -> int:
     try:
         with signals_raised():
             code = _run(name, given, local)
-    except NotConfigured as error:  # Prefect's server cannot be used
+    except (NotConfigured, SettingsInvalid) as error:  # Prefect's server or a team's setting cannot be used
         _print_mistakes(error)
         return INVALID
     if local is not None:
@@ -157,6 +159,15 @@ def said_if_slow(text: str, *, seconds: float = 1.0) -> Generator[None]:
         timer.cancel()
 
 
+def team_defaults() -> TeamDefaults | None:
+    """The team's settings where there are any: only then is Prefect imported for them. Raises SettingsInvalid."""
+    if not team_is_configured(os.environ, Path.cwd()):
+        return None
+    from prefect_together.execution.team_settings import TeamDefaults
+
+    return TeamDefaults()
+
+
 def _print_plan(plan: Plan, given: Mapping[str, Any]) -> int:
     from prefect_together.execution.settings import RunSettings  # with the ledger, which no --help waits for
     from prefect_together.results.plan_report import dry_run
@@ -165,11 +176,15 @@ def _print_plan(plan: Plan, given: Mapping[str, Any]) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     limits = given["limits"]
     settings = RunSettings(resubmit_in_doubt=limits.resubmit_in_doubt, retry_failed=limits.retry_failed)
+    output_dir, budget_usd = given["output_dir"], given["budget_usd"]
+    if team := team_defaults():
+        output_dir, budget_usd = team.output_dir(output_dir), team.budget_usd(budget_usd)
+        team.print_note()
     line = dry_run(
         plan,
-        given["output_dir"],
+        output_dir,
         given["locations"].ledger,
-        budget_usd=given["budget_usd"],
+        budget_usd=budget_usd,
         sends=settings.sends,
     )
     print(asyncio.run(line))
@@ -181,8 +196,8 @@ def _check_key(given: Mapping[str, Any]) -> None:
     locations = given["locations"]
     if not isinstance(locations, VideoLocations) or locations.credentials_block:  # plan_videos sends nothing
         return
-    if given["sandbox"] or given.get("dry_run"):
-        return
+    if given["sandbox"] or given.get("dry_run") or team_is_configured(os.environ, Path.cwd()):
+        return  # the team may name a block: the flow knows once Prefect is imported
     from prefect_together.api.client import NO_KEY, key_is_set
 
     if not key_is_set():
@@ -248,6 +263,8 @@ def _run(name: str, given: Mapping[str, Any], local: LocalPrefect | None) -> int
             _leave(codes[0], problem)
 
     flow.show_progress, flow.show_ending = show_progress, show_ending
+
+    team_defaults()  # what is wrong with them is said before the flow begins
 
     async def run() -> object:
         if problem := await prefect_problem():

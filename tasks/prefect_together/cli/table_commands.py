@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from prefect_together.cli import printing
-from prefect_together.cli.run_flow import said_if_slow
+from prefect_together.cli.run_flow import said_if_slow, team_defaults
 from prefect_together.clips.store import redacted
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.flows.prompts import plan_prompts
@@ -50,6 +50,7 @@ def plan(
         locations: The ledger, the directory of images, the workbook's sheet.
         as_json: The plan as JSON.
     """
+    from prefect_together.execution.settings import MAX_IN_FLIGHT
     from prefect_together.results.plan_report import report_on
 
     with said_if_slow("reading the table"):
@@ -62,8 +63,13 @@ def plan(
             image_directory=locations.image_directory,
             sheet=locations.sheet,
         )
-    report = asyncio.run(report_on(checked, output_dir, locations.ledger, limits.max_in_flight))
-    printing.print_json(asdict(report)) if as_json else printing.print_plan(report, budget_usd=budget_usd)
+    in_flight, budget = limits.max_in_flight or MAX_IN_FLIGHT, budget_usd
+    if team := team_defaults():
+        output_dir = None if output_dir is None else team.output_dir(output_dir)
+        in_flight, budget = team.max_in_flight(limits.max_in_flight), team.budget_usd(budget_usd)
+        team.print_note()
+    report = asyncio.run(report_on(checked, output_dir, locations.ledger, in_flight))
+    printing.print_json(asdict(report)) if as_json else printing.print_plan(report, budget_usd=budget)
     return 0
 
 

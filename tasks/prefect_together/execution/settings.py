@@ -17,13 +17,17 @@ RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 @dataclass(frozen=True, slots=True)
 class RunLocations:
-    """Where a run reads its key, writes its videos and keeps its ledger. None: the default of each."""
+    """Where a run reads its key, writes its videos and keeps its ledger. None: the default of each.
+
+    `served_at`: URL under which the team serves the output directory; None if it is not served.
+    """
 
     output_dir: str
     ledger_url: str | None = None
     credentials_block: str | None = None
     sandbox: bool = False
     sandbox_speed: float = 1.0
+    served_at: str | None = None
 
     @property
     def output_name(self) -> str:
@@ -35,12 +39,16 @@ class RunLocations:
         return self.ledger_url or str(Path(store.scratch) / LEDGER_FILE)
 
 
+MAX_IN_FLIGHT = 20
+"""Jobs at the provider at once, where nobody says otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunSettings:
     """Limits and choices of a run; None means no cap. `allowed_failures` counts rows, `shards` the runs that work on
     the plan together: `max_in_flight` and `budget_usd` hold for all of them."""
 
-    max_in_flight: int = 20
+    max_in_flight: int = MAX_IN_FLIGHT
     budget_usd: float | None = None
     max_wait_minutes: float = 60.0
     max_clip_bytes: int = MAX_CLIP_BYTES

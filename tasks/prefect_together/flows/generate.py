@@ -66,6 +66,7 @@ async def generate_videos(
         locations: The key's block, the ledger, the directory of images, the workbook's sheet.
     """
     from prefect_together.execution.settings import RunLocations, RunSettings
+    from prefect_together.execution.team_settings import TeamDefaults
     from prefect_together.flows.run import run_plan
 
     def plan() -> Plan:
@@ -79,28 +80,32 @@ async def generate_videos(
             sheet=locations.sheet,
         )
 
-    return await run_plan(
-        plan,
-        locations=RunLocations(
-            output_dir, locations.ledger, locations.credentials_block, sandbox, locations.sandbox_speed
-        ),
-        settings=RunSettings(
-            max_in_flight=limits.max_in_flight,
-            budget_usd=budget_usd,
-            max_wait_minutes=limits.max_wait_minutes,
-            max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
-            resubmit_in_doubt=limits.resubmit_in_doubt,
-            retry_failed=limits.retry_failed,
-            allowed_failures=limits.allowed_failures,
-            canary=limits.canary,
-            approve_above_usd=limits.approve_above_usd,
-            shards=limits.shards,
-            new_ledger=locations.new_ledger,
-            rebuy=limits.rebuy,
-            concurrency_limit=limits.concurrency_limit,
-        ),
-        dry_run=dry_run,
+    team = TeamDefaults()
+    run_locations = RunLocations(
+        team.output_dir(output_dir),
+        locations.ledger,
+        None if sandbox else team.credentials_block(locations.credentials_block),
+        sandbox,
+        locations.sandbox_speed,
+        served_at=team.served_at(output_dir),
     )
+    settings = RunSettings(
+        max_in_flight=team.max_in_flight(limits.max_in_flight),
+        budget_usd=team.budget_usd(budget_usd),
+        max_wait_minutes=limits.max_wait_minutes,
+        max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
+        resubmit_in_doubt=limits.resubmit_in_doubt,
+        retry_failed=limits.retry_failed,
+        allowed_failures=limits.allowed_failures,
+        canary=limits.canary,
+        approve_above_usd=limits.approve_above_usd,
+        shards=limits.shards,
+        new_ledger=locations.new_ledger,
+        rebuy=limits.rebuy,
+        concurrency_limit=limits.concurrency_limit,
+    )
+    team.log()
+    return await run_plan(plan, locations=run_locations, settings=settings, dry_run=dry_run)
 
 
 async def generate_video(
@@ -134,6 +139,7 @@ async def generate_video(
     """
 
     from prefect_together.execution.settings import RunLocations, RunSettings
+    from prefect_together.execution.team_settings import TeamDefaults
     from prefect_together.flows.run import run_plan
 
     def plan() -> Plan:
@@ -148,13 +154,20 @@ async def generate_video(
             catalogue_checks=limits.catalogue_checks,
         )
 
-    return await run_plan(
-        plan,
-        locations=RunLocations(output_dir, None, locations.credentials_block, sandbox, locations.sandbox_speed),
-        settings=RunSettings(
-            budget_usd=budget_usd,
-            max_wait_minutes=limits.max_wait_minutes,
-            max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
-        ),
-        dry_run=dry_run,
+    team = TeamDefaults()
+    run_locations = RunLocations(
+        team.output_dir(output_dir),
+        None,
+        None if sandbox else team.credentials_block(locations.credentials_block),
+        sandbox,
+        locations.sandbox_speed,
+        served_at=team.served_at(output_dir),
     )
+    settings = RunSettings(
+        budget_usd=team.budget_usd(budget_usd),
+        max_in_flight=team.max_in_flight(None),
+        max_wait_minutes=limits.max_wait_minutes,
+        max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
+    )
+    team.log()
+    return await run_plan(plan, locations=run_locations, settings=settings, dry_run=dry_run)

@@ -50,8 +50,13 @@ async def plan_videos(
         limits: Jobs at the provider at once, and what is checked.
         locations: The ledger, the directory of images, the workbook's sheet.
     """
+    from prefect_together.execution.team_settings import TeamDefaults
     from prefect_together.flows.plan_report import run_planning
 
+    team = TeamDefaults()
+    directory = None if output_dir is None else team.output_dir(output_dir)
+    in_flight, budget = team.max_in_flight(limits.max_in_flight), team.budget_usd(budget_usd)
+    team.log()
     return await run_planning(
         lambda: plan_prompts(
             prompts,
@@ -62,8 +67,8 @@ async def plan_videos(
             image_directory=locations.image_directory,
             sheet=locations.sheet,
         ),
-        output_dir=output_dir,
+        output_dir=directory,
         ledger=locations.ledger,
-        max_in_flight=limits.max_in_flight,
-        budget_usd=budget_usd,
+        max_in_flight=in_flight,
+        budget_usd=budget,
     )

@@ -7,11 +7,15 @@ import base64
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Literal
+from urllib.parse import quote
 from uuid import UUID, uuid4
 
 from prefect.artifacts import (
+    acreate_link_artifact,
     acreate_markdown_artifact,
     acreate_progress_artifact,
     acreate_table_artifact,
@@ -27,8 +31,8 @@ from prefect_together.clips.store import OutputStore
 from prefect_together.errors import NoPoster, NotApproved, OutputUnwritable
 from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.records import VideoRecord
-from prefect_together.results.outcome import RunOutcome, advice
-from prefect_together.results.outputs import PageSummary
+from prefect_together.results.outcome import Rows, RunOutcome, advice
+from prefect_together.results.outputs import PAGE_FILE, PageSummary
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import ModelTotals, RowResult, TakeResult
 from prefect_together.results.text import dollars, duration, held, markdown_cell, price_text, state_counts
@@ -101,17 +105,16 @@ def _picture(take: TakeResult, jpeg: bytes) -> str:
     return f"[{text}]({take.file_url})" if _is_link(take.file_url) else text
 
 
+def _prompt(take: TakeResult) -> str:
+    return markdown_cell(shorten(take.prompt or "", PROMPT_CHARACTERS, placeholder=" ..."))
+
+
 def _caption(take: TakeResult) -> str:
     cost = "" if take.cost_usd is None else f", {dollars(take.cost_usd)}"
     name = markdown_cell(take.row_id[:60])
     if _is_link(take.file_url):
         return f"[{name}]({take.file_url}){cost}"
     return f"{name}{cost}"
-
-
-def _prompt(take: TakeResult) -> str:
-    prompt = take.prompt or ""
-    return markdown_cell(prompt if len(prompt) <= PROMPT_CHARACTERS else f"{prompt[: PROMPT_CHARACTERS - 1]}…")
 
 
 def _models(models: Sequence[ModelTotals]) -> list[str]:
@@ -202,8 +205,21 @@ def progress_text(progress: Progress, seconds_left: float | None, *, budget_usd:
     return " · ".join(parts)
 
 
-async def publish_results(outcome: RunOutcome, page: PageSummary, store: OutputStore) -> None:
-    """The results table and the summary, with pictures, of a run that has ended, in whatever way."""
+async def publish_results(
+    outcome: RunOutcome, page: PageSummary, store: OutputStore, *, served_at: str | None = None
+) -> None:
+    """The results table and the summary, with pictures, of a run that has ended, in whatever way.
+
+    Where the output directory is `served_at` a URL, page and clips are linked, and the page has a link of its own.
+    """
+    if served_at is not None:
+        outcome = at_address(outcome, served_at)
+        await acreate_link_artifact(
+            link=outcome.page,
+            link_text="Every clip beside its prompt",
+            key="together-video-page",
+            description=outcome.counts,
+        )
     ordered = sorted(outcome.rows, key=lambda row: (row.status == "downloaded", row.number))
     table = [_line(row) for row in ordered[:TABLE_ROWS]]
     left_out = len(ordered) - len(table)
@@ -217,6 +233,20 @@ async def publish_results(outcome: RunOutcome, page: PageSummary, store: OutputS
         key="together-video-summary",
         description=f"{outcome.counts}, {dollars(outcome.totals.spent_usd)}: clips, models compared, what to do",
     )
+
+
+def at_address(outcome: RunOutcome, served_at: str) -> RunOutcome:
+    """The outcome with the addresses under which its output directory is served, in place of paths."""
+    rows = [
+        replace(
+            row,
+            takes=tuple(
+                replace(take, file_url=f"{served_at}/{quote(take.file)}") if take.file else take for take in row.takes
+            ),
+        )
+        for row in outcome.rows
+    ]
+    return replace(outcome, rows=Rows(rows), output_dir=served_at, page=f"{served_at}/{PAGE_FILE}")
 
 
 async def posters_of(rows: Sequence[RowResult], store: OutputStore) -> dict[str, bytes]:

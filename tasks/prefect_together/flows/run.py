@@ -78,7 +78,7 @@ async def run_plan(
     if process_is_own():
         shorten_task_lines()
     logger = get_run_logger()
-    ui = RunInTheUi(Progress(started_at=started_at()), settings.budget_usd, logger)
+    ui = RunInTheUi(Progress(started_at=started_at()), settings.budget_usd, logger, served_at=locations.served_at)
     try:
         state = await _ended(make_plan, locations=locations, settings=settings, dry_run=dry_run, ui=ui)
         await report_ending(state.data)  # before the server is asked for anything: it may be away
@@ -272,8 +272,10 @@ class RunInTheUi:
     A Prefect server that does not answer delays the run by nothing and its end by `publish`'s seconds.
     """
 
-    def __init__(self, progress: Progress, budget_usd: float | None, logger: RunLogger) -> None:
-        self.progress, self.logger, self._budget_usd = progress, logger, budget_usd
+    def __init__(
+        self, progress: Progress, budget_usd: float | None, logger: RunLogger, *, served_at: str | None
+    ) -> None:
+        self.progress, self.logger, self._budget_usd, self._served_at = progress, logger, budget_usd, served_at
         self.results: tuple[RunOutcome, PageSummary, OutputStore] | None = None
         self.run_is_whole = False
         """Whether the run came to its own end, not to one by a stop or an error."""
@@ -311,7 +313,7 @@ class RunInTheUi:
         with quiet_about_the_server(self.logger):
             async with asyncio.timeout(seconds):
                 await self._update(None)
-                await publish_results(*self.results)
+                await publish_results(*self.results, served_at=self._served_at)
 
 
 def final_state(outcome: RunOutcome, *, allowed_failures: int = 0) -> State[Any]:

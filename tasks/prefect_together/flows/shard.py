@@ -31,7 +31,7 @@ async def generate_videos_shard(
         limits: Those of that run; its shards include that run.
         locations: The key's block and the ledger of that run.
     """
-    from prefect_together.execution.settings import RunLocations, RunSettings, Share
+    from prefect_together.execution.settings import MAX_IN_FLIGHT, RunLocations, RunSettings, Share
     from prefect_together.shards.shard_run import run_shard
 
     return await run_shard(
@@ -39,7 +39,7 @@ async def generate_videos_shard(
         share=Share(shard - 1, limits.shards),
         locations=RunLocations(output_dir, locations.ledger, locations.credentials_block),
         settings=RunSettings(
-            max_in_flight=limits.max_in_flight,
+            max_in_flight=limits.max_in_flight or MAX_IN_FLIGHT,
             budget_usd=budget_usd,
             max_wait_minutes=limits.max_wait_minutes,
             max_clip_bytes=limits.max_clip_megabytes * 1_000_000,

@@ -82,7 +82,7 @@ else:
 PromptTemplate = Annotated[None, Field(title="Prompts as they stand")] | Annotated[str, Field(title="Template")]
 
 _Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False, title="Dollars")]
-Budget = Annotated[None, Field(title="No cap")] | _Dollars
+Budget = Annotated[None, Field(title="The team's, or none")] | _Dollars
 PlannedDirectory = Annotated[None, Field(title="None yet")] | Annotated[str, Field(title="Directory or URL")]
 
 
@@ -133,7 +133,8 @@ def _optional(description: str) -> Any:
     return Field(default=None, description=description, json_schema_extra=_left_out)
 
 
-MaxInFlight = Annotated[int, Field(ge=1, le=2000, description="Jobs at the provider at once, 1 to 2000."), WAITING]
+MaxInFlight = Annotated[Annotated[int, Field(ge=1, le=2000)] | SkipJsonSchema[None], WAITING]
+_MAX_IN_FLIGHT = "Jobs at the provider at once, 1 to 2000. Empty: as the team has set it, or 20."
 MaxClipMegabytes = Annotated[
     int, Field(ge=1, le=1_000_000, description="A larger clip is not downloaded, in millions of bytes."), WAITING
 ]
@@ -166,7 +167,7 @@ class VideoLimits(Card):
 class Limits(VideoLimits):
     """What may be sent, and sent again, how much at once, and how long it is waited for."""
 
-    max_in_flight: MaxInFlight = 20
+    max_in_flight: MaxInFlight = _optional(_MAX_IN_FLIGHT)
     concurrency_limit: Annotated[str | SkipJsonSchema[None], WAITING] = _optional(
         "Name of a global concurrency limit on the Prefect server: all flows that name it have no more jobs at the"
         " provider together. Empty: this run's max_in_flight alone."
@@ -238,7 +239,7 @@ class PlanLimits(Card):
 
     model_config = ConfigDict(title="Limits")
 
-    max_in_flight: MaxInFlight = 20
+    max_in_flight: MaxInFlight = _optional(_MAX_IN_FLIGHT)
     catalogue_checks: CatalogueChecks = True
 
 
@@ -256,7 +257,7 @@ class VideoLocations(Card):
     model_config = ConfigDict(title="Locations")
 
     credentials_block: Annotated[str | SkipJsonSchema[None], LOCATIONS] = _optional(
-        "Name of a TogetherCredentials block. Empty: TOGETHER_API_KEY of the worker's environment."
+        "Name of a TogetherCredentials block. Empty: the team's, or TOGETHER_API_KEY of the worker's environment."
     )
     sandbox_speed: Annotated[
         float,
