@@ -45,7 +45,11 @@ def test_a_hostile_table_writes_inside_videos_only_and_each_row_a_file_of_its_ow
     folded = {unicodedata.normalize("NFKC", file).casefold() for file in files}
     assert len(folded) == len(set(files)) == len(rows)
     written = files_below(desk.output_dir.parent) - around
-    own = {name for name in written if re.fullmatch(r"out/(results\.csv|index\.html|ledger\.db(-wal|-shm)?)", name)}
+    own = {
+        name
+        for name in written
+        if re.fullmatch(r"out/((results|videos)\.csv|index\.html|ledger\.db(-wal|-shm)?)", name)
+    }
     assert written - own == {f"out/{file}" for file in files}
     assert all(re.fullmatch(r"videos/[^/\\]+\.mp4", file) for file in files)
 
@@ -64,10 +68,21 @@ def test_results_of_a_hostile_table_come_back_cell_by_cell_and_buy_nothing_new(d
     assert desk.api.calls("create") == creates == len(rows)
 
 
-def test_no_cell_of_results_is_a_formula_for_a_spreadsheet(desk: Desk) -> None:
+def test_videos_of_a_hostile_table_read_as_a_table_buy_nothing_new(desk: Desk) -> None:
+    desk.run(table_text(hostile_rows()))
+    creates = desk.api.calls("create")
+
+    again = desk.run(str(desk.output_dir / "videos.csv"))
+
+    assert set(again.statuses) == {"downloaded"}
+    assert desk.api.calls("create") == creates
+
+
+@pytest.mark.parametrize("name", ["results.csv", "videos.csv"])
+def test_no_cell_of_results_is_a_formula_for_a_spreadsheet(desk: Desk, name: str) -> None:
     desk.run(table_text(hostile_rows()))
 
-    with (desk.output_dir / "results.csv").open(newline="", encoding="utf-8-sig") as file:
+    with (desk.output_dir / name).open(newline="", encoding="utf-8-sig") as file:
         cells = [cell for line in csv.reader(file) for cell in line]
     active = [cell for cell in cells if cell[:1] in ("=", "+", "-", "@", "\t", "\r") and not is_number(cell)]
     assert active == []

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Literal
 from urllib.parse import quote
 from uuid import UUID, uuid4
@@ -106,7 +105,8 @@ def _picture(take: TakeResult, jpeg: bytes) -> str:
 
 
 def _prompt(take: TakeResult) -> str:
-    return markdown_cell(shorten(take.prompt or "", PROMPT_CHARACTERS, placeholder=" ..."))
+    prompt = take.prompt or ""
+    return markdown_cell(prompt if len(prompt) <= PROMPT_CHARACTERS else f"{prompt[: PROMPT_CHARACTERS - 1]}…")
 
 
 def _caption(take: TakeResult) -> str:
