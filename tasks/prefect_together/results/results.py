@@ -188,8 +188,11 @@ def videos_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
         cells += [take.prompt or "", take.model]
         cells += [_cell(take.parameters.get(name)) for name in parameters]
         cells += [row.cells.get(column, "") for column in own]
-        known = (take.duration_seconds, take.generation_seconds, take.sha256)
-        clip = ["" if value is None else str(value) for value in known]
+        seconds = (take.duration_seconds, take.generation_seconds)
+        clip = [
+            *("" if value is None else f"{value:.3f}".rstrip("0").rstrip(".") for value in seconds),
+            take.sha256 or "",
+        ]
         lines.append(_line([*map(escape_cell, cells), *_outcome(_alone(row, take)), *clip]))
     return _encoded(lines)
 
@@ -210,6 +213,10 @@ def _column_of(name: str, columns: Sequence[str]) -> str | None:
 
 def _alone(row: RowResult, take: TakeResult) -> RowResult:
     return replace(row, takes=(take,), shared_with=None)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def _cell(value: object) -> str:
@@ -272,7 +279,7 @@ def _outcome(row: RowResult) -> list[str]:
         row.status,
         escape_cell("|".join(take.job_id for take in takes if take.job_id)),
         escape_cell("|".join(take.file for take in takes if take.file)),
-        f"{cost_usd:.6f}".rstrip("0").rstrip(".") if costs else "",
+        _number(cost_usd) if costs else "",
         "0" if is_shared else str(sum(take.attempts for take in takes)),
         escape_cell(_errors(takes)),
     ]

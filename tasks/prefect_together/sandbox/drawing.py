@@ -45,6 +45,7 @@ class Planes:
 def draw_clip(plan: ClipPlan, *, prompt: str, model: str, keyframe: str | None = None) -> Planes:
     """Draw the first frame of a clip: a scene above the prompt, or the prompt over the keyframe.
 
+    `model` is what stands in the small line at the foot; prompt and model choose the colours.
     `keyframe` is bare base64 or a data URI; what does not decode is left out.
     """
     picture = _background(plan, keyframe)
@@ -53,7 +54,7 @@ def draw_clip(plan: ClipPlan, *, prompt: str, model: str, keyframe: str | None =
         luma = Image.new("L", (plan.width, plan.height), GROUND)
         if scene is not None:
             luma.paste(scene.still(), (0, 0))
-        blue, red = _colours(plan, scene, prompt)
+        blue, red = _colours(plan, scene, f"{prompt} {model}")
     else:
         luma, small_blue, small_red = picture
         blue, red = small_blue.tobytes(), small_red.tobytes()
@@ -176,12 +177,12 @@ def _background(plan: ClipPlan, keyframe: str | None) -> tuple[Image.Image, Imag
     return luma, blue.resize(half, Image.Resampling.BOX), red.resize(half, Image.Resampling.BOX)
 
 
-def _colours(plan: ClipPlan, scene: Scene | None, prompt: str) -> tuple[bytes, bytes]:
+def _colours(plan: ClipPlan, scene: Scene | None, words: str) -> tuple[bytes, bytes]:
     """The two colour planes: the sky's colour, and another where the scene has land or water, and below it.
 
-    Even in each row of what moves. Which colours, says the prompt.
+    Even in each row of what moves. Which colours, say the words.
     """
-    noise = random.Random(prompt.encode(errors="replace"))
+    noise = random.Random(words.encode(errors="replace"))
     sky, (hue, strength) = noise.choice(_PALETTES[scene.kind if scene else "lights"])
     size = plan.width // 2, plan.height // 2
     land = Image.new("L", size, 255)

@@ -125,6 +125,12 @@ class Job:
         return str(self.request.get("prompt") or "")
 
     @property
+    def made_by(self) -> str:
+        """The model, and the seed if there is one: what clips of one prompt differ by."""
+        seed = self.request.get("seed")
+        return self.model if seed is None else f"{self.model}   seed {seed}"
+
+    @property
     def due_at(self) -> float:
         return self.created_at + self.generation_seconds
 

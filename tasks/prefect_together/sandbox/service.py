@@ -266,7 +266,7 @@ class VideoService:
             path=path,
             plan=job.plan,
             prompt=job.prompt if mode == RENDER else "The same clip for all jobs of this size",
-            model=job.model,
+            model=job.made_by,
             due_at=job.due_at,
             keyframe=keyframe if mode == RENDER else None,
         )
