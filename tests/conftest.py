@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import certifi
 import pytest
+from hypothesis import settings
 
 from postgres_server import find_programs, running_server, throw_away_database
 from prefect_server import ISOLATED, PrefectServer, running_prefect
@@ -23,6 +24,9 @@ if TYPE_CHECKING:  # not for every test: they read tables, and load the SDK
     from prefect_together.sandbox import SandboxProcess
     from sdk_clients import Transport
     from table_of_prompts import Desk
+
+settings.register_profile("busy", deadline=None)  # a busy machine may stop in the middle of any example
+settings.load_profile("busy")
 
 LIVE_NAMES = frozenset({"TOGETHER_LIVE", "TOGETHER_API_KEY", "TOGETHER_BASE_URL"})
 """What `make live` is told of the real service."""

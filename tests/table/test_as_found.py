@@ -156,6 +156,12 @@ def test_a_tsv_cell_that_begins_with_a_quote_stops_no_other_row(tmp_path: Path) 
     assert cells_of(read(tmp_path / "u.tsv")) == [['A "quoted" cat', "a"]]
 
 
+def test_a_tsv_with_a_quoted_header_is_quoted_whatever_its_cells_look_like(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text('"prompt"\t"note"\n"A cat"\t"one\n\t"\n')
+
+    assert cells_of(read(tmp_path / "t.tsv")) == [["A cat", "one\n\t"]]
+
+
 def test_a_packed_table_is_read(tmp_path: Path) -> None:
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"prompt\nA cat\n"))
     (tmp_path / "t.txt.gz").write_bytes(gzip.compress(b"A cat on a drum\nA dog, asleep\n"))

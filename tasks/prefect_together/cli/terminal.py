@@ -145,7 +145,7 @@ def _print_lines(texts: Iterable[str]) -> None:
 
 def _wrapped(text: str, *, initial_indent: str = "") -> str:
     """Text in lines of at most the terminal's width; a path, an URL or a model's id stays in one piece."""
-    columns = min(get_terminal_size((MOST_COLUMNS, 24)).columns, MOST_COLUMNS)
+    columns = min(get_terminal_size().columns, MOST_COLUMNS) if sys.stdout.isatty() else MOST_COLUMNS
     return fill(
         text,
         columns,

@@ -273,6 +273,8 @@ def _unquoted_tsv(text: str) -> list[list[str]] | None:
     lines = [line.split("\t") for line in re.split(r"\r\n|\r|\n", text.rstrip("\r\n"))]
     if '"' not in text or any(len(cells) != len(lines[0]) for cells in lines if cells != [""]):
         return None
+    if all(len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in lines[0]):  # who quotes the header quotes the cells
+        return None
     try:
         quoted = sum(1 for _ in csv.reader(_lines(text.rstrip("\r\n")), delimiter="\t", strict=True))
     except csv.Error:
