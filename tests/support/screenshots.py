@@ -23,12 +23,18 @@ from repository import ROOT
 
 IMAGES = ROOT / "docs" / "images"
 TABLE = ROOT / "examples" / "prompts.csv"
+COMPARED = ROOT / "examples" / "compare.csv"
+COMPARE_OPTIONS = (
+    *("--prompt-template", "{subject}, {place}, {light}", "--seed", "7", "--seed", "8"),
+    *("--model", "vidu/vidu-q1", "--model", "ByteDance/Seedance-1.0-lite"),
+)
 FILMS = Path(tempfile.gettempdir()) / "films"
 """Its path is in the pictures."""
 BIN = Path(sys.executable).parent
 FLAGS = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb")
 SIZE = {"width": 1280, "height": 800}
-FORM_SIZE = {"width": 1280, "height": 1280}
+WIDE_SIZE = {"width": 1600, "height": 1000}
+FORM_SIZE = {"width": 1280, "height": 1400}
 """All of its parameters."""
 SETTLED_MILLISECONDS = 8000
 """Clips and Prefect's graph fade in; a picture is no test, so it may simply wait."""
@@ -55,19 +61,23 @@ def take_pictures(chromium: str) -> None:
         listener.bind(("127.0.0.1", 0))
         home = Path(folder) / "home"
         home.mkdir()
-        output_dir = FILMS / "out"
-        shutil.copy(TABLE, FILMS)
+        output_dir, compared_dir = FILMS / "out", FILMS / "compared"
+        for table in (TABLE, COMPARED):
+            shutil.copy(table, FILMS)
         with running_prefect(home, listener) as server:
             environment = {**os.environ, **ISOLATED, "PREFECT_API_URL": server.api_url, "PREFECT_HOME": str(home)}
             deploy(environment)
-            run_demo(environment, output_dir)
+            run_flow(environment, FILMS / TABLE.name, output_dir, "--budget-usd", "5")
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
                 page = browser.new_page(viewport=SIZE)  # pyright: ignore[reportArgumentType]
                 page.set_default_timeout(60_000)
-                results_page(page, output_dir)
+                results_page(page, output_dir, "page")
                 form(page, server.api_url)
                 run(page, server.api_url)
+                run_flow(environment, FILMS / COMPARED.name, compared_dir, *COMPARE_OPTIONS)
+                page.set_viewport_size(WIDE_SIZE)  # pyright: ignore[reportArgumentType]
+                results_page(page, compared_dir, "compare")
                 browser.close()
 
 
@@ -80,17 +90,8 @@ def deploy(environment: Mapping[str, str]) -> None:
         subprocess.run([prefect, *words], env=environment, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
-def run_demo(environment: Mapping[str, str], output_dir: Path) -> None:
-    words = [
-        str(FILMS / TABLE.name),
-        "--output-dir",
-        str(output_dir),
-        "--sandbox",
-        "--sandbox-speed",
-        "10",
-        "--budget-usd",
-        "5",
-    ]
+def run_flow(environment: Mapping[str, str], table: Path, output_dir: Path, *options: str) -> None:
+    words = [str(table), "--output-dir", str(output_dir), "--sandbox", "--sandbox-speed", "10", *options]
     subprocess.run([sys.executable, "flows/generate_videos.py", *words], env=environment, cwd=ROOT, check=True)
 
 
@@ -99,10 +100,10 @@ def shoot(page: Page, name: str) -> None:
     page.screenshot(path=IMAGES / f"{name}.png")
 
 
-def results_page(page: Page, output_dir: Path) -> None:
+def results_page(page: Page, output_dir: Path, name: str) -> None:
     page.goto((output_dir / "index.html").as_uri())
     expect(page.locator(".card").first).to_be_visible()
-    shoot(page, "page")
+    shoot(page, name)
 
 
 def form(page: Page, api_url: str) -> None:
@@ -126,8 +127,9 @@ def run(page: Page, api_url: str) -> None:
     page.get_by_role("tab", name="Artifacts").click()
     expect(page.get_by_text("together-video-results")).to_be_visible()
     shoot(page, "ui-run")
-    page.get_by_text("together-video-summary", exact=True).click()
-    page.get_by_role("link", name=re.compile("^[0-9a-f]{8}$")).first.click()
+    wanted = {"artifacts": {"key": {"any_": ["together-video-summary"]}}}
+    (summary,) = httpx.post(f"{api_url}/artifacts/filter", json=wanted, timeout=60).json()
+    page.goto(f"{api_url.removesuffix('/api')}/v2/artifacts/artifact/{summary['id']}")
     expect(page.get_by_role("heading", name=re.compile("downloaded"))).to_be_visible()
     shoot(page, "ui-summary")
 

@@ -20,7 +20,6 @@ from prefect_together.request.form import (
     PlanLimits,
     PlanLocations,
     PlannedDirectory,
-    PromptTemplate,
     VideoParameters,
 )
 
@@ -31,7 +30,7 @@ async def plan_videos(
     model: Annotated[ModelsOrTable, TABLE] = None,
     output_dir: Annotated[PlannedDirectory, TABLE] = None,
     budget_usd: Annotated[Budget, MONEY] = None,
-    prompt_template: Annotated[PromptTemplate, TABLE] = None,
+    prompt_template: Annotated[str, TABLE] = "",
     parameters: ForAllRows = VideoParameters(),
     limits: Annotated[PlanLimits, Closed(), Parameter(name="*")] = PlanLimits(),
     locations: Annotated[PlanLocations, Closed(), Parameter(name="*")] = PlanLocations(),

@@ -79,8 +79,6 @@ else:
     ModelsOrTable = Annotated[list[str] | None, _EACH, WithJsonSchema({"anyOf": _MODELS})]
     """One model, or several: a video of each."""
 
-PromptTemplate = Annotated[None, Field(title="Prompts as they stand")] | Annotated[str, Field(title="Template")]
-
 _Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False, title="Dollars")]
 Budget = Annotated[None, Field(title="The team's, or none")] | _Dollars
 PlannedDirectory = Annotated[None, Field(title="None yet")] | Annotated[str, Field(title="Directory or URL")]
