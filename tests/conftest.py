@@ -18,12 +18,12 @@ from postgres_server import find_programs, running_server, throw_away_database
 from prefect_server import ISOLATED, PrefectServer, running_prefect
 
 if TYPE_CHECKING:  # not for every test: they read tables, and load the SDK
-    from batch_place import Place
+    from batch_harness import BatchHarness
     from batch_run import WarmRuns
     from prefect_together.ledger.ledger import Ledger
     from prefect_together.sandbox import SandboxProcess
     from sdk_clients import Transport
-    from table_of_prompts import Desk
+    from table_of_prompts import Harness
 
 settings.register_profile("busy", deadline=None)  # a busy machine may stop in the middle of any example
 settings.load_profile("busy")
@@ -96,11 +96,11 @@ def postgres_url() -> Generator[str]:
 
 
 @pytest.fixture
-def desk(prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Desk]:
+def harness(prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Harness]:
     """A place from which to run tables: Prefect, a sandbox in this process with its key, an empty output directory."""
-    from table_of_prompts import opened_desk
+    from table_of_prompts import opened_harness
 
-    with opened_desk(prefect_server, tmp_path / "out", monkeypatch) as opened:
+    with opened_harness(prefect_server, tmp_path / "out", monkeypatch) as opened:
         yield opened
 
 
@@ -120,20 +120,20 @@ def runs(sandbox: SandboxProcess, tmp_path_factory: pytest.TempPathFactory) -> G
 
 
 @pytest.fixture
-def batch_place(prefect_server: PrefectServer, tmp_path: Path) -> Place:
+def batch_harness(prefect_server: PrefectServer, tmp_path: Path) -> BatchHarness:
     """A place from which batches run over a scripted service, in real time."""
-    from batch_place import Place
+    from batch_harness import BatchHarness
 
-    return Place(prefect_server, tmp_path)
+    return BatchHarness(prefect_server, tmp_path)
 
 
 @pytest.fixture
-def timeless_place(prefect_server: PrefectServer, tmp_path: Path) -> Place:
+def timeless_place(prefect_server: PrefectServer, tmp_path: Path) -> BatchHarness:
     """The same where hours pass in moments."""
-    from batch_place import Place
+    from batch_harness import BatchHarness
     from fake_clock import FakeClock
 
-    return Place(prefect_server, tmp_path, FakeClock())
+    return BatchHarness(prefect_server, tmp_path, FakeClock())
 
 
 @pytest.fixture

@@ -28,17 +28,17 @@ from prefect_together.request.request import VideoRequest
 from prefect_together.sandbox import Sandbox
 from prefect_together.sandbox.faults import STORM
 from scripted_api import Answer
-from submit_desk import JOB, UNREACHABLE, CountedPacer, Desk, LoggedJournal, refused
+from submit_harness import JOB, UNREACHABLE, CountedPacer, Harness, LoggedJournal, refused
 
 
 async def test_the_intent_is_written_before_the_call_and_the_answer_after_it() -> None:
-    desk = Desk(JOB)
+    harness = Harness(JOB)
 
-    job = await desk.submit()
+    job = await harness.submit()
 
     assert job == JOB
-    assert desk.log == ["intend 1", "create", "accepted 1 job-1"]
-    assert desk.pacer.ends == ["accepted"]
+    assert harness.log == ["intend 1", "create", "accepted 1 job-1"]
+    assert harness.pacer.ends == ["accepted"]
 
 
 # Sent again
@@ -46,25 +46,25 @@ async def test_the_intent_is_written_before_the_call_and_the_answer_after_it() -
 
 @pytest.mark.parametrize("status", [429, 503])
 async def test_a_refusal_for_rate_is_sent_again_after_the_time_that_it_names(status: int) -> None:
-    desk = Desk(refused(status, after=12.0), JOB)
+    harness = Harness(refused(status, after=12.0), JOB)
 
-    await desk.submit()
+    await harness.submit()
 
-    first, second = desk.api.asked_at
+    first, second = harness.api.asked_at
     assert 12.0 <= second - first < 13.0
-    assert desk.log == [
+    assert harness.log == [
         *("intend 1", "create", "not_accepted 1 RateLimited"),
         *("intend 2", "create", "accepted 2 job-1"),
     ]
-    assert desk.pacer.ends == ["refused", "accepted"]
+    assert harness.pacer.ends == ["refused", "accepted"]
 
 
 async def test_refusals_that_name_no_time_are_answered_by_growing_pauses() -> None:
-    desk = Desk(refused(), refused(), refused(), refused(), JOB)
+    harness = Harness(refused(), refused(), refused(), refused(), JOB)
 
-    await desk.submit()
+    await harness.submit()
 
-    at = desk.api.asked_at
+    at = harness.api.asked_at
     pauses = [later - earlier for earlier, later in pairwise(at)]
     assert pauses[0] >= 1.0
     assert pauses == sorted(pauses)
@@ -72,56 +72,56 @@ async def test_refusals_that_name_no_time_are_answered_by_growing_pauses() -> No
 
 
 async def test_a_refusal_for_rate_is_sent_again_until_it_is_time_to_give_up() -> None:
-    desk = Desk(refused(after=30.0))
+    harness = Harness(refused(after=30.0))
 
     with pytest.raises(RateLimited):
-        await desk.submit(for_seconds=100.0)
+        await harness.submit(for_seconds=100.0)
 
-    began = desk.api.asked_at[0]
-    assert [round(at - began) for at in desk.api.asked_at] == [0, 30, 60, 90]
-    assert desk.pacer.admitted == len(desk.pacer.ends)
-    assert desk.log[-1].startswith("not_accepted 4 RateLimited")
+    began = harness.api.asked_at[0]
+    assert [round(at - began) for at in harness.api.asked_at] == [0, 30, 60, 90]
+    assert harness.pacer.admitted == len(harness.pacer.ends)
+    assert harness.log[-1].startswith("not_accepted 4 RateLimited")
 
 
 async def test_even_a_late_row_is_tried_once() -> None:
-    desk = Desk(refused(after=1.0))
+    harness = Harness(refused(after=1.0))
 
     with pytest.raises(RateLimited):
-        await desk.submit(for_seconds=-10.0)
+        await harness.submit(for_seconds=-10.0)
 
-    assert desk.log == ["intend 1", "create", "not_accepted 1 RateLimited"]
+    assert harness.log == ["intend 1", "create", "not_accepted 1 RateLimited"]
 
 
 async def test_what_never_left_is_sent_again_six_times_with_growing_pauses() -> None:
-    desk = Desk(UNREACHABLE)
+    harness = Harness(UNREACHABLE)
 
     with pytest.raises(NeverSent):
-        await desk.submit()
+        await harness.submit()
 
-    at = desk.api.asked_at
+    at = harness.api.asked_at
     pauses = [later - earlier for earlier, later in pairwise(at)]
     assert len(at) == NEVER_SENT_TRIES == 6
     assert pauses == pytest.approx([2.0, 4.0, 8.0, 16.0, 32.0], abs=0.01)
-    assert desk.pacer.ends == ["released"] * 6
-    assert desk.log[-1] == "not_accepted 6 NeverSent"
+    assert harness.pacer.ends == ["released"] * 6
+    assert harness.log[-1] == "not_accepted 6 NeverSent"
 
 
 async def test_what_never_left_is_not_sent_again_past_the_time_to_give_up() -> None:
-    desk = Desk(UNREACHABLE)
+    harness = Harness(UNREACHABLE)
 
     with pytest.raises(NeverSent):
-        await desk.submit(for_seconds=5.0)
+        await harness.submit(for_seconds=5.0)
 
-    assert desk.api.calls == 3
+    assert harness.api.calls == 3
 
 
 async def test_what_never_left_is_accepted_when_the_network_is_back() -> None:
-    desk = Desk(UNREACHABLE, UNREACHABLE, JOB)
+    harness = Harness(UNREACHABLE, UNREACHABLE, JOB)
 
-    job = await desk.submit()
+    job = await harness.submit()
 
     assert job == JOB
-    assert desk.pacer.ends == ["released", "released", "accepted"]
+    assert harness.pacer.ends == ["released", "released", "accepted"]
 
 
 # Never sent again
@@ -136,33 +136,33 @@ async def test_what_never_left_is_accepted_when_the_network_is_back() -> None:
     ],
 )
 async def test_what_is_in_doubt_or_refused_for_good_is_sent_once(error: TogetherVideoError, entry: str) -> None:
-    desk = Desk(error)
+    harness = Harness(error)
 
     with pytest.raises(type(error)):
-        await desk.submit()
+        await harness.submit()
 
-    assert desk.log == ["intend 1", "create", entry]
-    assert desk.pacer.ends == ["released"]
+    assert harness.log == ["intend 1", "create", entry]
+    assert harness.pacer.ends == ["released"]
 
 
 async def test_in_doubt_after_a_refusal_is_not_sent_again() -> None:
-    desk = Desk(refused(after=1.0), UNREACHABLE, SubmissionInDoubt("HTTP 500"))
+    harness = Harness(refused(after=1.0), UNREACHABLE, SubmissionInDoubt("HTTP 500"))
 
     with pytest.raises(SubmissionInDoubt):
-        await desk.submit()
+        await harness.submit()
 
-    assert desk.api.calls == 3
-    assert desk.pacer.ends == ["refused", "released", "released"]
+    assert harness.api.calls == 3
+    assert harness.pacer.ends == ["refused", "released", "released"]
 
 
 async def test_a_refused_intent_sends_nothing() -> None:
-    desk = Desk(JOB, breaks="intend", error=BudgetReached(1.0, 0.9, 0.28))
+    harness = Harness(JOB, breaks="intend", error=BudgetReached(1.0, 0.9, 0.28))
 
     with pytest.raises(BudgetReached):
-        await desk.submit()
+        await harness.submit()
 
-    assert desk.log == []
-    assert desk.pacer.ends == ["released"]
+    assert harness.log == []
+    assert harness.pacer.ends == ["released"]
 
 
 @pytest.mark.parametrize(
@@ -177,30 +177,30 @@ async def test_a_refused_intent_sends_nothing() -> None:
     ],
 )
 async def test_a_journal_that_breaks_ends_the_submit_and_its_place_in_the_pace(step: str, answer: Answer) -> None:
-    desk = Desk(answer, breaks=step)
+    harness = Harness(answer, breaks=step)
 
     with pytest.raises(RuntimeError, match="the ledger is gone"):
-        await desk.submit()
+        await harness.submit()
 
-    assert desk.api.calls == (0 if step == "intend" else 1)
-    assert desk.pacer.ends == ["released"]
+    assert harness.api.calls == (0 if step == "intend" else 1)
+    assert harness.pacer.ends == ["released"]
 
 
 async def test_an_error_that_nobody_foresaw_is_in_doubt() -> None:
-    desk = Desk(RuntimeError("a bug"))
+    harness = Harness(RuntimeError("a bug"))
 
     with pytest.raises(SubmissionInDoubt, match="a bug"):
-        await desk.submit()
+        await harness.submit()
 
-    assert desk.log == ["intend 1", "create", "in_doubt 1 RuntimeError: a bug"]
-    assert desk.pacer.ends == ["released"]
+    assert harness.log == ["intend 1", "create", "in_doubt 1 RuntimeError: a bug"]
+    assert harness.pacer.ends == ["released"]
 
 
 async def test_what_is_in_doubt_says_its_dollars() -> None:
-    desk = Desk(SubmissionInDoubt("no answer"))
+    harness = Harness(SubmissionInDoubt("no answer"))
 
     with pytest.raises(SubmissionInDoubt) as caught:
-        await desk.submit()
+        await harness.submit()
 
     assert caught.value.reason == "no answer"
     assert caught.value.estimate_usd is not None

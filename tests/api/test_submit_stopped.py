@@ -13,7 +13,7 @@ from prefect_together.errors import (
     BadParameter,
     SubmissionInDoubt,
 )
-from submit_desk import JOB, UNREACHABLE, Desk, refused, settle
+from submit_harness import JOB, UNREACHABLE, Harness, refused, settle
 
 
 @dataclass
@@ -42,8 +42,8 @@ class LateAnswer:
 )
 async def test_an_answer_just_after_the_stop_is_written(result: VideoJob | Exception, entry: str) -> None:
     answer = LateAnswer(result)
-    desk = Desk(answer)
-    running = asyncio.create_task(desk.submit())
+    harness = Harness(answer)
+    running = asyncio.create_task(harness.submit())
     await settle()
 
     running.cancel()
@@ -52,26 +52,26 @@ async def test_an_answer_just_after_the_stop_is_written(result: VideoJob | Excep
 
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert desk.log == ["intend 1", "create", entry]
-    assert desk.pacer.ends == ["released"]
+    assert harness.log == ["intend 1", "create", entry]
+    assert harness.pacer.ends == ["released"]
 
 
 async def test_an_answer_that_does_not_come_after_the_stop_leaves_the_video_in_doubt() -> None:
-    desk = Desk(LateAnswer())
-    running = asyncio.create_task(desk.submit())
+    harness = Harness(LateAnswer())
+    running = asyncio.create_task(harness.submit())
     await settle()
 
     running.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert desk.log == ["intend 1", "create", "in_doubt 1 the run was stopped before the answer came"]
-    assert desk.pacer.ends == ["released"]
+    assert harness.log == ["intend 1", "create", "in_doubt 1 the run was stopped before the answer came"]
+    assert harness.pacer.ends == ["released"]
 
 
 async def test_a_second_stop_does_not_wait_for_the_answer() -> None:
-    desk = Desk(LateAnswer())
-    running = asyncio.create_task(desk.submit())
+    harness = Harness(LateAnswer())
+    running = asyncio.create_task(harness.submit())
     await settle()
 
     running.cancel()
@@ -80,13 +80,13 @@ async def test_a_second_stop_does_not_wait_for_the_answer() -> None:
     await settle()
 
     assert running.done()
-    assert desk.log[-1] == "in_doubt 1 the run was stopped before the answer came"
+    assert harness.log[-1] == "in_doubt 1 the run was stopped before the answer came"
 
 
 async def test_a_loop_that_cancels_everything_leaves_the_video_in_doubt() -> None:
-    desk = Desk(LateAnswer())
+    harness = Harness(LateAnswer())
     others = asyncio.all_tasks()
-    running = asyncio.create_task(desk.submit())
+    running = asyncio.create_task(harness.submit())
     await settle()
 
     for task in asyncio.all_tasks() - others:  # as asyncio.run does at its end
@@ -94,46 +94,46 @@ async def test_a_loop_that_cancels_everything_leaves_the_video_in_doubt() -> Non
 
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert desk.log[-1] == "in_doubt 1 the run was stopped before the answer came"
-    assert desk.pacer.ends == ["released"]
+    assert harness.log[-1] == "in_doubt 1 the run was stopped before the answer came"
+    assert harness.pacer.ends == ["released"]
 
 
 async def test_a_stop_while_the_intent_is_written_takes_it_back_and_sends_nothing() -> None:
-    desk = Desk(JOB)
-    desk.journal.intending = asyncio.Event()
-    running = asyncio.create_task(desk.submit())
+    harness = Harness(JOB)
+    harness.journal.intending = asyncio.Event()
+    running = asyncio.create_task(harness.submit())
     await settle()
 
     running.cancel()
     await settle()
-    desk.journal.intending.set()
+    harness.journal.intending.set()
 
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert desk.log == ["intend 1", "not_accepted 1 StoppedBeforeSending"]
-    assert desk.pacer.ends == ["released"]
+    assert harness.log == ["intend 1", "not_accepted 1 StoppedBeforeSending"]
+    assert harness.pacer.ends == ["released"]
 
 
 async def test_a_stop_in_a_pause_writes_nothing_more() -> None:
-    desk = Desk(UNREACHABLE)
-    desk.clock = FakeClock(auto=False)
-    running = asyncio.create_task(desk.submit())
+    harness = Harness(UNREACHABLE)
+    harness.clock = FakeClock(auto=False)
+    running = asyncio.create_task(harness.submit())
     await settle()
 
     running.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert desk.log == ["intend 1", "create", "not_accepted 1 NeverSent"]
-    assert desk.pacer.ends == ["released"]
+    assert harness.log == ["intend 1", "create", "not_accepted 1 NeverSent"]
+    assert harness.pacer.ends == ["released"]
 
 
 async def test_a_stop_before_the_turn_writes_nothing() -> None:
     answer = LateAnswer()
-    desk = Desk(answer)
-    submits = [asyncio.create_task(desk.submit()) for _ in range(30)]
+    harness = Harness(answer)
+    submits = [asyncio.create_task(harness.submit()) for _ in range(30)]
     await settle(100)
-    sent = desk.api.calls
+    sent = harness.api.calls
 
     waiting = submits[-1]
     waiting.cancel()
@@ -142,5 +142,5 @@ async def test_a_stop_before_the_turn_writes_nothing() -> None:
 
     assert sent < 30
     assert sum(isinstance(end, asyncio.CancelledError) for end in ends) == 1
-    assert desk.log.count("create") == 29
-    assert desk.pacer.admitted == len(desk.pacer.ends) == 29
+    assert harness.log.count("create") == 29
+    assert harness.pacer.admitted == len(harness.pacer.ends) == 29

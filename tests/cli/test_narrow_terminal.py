@@ -11,7 +11,7 @@ from prefect_together.cli.printing import listed_models
 from prefect_together.cli.run_flow import said_if_slow
 from prefect_together.request.catalogue import catalogue
 from pseudo_terminal import Shown, in_terminal
-from table_of_prompts import KEY, Desk, table_text
+from table_of_prompts import KEY, Harness, table_text
 
 LONGEST = sorted((model.spec.id for model in listed_models()), key=len)[-8:]
 
@@ -42,11 +42,11 @@ def test_help_has_no_line_that_the_terminal_must_break(tmp_path: Path, command: 
     has_whole_words(in_terminal(tmp_path, command, "--help"), [])
 
 
-def test_a_run_says_everything_once_and_in_whole_words(desk: Desk, tmp_path: Path) -> None:
+def test_a_run_says_everything_once_and_in_whole_words(harness: Harness, tmp_path: Path) -> None:
     refused, moderated, fine = "A value too many", "A refused sight", "A cat asleep on a drum"
-    desk.api.fault("422", prompt=refused)
-    desk.api.fault("job-moderated", prompt=moderated)
-    desk.api.fault("drop", prompt="A harbour")
+    harness.api.fault("422", prompt=refused)
+    harness.api.fault("job-moderated", prompt=moderated)
+    harness.api.fault("drop", prompt="A harbour")
     models = ["alibaba/happyhorse-1.1-t2v", "ByteDance/Seedance-1.0-lite", "minimax/video-01-director", "vidu/vidu-q1"]
     texts = [refused, moderated, fine, "A harbour at dawn"]
     rows = [{"id": m.split("/")[1], "prompt": text, "model": m} for text, m in zip(texts, models, strict=True)]
@@ -56,9 +56,9 @@ def test_a_run_says_everything_once_and_in_whole_words(desk: Desk, tmp_path: Pat
         return in_terminal(
             tmp_path,
             *words,
-            PREFECT_API_URL=desk.prefect.api_url,
+            PREFECT_API_URL=harness.prefect.api_url,
             TOGETHER_API_KEY=KEY,
-            TOGETHER_BASE_URL=desk.api.base_url,
+            TOGETHER_BASE_URL=harness.api.base_url,
         )
 
     shown = run("generate", table, "--output-dir", "out", "--budget-usd", "2")

@@ -15,7 +15,7 @@ import pytest
 
 from prefect_together.cli.run_flow import run_words
 from repository import MISTAKES
-from table_of_prompts import FLOWS, MODEL, Desk, prompts
+from table_of_prompts import FLOWS, MODEL, Harness, prompts
 
 TABLE = str(MISTAKES)
 RUN_AND_LIST_MODULES = """
@@ -81,20 +81,20 @@ class OneTable(BaseHTTPRequestHandler):
         pass
 
 
-def test_the_table_is_read_once_and_the_server_gets_its_name(desk: Desk) -> None:
-    with HTTPServer(("127.0.0.1", 0), OneTable) as server, desk.prefect.used():
+def test_the_table_is_read_once_and_the_server_gets_its_name(harness: Harness) -> None:
+    with HTTPServer(("127.0.0.1", 0), OneTable) as server, harness.prefect.used():
         threading.Thread(target=server.serve_forever).start()
         url = f"http://127.0.0.1:{server.server_port}/table.csv"
-        code = run_words("generate_videos", [url, "--output-dir", str(desk.output_dir), "--model", MODEL])
+        code = run_words("generate_videos", [url, "--output-dir", str(harness.output_dir), "--model", MODEL])
         server.shutdown()
 
     assert code == 0
     assert OneTable.gets == 1
-    assert desk.api.accepted() == 2
-    assert stored_parameters(desk)["prompts"] == url
+    assert harness.api.accepted() == 2
+    assert stored_parameters(harness)["prompts"] == url
 
 
-def stored_parameters(desk: Desk) -> dict[str, Any]:
+def stored_parameters(harness: Harness) -> dict[str, Any]:
     """The parameters of the last flow run as the server has them."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.sorting import FlowRunSort
@@ -104,7 +104,7 @@ def stored_parameters(desk: Desk) -> dict[str, Any]:
             (run,) = await client.read_flow_runs(limit=1, sort=FlowRunSort.START_TIME_DESC)
             return run.parameters
 
-    return desk.prefect.run(read)
+    return harness.prefect.run(read)
 
 
 @pytest.mark.parametrize(

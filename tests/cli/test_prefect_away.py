@@ -17,7 +17,7 @@ from prefect.client.orchestration import get_client
 from batch_run import wait_until
 from prefect_server import PrefectServer, running_prefect
 from shell import in_shell, in_shell_started
-from table_of_prompts import KEY, MODEL, opened_desk, prompts, read_results
+from table_of_prompts import KEY, MODEL, opened_harness, prompts, read_results
 
 ROWS = 6
 
@@ -95,13 +95,13 @@ def test_a_run_whose_prefect_is_lost_is_complete_says_so_first_and_warns_once(
     (tmp_path / "server").mkdir()
     with (
         running_prefect(tmp_path / "server", listener) as prefect,
-        opened_desk(prefect, tmp_path / "out", monkeypatch) as desk,
+        opened_harness(prefect, tmp_path / "out", monkeypatch) as harness,
     ):
-        desk.api.script("in_progress", "completed", at_seconds=(0, 4), prompt="boat")
+        harness.api.script("in_progress", "completed", at_seconds=(0, 4), prompt="boat")
         table = prompts(*(f"A paper boat, take {take}" for take in range(ROWS)))
-        environment = {"PREFECT_API_URL": prefect.api_url, "TOGETHER_BASE_URL": desk.api.base_url}
+        environment = {"PREFECT_API_URL": prefect.api_url, "TOGETHER_BASE_URL": harness.api.base_url}
         run = in_shell_started(tmp_path, table, "--model", MODEL, TOGETHER_API_KEY=KEY, **environment)
-        wait_until(lambda: desk.api.accepted() == ROWS, seconds=120)
+        wait_until(lambda: harness.api.accepted() == ROWS, seconds=120)
         if loss == "run deleted":
             delete_flow_runs(prefect)
         else:

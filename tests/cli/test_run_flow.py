@@ -16,31 +16,31 @@ from prefect_together.flows import generate_videos
 from prefect_together.request.form import Limits, VideoParameters
 from repository import MISTAKES
 from shell import in_shell
-from table_of_prompts import KEY, MODEL, Desk, prompts, table_text
+from table_of_prompts import KEY, MODEL, Harness, prompts, table_text
 
 CAT, HARBOUR = "A cat asleep on a drum", "A harbour at dawn"
 
 
-def said_by_shell(desk: Desk, *words: str) -> int:
+def said_by_shell(harness: Harness, *words: str) -> int:
     """The exit code of `python flows/generate_videos.py WORDS`, run inside this process."""
-    with desk.prefect.used():
-        return run_words("generate_videos", [*words, "--output-dir", str(desk.output_dir), "--model", MODEL])
+    with harness.prefect.used():
+        return run_words("generate_videos", [*words, "--output-dir", str(harness.output_dir), "--model", MODEL])
 
 
-def test_0_when_every_row_is_downloaded_and_it_says_where(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    code = said_by_shell(desk, prompts(CAT, HARBOUR))
+def test_0_when_every_row_is_downloaded_and_it_says_where(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    code = said_by_shell(harness, prompts(CAT, HARBOUR))
 
     out = capsys.readouterr().out
     assert code == 0
     assert "2 downloaded of 2 rows, $0.56" in out
-    assert str(desk.output_dir / "index.html") in out
-    assert f"{desk.output_dir}/results.csv" in out
+    assert str(harness.output_dir / "index.html") in out
+    assert f"{harness.output_dir}/results.csv" in out
 
 
-def test_1_when_a_row_failed_and_the_row_is_named(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    desk.api.fault("job-moderated", prompt=CAT)
+def test_1_when_a_row_failed_and_the_row_is_named(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
+    harness.api.fault("job-moderated", prompt=CAT)
 
-    code = said_by_shell(desk, prompts(CAT, HARBOUR))
+    code = said_by_shell(harness, prompts(CAT, HARBOUR))
 
     said = capsys.readouterr()
     assert code == 1
@@ -48,13 +48,15 @@ def test_1_when_a_row_failed_and_the_row_is_named(desk: Desk, capsys: pytest.Cap
     assert f"1 downloaded, 1 failed of 2 rows, $0.28, {held}\n  row 2 (r1) failed:" in said.out
 
 
-def test_many_failures_are_said_in_short_lines_counts_first(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    desk.api.fault("job-moderated", prompt=HARBOUR, count=None)
+def test_many_failures_are_said_in_short_lines_counts_first(
+    harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    harness.api.fault("job-moderated", prompt=HARBOUR, count=None)
 
-    said_by_shell(desk, prompts(CAT, *(f"{HARBOUR}, take {number}" for number in range(5))))
+    said_by_shell(harness, prompts(CAT, *(f"{HARBOUR}, take {number}" for number in range(5))))
 
     counts, *lines = capsys.readouterr().out.splitlines()
-    said = [line for line in lines if str(desk.output_dir) not in line]
+    said = [line for line in lines if str(harness.output_dir) not in line]
     assert counts == "1 downloaded, 5 failed of 6 rows, $0.28, $1.40 held for failed jobs without a reported cost"
     assert [line.split(":")[0] for line in said if line.startswith("  row ")] == [
         f"  row {number} (r{number - 1}) failed" for number in (3, 4, 5)
@@ -65,11 +67,11 @@ def test_many_failures_are_said_in_short_lines_counts_first(desk: Desk, capsys: 
 
 
 def test_1_when_a_row_is_still_generating_and_it_says_to_run_again(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+    harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    desk.api.script("in_progress", prompt=CAT)
+    harness.api.script("in_progress", prompt=CAT)
 
-    code = said_by_shell(desk, prompts(CAT), "--max-wait-minutes", "0.01")
+    code = said_by_shell(harness, prompts(CAT), "--max-wait-minutes", "0.01")
 
     assert code == 1
     assert (
@@ -78,19 +80,21 @@ def test_1_when_a_row_is_still_generating_and_it_says_to_run_again(
     )
 
 
-def test_2_for_a_table_with_mistakes_and_each_of_them_is_named(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+def test_2_for_a_table_with_mistakes_and_each_of_them_is_named(
+    harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
     with MISTAKES.open(newline="", encoding="utf-8") as file:
         wrong = {number: row for number, row in enumerate(csv.DictReader(file), start=2) if row["note"] != "good"}
 
-    code = run_words("generate_videos", [str(MISTAKES), "--output-dir", str(desk.output_dir)])
+    code = run_words("generate_videos", [str(MISTAKES), "--output-dir", str(harness.output_dir)])
 
     err = capsys.readouterr().err
     named = {int(number) for number in re.findall(r"^  row (\d+)", err, re.MULTILINE)}
     assert code == 2
     assert len(wrong) >= 20
     assert named == set(wrong)
-    assert desk.api.requests == []
-    assert not (desk.output_dir / "videos").exists()
+    assert harness.api.requests == []
+    assert not (harness.output_dir / "videos").exists()
 
 
 @pytest.mark.parametrize(
@@ -105,51 +109,55 @@ def test_2_for_a_table_with_mistakes_and_each_of_them_is_named(desk: Desk, capsy
         (),
     ],
 )
-def test_2_for_a_setting_that_is_wrong(desk: Desk, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
-    code = said_by_shell(desk, *words)
+def test_2_for_a_setting_that_is_wrong(
+    harness: Harness, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    code = said_by_shell(harness, *words)
 
     said = capsys.readouterr()
     assert code == 2
     assert "Traceback" not in said.err + said.out
     assert said.err.strip() or said.out.strip()
-    assert desk.api.requests == []
+    assert harness.api.requests == []
 
 
-def test_2_for_what_only_the_run_finds_wrong_and_its_reason(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
-    code = said_by_shell(desk, prompts(CAT), "--shards", "2", "--max-in-flight", "1")
+def test_2_for_what_only_the_run_finds_wrong_and_its_reason(
+    harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = said_by_shell(harness, prompts(CAT), "--shards", "2", "--max-in-flight", "1")
 
     assert code == 2
     assert "1 jobs at once cannot be divided among 2 shards" in capsys.readouterr().err
-    assert desk.api.requests == []
+    assert harness.api.requests == []
 
 
 def test_a_dry_run_says_the_price_and_what_is_odd_and_sends_nothing(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+    harness: Harness, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = said_by_shell(desk, table_text([{"prompt": CAT}, {"prompt": CAT}]), "--dry-run", "--budget-usd", "3")
+    code = said_by_shell(harness, table_text([{"prompt": CAT}, {"prompt": CAT}]), "--dry-run", "--budget-usd", "3")
 
     said = capsys.readouterr()
     assert code == 0
     assert re.search(r"2 rows, 1 videos?: estimated \$0\.28, budget \$3\.00; nothing was sent", said.out)
     assert "warning: 1 row (3) repeats an earlier row" in said.err
-    assert desk.api.requests == []
+    assert harness.api.requests == []
 
 
 def test_every_place_says_what_is_new_in_this_run_and_what_all_of_it_costs(
-    desk: Desk, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    harness: Harness, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert said_by_shell(desk, prompts(CAT)) == 0
+    assert said_by_shell(harness, prompts(CAT)) == 0
     assert "1 downloaded of 1 row, $0.28\n" in capsys.readouterr().out
 
-    said_by_shell(desk, prompts(CAT, HARBOUR), "--dry-run")
+    said_by_shell(harness, prompts(CAT, HARBOUR), "--dry-run")
     before = "2 rows, 2 videos (1 downloaded already): estimated $0.28 new in this run, $0.56 in all"
     assert f"{before}; nothing was sent" in capsys.readouterr().out
     caplog.clear()
-    assert said_by_shell(desk, prompts(CAT, HARBOUR)) == 0
+    assert said_by_shell(harness, prompts(CAT, HARBOUR)) == 0
     assert before in caplog.text
     assert "2 downloaded of 2 rows, $0.56 ($0.28 in this run)\n" in capsys.readouterr().out
 
-    assert said_by_shell(desk, prompts(CAT, HARBOUR)) == 0
+    assert said_by_shell(harness, prompts(CAT, HARBOUR)) == 0
     assert "2 downloaded of 2 rows, $0.56 ($0.00 in this run)\n" in capsys.readouterr().out
 
 
@@ -163,19 +171,19 @@ def test_every_place_says_what_is_new_in_this_run_and_what_all_of_it_costs(
     ],
 )
 def test_a_value_that_an_option_does_not_take_is_one_sentence(
-    desk: Desk, capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
+    harness: Harness, capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
 ) -> None:
-    code = said_by_shell(desk, prompts(CAT), option, value)
+    code = said_by_shell(harness, prompts(CAT), option, value)
 
     out = capsys.readouterr()
     assert code == 2
     assert said in " ".join((out.out + out.err).split()).replace('"', "")  # cyclopts quotes more or less
     assert "pydantic" not in out.out + out.err
-    assert desk.api.requests == []
+    assert harness.api.requests == []
 
 
 def test_an_output_directory_that_cannot_be_made_is_said_before_a_server_is_started(
-    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    harness: Harness, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "notes").write_text("a file")
 
@@ -185,13 +193,13 @@ def test_an_output_directory_that_cannot_be_made_is_said_before_a_server_is_star
 
     assert code == 2
     assert f"{tmp_path / 'notes'} is not a directory" in capsys.readouterr().err
-    assert desk.api.requests == []
+    assert harness.api.requests == []
 
 
-def test_options_are_the_flows_own_parameters_and_the_apis(desk: Desk) -> None:
-    code = said_by_shell(desk, prompts(CAT), "--seed", "7", "--max-in-flight", "2", "--budget-usd", "1")
+def test_options_are_the_flows_own_parameters_and_the_apis(harness: Harness) -> None:
+    code = said_by_shell(harness, prompts(CAT), "--seed", "7", "--max-in-flight", "2", "--budget-usd", "1")
 
-    (body,) = [request.body for request in desk.api.requests if request.endpoint == "create"]
+    (body,) = [request.body for request in harness.api.requests if request.endpoint == "create"]
     assert code == 0
     assert body == {"model": MODEL, "prompt": CAT, "seed": 7}
 
@@ -230,16 +238,16 @@ def test_no_key_is_said_at_once_with_the_ways_to_give_one(tmp_path: Path) -> Non
     assert nobody_there not in done.stderr
 
 
-def test_a_run_in_a_process_of_its_own_leaves_no_stack_traces(desk: Desk, tmp_path: Path) -> None:
-    desk.api.fault("job-moderated", prompt=CAT)
-    desk.api.fault("drop-after", endpoint="create", prompt=HARBOUR)
+def test_a_run_in_a_process_of_its_own_leaves_no_stack_traces(harness: Harness, tmp_path: Path) -> None:
+    harness.api.fault("job-moderated", prompt=CAT)
+    harness.api.fault("drop-after", endpoint="create", prompt=HARBOUR)
 
     done = in_shell(
         tmp_path,
-        *(prompts(CAT, HARBOUR, "A paper boat"), "--model", MODEL, "--output-dir", str(desk.output_dir)),
-        PREFECT_API_URL=desk.prefect.api_url,
+        *(prompts(CAT, HARBOUR, "A paper boat"), "--model", MODEL, "--output-dir", str(harness.output_dir)),
+        PREFECT_API_URL=harness.prefect.api_url,
         TOGETHER_API_KEY=KEY,
-        TOGETHER_BASE_URL=desk.api.base_url,
+        TOGETHER_BASE_URL=harness.api.base_url,
     )
 
     assert done.returncode == 1

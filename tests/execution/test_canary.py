@@ -8,7 +8,7 @@ from prefect_together.execution.admission import StartOrder
 from prefect_together.request.form import Limits
 from prefect_together.table.plan import PlannedVideo, make_plan
 from prefect_together.table.prompt_table import read_table
-from table_of_prompts import MODEL, PRICE_USD, Desk, paid_calls, prompts, table_text
+from table_of_prompts import MODEL, PRICE_USD, Harness, paid_calls, prompts, table_text
 
 OTHER = "acme/dream-1"
 CAT, HARBOUR, BOAT, FOX = "A cat on a drum", "A harbour at dawn", "A paper boat in the rain", "A fox in the snow"
@@ -19,9 +19,9 @@ def videos(*models: str) -> list[PlannedVideo]:
     return list(make_plan(read_table(table_text(rows), catalogue_checks=False)).videos.values())
 
 
-def two_models(desk: Desk) -> str:
+def two_models(harness: Harness) -> str:
     """Rows r1, r2, r3 of MODEL and r4, r5 of another model, mixed."""
-    desk.learn_durations(model=OTHER)
+    harness.learn_durations(model=OTHER)
     rows = [("r1", CAT, MODEL), ("r4", BOAT, OTHER), ("r2", HARBOUR, MODEL), ("r3", FOX, MODEL), ("r5", CAT, OTHER)]
     return table_text({"id": row, "prompt": prompt, "model": model} for row, prompt, model in rows)
 
@@ -70,20 +70,20 @@ async def test_videos_that_are_not_guarded_and_models_that_had_their_canary_star
     assert [await order.next() for _ in range(4)] == [paid, first, second, None]
 
 
-def test_when_the_canary_is_downloaded_the_others_of_its_model_follow_it(desk: Desk) -> None:
-    ended = desk.run(prompts(CAT, HARBOUR, BOAT), limits=Limits(canary=True))
+def test_when_the_canary_is_downloaded_the_others_of_its_model_follow_it(harness: Harness) -> None:
+    ended = harness.run(prompts(CAT, HARBOUR, BOAT), limits=Limits(canary=True))
 
-    asked = [request.endpoint for request in desk.api.requests if request.endpoint in ("create", "retrieve")]
+    asked = [request.endpoint for request in harness.api.requests if request.endpoint in ("create", "retrieve")]
     assert ended.statuses == ["downloaded"] * 3
     assert asked[:2] == ["create", "retrieve"]
-    assert next(request.body["prompt"] for request in desk.api.requests if request.endpoint == "create") == CAT
+    assert next(request.body["prompt"] for request in harness.api.requests if request.endpoint == "create") == CAT
 
 
-def test_when_a_canary_fails_the_rest_of_its_model_is_refused_and_other_models_go_on(desk: Desk) -> None:
-    table = two_models(desk)
-    desk.api.fault("job-moderated", prompt=CAT, count=1)
+def test_when_a_canary_fails_the_rest_of_its_model_is_refused_and_other_models_go_on(harness: Harness) -> None:
+    table = two_models(harness)
+    harness.api.fault("job-moderated", prompt=CAT, count=1)
 
-    ended = desk.run(table, limits=Limits(canary=True))
+    ended = harness.run(table, limits=Limits(canary=True))
 
     by_id = {row["id"]: row for row in ended.rows}
     assert {row_id: row["status"] for row_id, row in by_id.items()} == {
@@ -95,38 +95,38 @@ def test_when_a_canary_fails_the_rest_of_its_model_is_refused_and_other_models_g
     }
     assert by_id["r2"]["error"].startswith(f"not sent: canary row r1 of {MODEL}: content_policy_violation: ")
     assert "moderation" in by_id["r3"]["error"]
-    assert desk.api.accepted() == 3
+    assert harness.api.accepted() == 3
 
 
-def test_a_canary_still_generating_at_the_deadline_stops_its_model_and_a_later_run_goes_on(desk: Desk) -> None:
+def test_a_canary_still_generating_at_the_deadline_stops_its_model_and_a_later_run_goes_on(harness: Harness) -> None:
     table = prompts(CAT, HARBOUR)
-    desk.api.script("in_progress", "completed", at_seconds=(0, 2), prompt=CAT)
+    harness.api.script("in_progress", "completed", at_seconds=(0, 2), prompt=CAT)
 
     late, again = (
-        desk.run(table, limits=Limits(canary=True, max_wait_minutes=0.01)),
-        desk.run(table, limits=Limits(canary=True)),
+        harness.run(table, limits=Limits(canary=True, max_wait_minutes=0.01)),
+        harness.run(table, limits=Limits(canary=True)),
     )
 
     assert late.statuses == ["submitted", "refused"]
     assert "still in_progress" in late.rows[1]["error"]
     assert again.statuses == ["downloaded", "downloaded"]
-    assert desk.api.accepted() == 2
+    assert harness.api.accepted() == 2
 
 
-def test_a_canary_refused_for_the_budget_was_not_tried_and_the_next_row_takes_its_place(desk: Desk) -> None:
+def test_a_canary_refused_for_the_budget_was_not_tried_and_the_next_row_takes_its_place(harness: Harness) -> None:
     rows = [{"id": "r1", "prompt": CAT, "price_usd": 9}, {"id": "r2", "prompt": HARBOUR}, {"id": "r3", "prompt": BOAT}]
 
-    ended = desk.run(table_text(rows), limits=Limits(canary=True), budget_usd=2 * PRICE_USD)
+    ended = harness.run(table_text(rows), limits=Limits(canary=True), budget_usd=2 * PRICE_USD)
 
     assert ended.statuses == ["refused", "downloaded", "downloaded"]
     assert ended.rows[0]["error"].startswith("budget ")
 
 
-def test_with_everything_paid_there_is_no_canary_and_nothing_is_asked(desk: Desk) -> None:
-    desk.run(prompts(CAT, HARBOUR))
-    requests = paid_calls(desk)
+def test_with_everything_paid_there_is_no_canary_and_nothing_is_asked(harness: Harness) -> None:
+    harness.run(prompts(CAT, HARBOUR))
+    requests = paid_calls(harness)
 
-    ended = desk.run(prompts(CAT, HARBOUR), limits=Limits(canary=True))
+    ended = harness.run(prompts(CAT, HARBOUR), limits=Limits(canary=True))
 
     assert ended.statuses == ["downloaded", "downloaded"]
-    assert paid_calls(desk) == requests
+    assert paid_calls(harness) == requests

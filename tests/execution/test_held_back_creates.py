@@ -8,7 +8,7 @@ import pytest
 
 from prefect_server import PrefectServer
 from prefect_together.request.form import Limits
-from table_of_prompts import opened_desk, prompts
+from table_of_prompts import opened_harness, prompts
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -22,9 +22,11 @@ def test_while_most_creates_are_refused_what_is_done_is_downloaded_at_once(
     prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = prompts(*(f"A paper boat, take {row}" for row in range(ROWS)))
-    with opened_desk(prefect_server, tmp_path / "out", monkeypatch, creates_per_second=CREATES_PER_SECOND) as desk:
-        ended = desk.run(table, limits=Limits(max_in_flight=ROWS))
-        made = desk.api.requests
+    with opened_harness(
+        prefect_server, tmp_path / "out", monkeypatch, creates_per_second=CREATES_PER_SECOND
+    ) as harness:
+        ended = harness.run(table, limits=Limits(max_in_flight=ROWS))
+        made = harness.api.requests
 
     assert ended.statuses == ["downloaded"] * ROWS
     creates = [number for number, one in enumerate(made) if one.endpoint == "create"]

@@ -12,7 +12,7 @@ import pytest
 
 from prefect_together.execution.team_settings import TeamDefaults
 from repository import ROOT
-from table_of_prompts import MODEL, Desk, prompts, read_results, table_text
+from table_of_prompts import MODEL, Harness, prompts, read_results, table_text
 
 TABLE = ROOT / "examples" / "prompts.csv"
 PREFIX = "PREFECT_INTEGRATIONS_TOGETHER_"
@@ -75,25 +75,25 @@ def test_a_setting_with_a_wrong_value_is_one_sentence_and_exit_code_2(
 
 
 def test_a_run_takes_the_teams_cap_and_root_and_logs_them(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(f"{PREFIX}BUDGET_USD", "0.3")
     monkeypatch.setenv(f"{PREFIX}OUTPUT_ROOT", str(tmp_path / "films"))
     monkeypatch.chdir(tmp_path)
-    Path("night").symlink_to(tmp_path / "films" / "night")  # where the test's desk reads its results
+    Path("night").symlink_to(tmp_path / "films" / "night")  # where the test's harness reads its results
 
-    ended = desk.run(prompts(CAT, HARBOUR), output_dir="night")
+    ended = harness.run(prompts(CAT, HARBOUR), output_dir="night")
 
     assert ended.statuses == ["downloaded", "refused"]
     said = f"from the team's settings ({PREFIX}*): outputs under {tmp_path / 'films'}, a budget of $0.30"
-    assert said in desk.prefect.logs(ended.run_id)
+    assert said in harness.prefect.logs(ended.run_id)
     assert len(read_results(tmp_path / "films" / "night")) == 2
 
 
-def test_a_run_that_is_given_a_cap_has_that_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_given_a_cap_has_that_one(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"{PREFIX}BUDGET_USD", "0")
 
-    ended = desk.run(prompts(CAT), budget_usd=1.0)
+    ended = harness.run(prompts(CAT), budget_usd=1.0)
 
     assert ended.statuses == ["downloaded"]
 
@@ -110,16 +110,16 @@ def test_only_relative_directories_are_under_the_teams_root(monkeypatch: pytest.
 
 
 def test_where_a_team_serves_its_root_the_run_in_prefect_links_the_page_and_each_clip(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(f"{PREFIX}OUTPUT_ROOT", str(desk.output_dir.parent))
+    monkeypatch.setenv(f"{PREFIX}OUTPUT_ROOT", str(harness.output_dir.parent))
     monkeypatch.setenv(f"{PREFIX}BASE_URL", "https://films.example.com/team/")
     table = table_text([{"id": "the cat", "prompt": CAT, "model": MODEL}])
 
-    ended = desk.run(table)
+    ended = harness.run(table)
 
-    found = desk.prefect.artifacts(ended.run_id)
-    at = f"https://films.example.com/team/{desk.output_dir.name}"
+    found = harness.prefect.artifacts(ended.run_id)
+    at = f"https://films.example.com/team/{harness.output_dir.name}"
     summary, page = found["together-video-summary"].data, found["together-video-page"].data
     (file,) = [line["file"] for line in ended.rows]
     assert f"[Every clip beside its prompt]({at}/index.html)" in page

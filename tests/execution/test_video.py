@@ -12,9 +12,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from prefect import flow
 from sqlalchemy.exc import OperationalError
 
-from batch_place import (
+from batch_harness import (
+    BatchHarness,
     Ended,
-    Place,
     Service,
     Session,
     T,
@@ -31,18 +31,20 @@ from prefect_together.ledger.engine import LedgerEngine, LedgerUnavailable, Oper
 from prefect_together.ledger.ledger import HERE, Ledger, open_ledger
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State
-from table_of_prompts import Desk, paid_calls, prompts
+from table_of_prompts import Harness, paid_calls, prompts
 
 
-def test_every_video_comes_to_its_file(batch_place: Place) -> None:
-    ended = batch_place.run(some(5), Service())
+def test_every_video_comes_to_its_file(batch_harness: BatchHarness) -> None:
+    ended = batch_harness.run(some(5), Service())
 
     assert ended.states == {"downloaded": 5}
-    assert len(list((batch_place.folder / "out" / "videos").iterdir())) == 5
+    assert len(list((batch_harness.folder / "out" / "videos").iterdir())) == 5
     assert ended.progress.spent_usd == pytest.approx(5 * 0.28)
 
 
-def test_an_error_nobody_foresaw_in_one_create_call_is_in_doubt_and_loses_no_other_row(batch_place: Place) -> None:
+def test_an_error_nobody_foresaw_in_one_create_call_is_in_doubt_and_loses_no_other_row(
+    batch_harness: BatchHarness,
+) -> None:
     service = Service()
 
     async def odd_at_first() -> None:
@@ -51,7 +53,7 @@ def test_an_error_nobody_foresaw_in_one_create_call_is_in_doubt_and_loses_no_oth
 
     service.on_create = odd_at_first
 
-    ended = batch_place.run(some(12), service, max_in_flight=1)
+    ended = batch_harness.run(some(12), service, max_in_flight=1)
 
     assert ended.states == {"downloaded": 11, "in_doubt": 1}
     assert ended.totals.in_doubt_usd == pytest.approx(0.28)
@@ -69,64 +71,64 @@ def broken(*job_ids: str) -> type[Session]:
     return Broken
 
 
-def test_rows_that_nobody_foresaw_to_fail_lose_no_other_row(batch_place: Place) -> None:
-    batch_place.session = broken("job-1", "job-2")
+def test_rows_that_nobody_foresaw_to_fail_lose_no_other_row(batch_harness: BatchHarness) -> None:
+    batch_harness.session = broken("job-1", "job-2")
 
-    ended = batch_place.run(some(36), Service(), max_in_flight=1)
+    ended = batch_harness.run(some(36), Service(), max_in_flight=1)
 
     assert ended.states == {"downloaded": 34, "completed": 2}
     assert "2 sub-exceptions" in str(ended.error)
 
 
-def test_a_clip_that_cannot_be_fetched_is_counted_as_results_csv_counts_it(batch_place: Place) -> None:
+def test_a_clip_that_cannot_be_fetched_is_counted_as_results_csv_counts_it(batch_harness: BatchHarness) -> None:
     class Unwritable(Session):
         async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
             if job.id == "job-1":
                 raise OutputUnwritable("no space left on device")
             return await super().download(job, target, max_bytes=max_bytes)
 
-    batch_place.session = Unwritable
+    batch_harness.session = Unwritable
 
-    ended = batch_place.run(some(2), Service(), max_in_flight=1)
+    ended = batch_harness.run(some(2), Service(), max_in_flight=1)
 
     assert ended.states == {"downloaded": 1, "completed": 1}
     assert ended.progress.by_status == {"downloaded": 1, "failed": 1}
 
 
-def test_the_ledger_names_the_file_that_the_clip_was_saved_as(batch_place: Place) -> None:
+def test_the_ledger_names_the_file_that_the_clip_was_saved_as(batch_harness: BatchHarness) -> None:
     class OtherContainer(Session):
         async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
             return await super().download(job, target.with_suffix(".webm"), max_bytes=max_bytes)
 
-    batch_place.session = OtherContainer
+    batch_harness.session = OtherContainer
     video = a_video("cat")
 
-    ended = batch_place.run([video], Service())
+    ended = batch_harness.run([video], Service())
 
     assert (ended.of(video).state, ended.of(video).file) == (State.DOWNLOADED, "videos/cat.webm")
 
 
-def test_a_fault_in_every_row_is_not_paid_for_hundreds_of_times(batch_place: Place) -> None:
-    batch_place.session = broken()
+def test_a_fault_in_every_row_is_not_paid_for_hundreds_of_times(batch_harness: BatchHarness) -> None:
+    batch_harness.session = broken()
 
-    ended = batch_place.run(some(20), service := Service(), max_in_flight=1)
+    ended = batch_harness.run(some(20), service := Service(), max_in_flight=1)
 
     assert 3 <= len(service.created) <= 6
     assert ended.states == {"completed": len(service.created), "planned": 20 - len(service.created)}
 
 
-def test_a_fault_in_what_earlier_runs_have_paid_stops_no_new_row(batch_place: Place) -> None:
+def test_a_fault_in_what_earlier_runs_have_paid_stops_no_new_row(batch_harness: BatchHarness) -> None:
     left, new = [a_video(f"left{number}") for number in range(4)], some(3)
     for number, video in enumerate(left):
-        batch_place.buy(video, f"job-left-{number}")
-    batch_place.session = broken(*(f"job-left-{number}" for number in range(4)))
+        batch_harness.buy(video, f"job-left-{number}")
+    batch_harness.session = broken(*(f"job-left-{number}" for number in range(4)))
 
-    ended = batch_place.run([*left, *new], Service(), max_in_flight=1)
+    ended = batch_harness.run([*left, *new], Service(), max_in_flight=1)
 
     assert ended.states == {"completed": 4, "downloaded": 3}
 
 
-def test_a_finished_clip_is_recorded_before_all_other_downloads_are_through(batch_place: Place) -> None:
+def test_a_finished_clip_is_recorded_before_all_other_downloads_are_through(batch_harness: BatchHarness) -> None:
     all_want_one, first_is_recorded = asyncio.Event(), asyncio.Event()
 
     class OneAtATime(Session):
@@ -153,19 +155,19 @@ def test_a_finished_clip_is_recorded_before_all_other_downloads_are_through(batc
             first_is_recorded.set()
             return used
 
-    batch_place.session = OneAtATime
+    batch_harness.session = OneAtATime
 
     @flow(name="a-batch", persist_result=False)
     async def work() -> Ended:
-        store = Noticing(batch_place.folder / "out")
-        return await batch_place._run(some(6), Service(), RunSettings(), HERE, store)  # pyright: ignore[reportPrivateUsage]
+        store = Noticing(batch_harness.folder / "out")
+        return await batch_harness._run(some(6), Service(), RunSettings(), HERE, store)  # pyright: ignore[reportPrivateUsage]
 
-    ended = batch_place.prefect.run(work)
+    ended = batch_harness.prefect.run(work)
 
     assert ended.states == {"downloaded": 6}
 
 
-def test_two_overlapping_runs_told_to_send_again_send_each_doubtful_row_once(batch_place: Place) -> None:
+def test_two_overlapping_runs_told_to_send_again_send_each_doubtful_row_once(batch_harness: BatchHarness) -> None:
     videos = some(2)
 
     async def leave_in_doubt(ledger: Ledger) -> None:
@@ -178,7 +180,7 @@ def test_two_overlapping_runs_told_to_send_again_send_each_doubtful_row_once(bat
     async def no_answer() -> None:
         raise SubmissionInDoubt("HTTP 500")
 
-    batch_place.ledger(leave_in_doubt)
+    batch_harness.ledger(leave_in_doubt)
     service = Service()
     service.on_create = no_answer
 
@@ -191,20 +193,20 @@ def test_two_overlapping_runs_told_to_send_again_send_each_doubtful_row_once(bat
             return await super().sizes(names)
 
     begun, both_have = list[LocalStore](), asyncio.Event()
-    settings, store = RunSettings(resubmit_in_doubt=True), BothHaveBegun(batch_place.folder / "out")
+    settings, store = RunSettings(resubmit_in_doubt=True), BothHaveBegun(batch_harness.folder / "out")
 
     @flow(name="two-batches", persist_result=False)
     async def both() -> list[Ended]:
-        runs = (batch_place._run(videos, service, settings, HERE, store) for _ in range(2))  # pyright: ignore[reportPrivateUsage]
+        runs = (batch_harness._run(videos, service, settings, HERE, store) for _ in range(2))  # pyright: ignore[reportPrivateUsage]
         return list(await asyncio.gather(*runs))
 
-    ended = batch_place.prefect.run(both)
+    ended = batch_harness.prefect.run(both)
 
     assert len(service.created) == 2
     assert ended[0].states == {"in_doubt": 2}
 
 
-def test_a_stuck_service_gets_no_more_than_twice_what_may_be_in_flight(timeless_place: Place) -> None:
+def test_a_stuck_service_gets_no_more_than_twice_what_may_be_in_flight(timeless_place: BatchHarness) -> None:
     ended = timeless_place.run(some(12), service := Service(working), max_in_flight=4)
 
     assert 4 <= len(service.created) <= 4 + 4
@@ -213,7 +215,7 @@ def test_a_stuck_service_gets_no_more_than_twice_what_may_be_in_flight(timeless_
     assert reasons == {"not sent: 4 jobs in a row were not done in time; run again later"}
 
 
-def test_jobs_left_by_earlier_runs_that_time_out_do_not_stop_a_healthy_run(timeless_place: Place) -> None:
+def test_jobs_left_by_earlier_runs_that_time_out_do_not_stop_a_healthy_run(timeless_place: BatchHarness) -> None:
     left, new = [a_video(f"left{number}") for number in range(4)], some(8)
     for number, video in enumerate(left):
         timeless_place.buy(video, f"job-left-{number}")
@@ -224,7 +226,7 @@ def test_jobs_left_by_earlier_runs_that_time_out_do_not_stop_a_healthy_run(timel
     assert ended.states == {"submitted": 4, "downloaded": 8}
 
 
-def test_one_slow_job_at_a_time_does_not_stop_the_run(timeless_place: Place) -> None:
+def test_one_slow_job_at_a_time_does_not_stop_the_run(timeless_place: BatchHarness) -> None:
     service = Service(answers={"job-1": working, "job-2": working})
 
     ended = timeless_place.run(some(5), service, max_in_flight=1)
@@ -249,7 +251,7 @@ class Breaking:
 
 
 @pytest.mark.timeout(120)
-def test_a_ledger_that_fails_ends_the_run_as_itself_and_nothing_more_is_sent(timeless_place: Place) -> None:
+def test_a_ledger_that_fails_ends_the_run_as_itself_and_nothing_more_is_sent(timeless_place: BatchHarness) -> None:
     service = Service()
     database: list[Breaking] = []
 
@@ -294,28 +296,28 @@ def _lasting(record: VideoRecord) -> tuple[object, ...]:
     return (*facts, record.size_bytes, record.sha256, record.clip, record.generation_seconds)
 
 
-def test_a_run_without_the_sandbox_does_not_go_into_the_sandboxs_directory(desk: Desk) -> None:
-    desk.run(prompts("A cat"))
-    calls = paid_calls(desk)
+def test_a_run_without_the_sandbox_does_not_go_into_the_sandboxs_directory(harness: Harness) -> None:
+    harness.run(prompts("A cat"))
+    calls = paid_calls(harness)
 
-    ended = desk.run(prompts("A cat", "A dog"), sandbox=True)
+    ended = harness.run(prompts("A cat", "A dog"), sandbox=True)
 
     assert ended.state.is_failed()
     assert isinstance(ended.result, SettingsInvalid)
     assert "choose another output directory for the sandbox" in ended.state.message
-    assert paid_calls(desk) == calls
+    assert paid_calls(harness) == calls
     assert ended.statuses == ["downloaded"], "results.csv of the real videos is left as it was"
 
 
 def test_a_clip_renamed_in_a_bucket_is_said(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     bucket = f"memory://bucket/{tmp_path.name}"
     files = cast("Any", MemoryFileSystem())
     files.pipe_file(f"/bucket/{tmp_path.name}/videos/r1.mp4", b"somebody's own")
 
-    ended = desk.run(prompts("A cat"), output_dir=bucket)
+    ended = harness.run(prompts("A cat"), output_dir=bucket)
 
     assert ended.state.is_completed(), ended.state.message
     said = "r1: another file is named videos/r1.mp4: the clip is saved as videos/r1-2.mp4"

@@ -20,7 +20,7 @@ from prefect_together.flows.prefect_ui import price_of, to_be_sent
 from prefect_together.flows.prompts import plan_prompts
 from prefect_together.flows.run import run_plan
 from prefect_together.request.form import Limits
-from table_of_prompts import FLOWS, MODEL, Desk, load_script, prompts, table_text
+from table_of_prompts import FLOWS, MODEL, Harness, load_script, prompts, table_text
 
 CAT, HARBOUR = "A cat asleep on a drum", "A harbour at dawn"
 LOOK_SECONDS = 0.1
@@ -52,25 +52,25 @@ async def dialog_of(client: PrefectClient) -> tuple[FlowRun, str, dict[str, Any]
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def run_and_answer(desk: Desk, table: str, answer: dict[str, Any] | None, **parameters: Any) -> Asked:
+def run_and_answer(harness: Harness, table: str, answer: dict[str, Any] | None, **parameters: Any) -> Asked:
     """Run the flow, and answer its dialog as the UI does."""
     generate_videos = load_script(FLOWS / "generate_videos.py").generate_videos
-    given = {"model": MODEL, "output_dir": str(desk.output_dir), **parameters}
+    given = {"model": MODEL, "output_dir": str(harness.output_dir), **parameters}
 
     async def work() -> Asked:
         run = asyncio.create_task(generate_videos(table, **given, return_state=True))
         async with get_client() as client:
             waiting, dialog, fields = await dialog_of(client)
-            sent = desk.api.calls("create")
+            sent = harness.api.calls("create")
             await client.resume_flow_run(waiting.id, run_input=answer)
         return Asked(await run, dialog, fields, sent)
 
-    return desk.prefect.run(work)
+    return harness.prefect.run(work)
 
 
-def test_a_plan_above_the_limit_waits_with_the_plan_in_the_dialog_and_goes_on_when_approved(desk: Desk) -> None:
+def test_a_plan_above_the_limit_waits_with_the_plan_in_the_dialog_and_goes_on_when_approved(harness: Harness) -> None:
     asking = Limits(approve_above_usd=0.30)
-    asked = run_and_answer(desk, prompts(CAT, HARBOUR), {"answer": "approve"}, limits=asking, budget_usd=5.0)
+    asked = run_and_answer(harness, prompts(CAT, HARBOUR), {"answer": "approve"}, limits=asking, budget_usd=5.0)
 
     assert asked.sent_before == 0
     assert "**$0.56** for 2 new videos of 2 rows" in asked.dialog
@@ -78,32 +78,32 @@ def test_a_plan_above_the_limit_waits_with_the_plan_in_the_dialog_and_goes_on_wh
     assert "Asked above $0.30. Budget: $5.00" in asked.dialog
     assert asked.fields["answer"]["enum"] == ["approve", "reject"]
     assert asked.state.name == "Completed"
-    assert desk.api.accepted() == 2
+    assert harness.api.accepted() == 2
 
 
-def test_a_plan_that_is_rejected_ends_cancelled_and_nothing_is_sent(desk: Desk) -> None:
-    asked = run_and_answer(desk, prompts(CAT), {"answer": "reject"}, limits=Limits(approve_above_usd=0))
+def test_a_plan_that_is_rejected_ends_cancelled_and_nothing_is_sent(harness: Harness) -> None:
+    asked = run_and_answer(harness, prompts(CAT), {"answer": "reject"}, limits=Limits(approve_above_usd=0))
 
-    server_state = desk.prefect.flow_run(asked.state.state_details.flow_run_id).state
+    server_state = harness.prefect.flow_run(asked.state.state_details.flow_run_id).state
     assert server_state.is_cancelled()
     assert server_state.message == "not approved"
-    assert desk.api.requests == []
+    assert harness.api.requests == []
 
 
-def test_what_is_paid_does_not_count_and_a_plan_below_the_limit_is_not_asked_about(desk: Desk) -> None:
-    desk.run(prompts(CAT))
+def test_what_is_paid_does_not_count_and_a_plan_below_the_limit_is_not_asked_about(harness: Harness) -> None:
+    harness.run(prompts(CAT))
 
-    ended = desk.run(prompts(CAT, HARBOUR), limits=Limits(approve_above_usd=0.28))
+    ended = harness.run(prompts(CAT, HARBOUR), limits=Limits(approve_above_usd=0.28))
 
     assert ended.statuses == ["downloaded", "downloaded"]
 
 
-def test_no_answer_in_time_ends_cancelled_and_nothing_is_sent(desk: Desk) -> None:
+def test_no_answer_in_time_ends_cancelled_and_nothing_is_sent(harness: Harness) -> None:
     @flow(name="asks-in-vain", persist_result=False)
     async def asks() -> Any:
         return await run_plan(
             lambda: plan_prompts(prompts(CAT), model=MODEL),
-            locations=RunLocations(str(desk.output_dir)),
+            locations=RunLocations(str(harness.output_dir)),
             settings=RunSettings(approve_above_usd=0.1, approval_minutes=0.02),
         )
 
@@ -112,11 +112,11 @@ def test_no_answer_in_time_ends_cancelled_and_nothing_is_sent(desk: Desk) -> Non
     async def work() -> Any:
         return await untyped(return_state=True)
 
-    state = desk.prefect.run(work)
+    state = harness.prefect.run(work)
 
-    assert desk.prefect.flow_run(state.state_details.flow_run_id).state.is_cancelled()
+    assert harness.prefect.flow_run(state.state_details.flow_run_id).state.is_cancelled()
     assert state.message == "not approved: no answer within 1 s"
-    assert desk.api.requests == []
+    assert harness.api.requests == []
 
 
 def test_a_video_of_unknown_price_is_counted_and_named() -> None:

@@ -14,18 +14,18 @@ from database_proxy import Proxy, proxy_in_a_thread
 from postgres_server import throw_away_database
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.request.form import Limits, Locations
-from table_of_prompts import Desk, prompts
+from table_of_prompts import Harness, prompts
 
 ROWS = 12
 
 
 def away_in_the_middle(
-    desk: Desk, proxy: Proxy, loop: asyncio.AbstractEventLoop, seconds: float, *, is_for_good: bool = False
+    harness: Harness, proxy: Proxy, loop: asyncio.AbstractEventLoop, seconds: float, *, is_for_good: bool = False
 ) -> threading.Thread:
     """Cuts the database off once a third of the rows is accepted, for so long or for good."""
 
     def cut() -> None:
-        while desk.api.accepted() < ROWS // 3:
+        while harness.api.accepted() < ROWS // 3:
             time.sleep(0.02)
         loop.call_soon_threadsafe(proxy.cut)
         time.sleep(seconds)
@@ -40,29 +40,29 @@ def away_in_the_middle(
 @pytest.mark.postgres
 @pytest.mark.timeout(400)
 def test_a_database_that_stays_away_leaves_results_with_every_paid_id_and_the_next_run_continues(
-    desk: Desk, request: pytest.FixtureRequest
+    harness: Harness, request: pytest.FixtureRequest
 ) -> None:
     url = throw_away_database(request)
     port = int(url.rpartition(":")[2].partition("/")[0])
     table = prompts(*(f"A boat, take {number}" for number in range(ROWS)))
     with proxy_in_a_thread(port) as (proxy, loop):
-        cutting = away_in_the_middle(desk, proxy, loop, seconds=0.0, is_for_good=True)
+        cutting = away_in_the_middle(harness, proxy, loop, seconds=0.0, is_for_good=True)
         locations = Locations(ledger=url.replace(f":{port}/", f":{proxy.port}/"))
-        ended = desk.run(table, locations=locations, limits=Limits(max_in_flight=3))
+        ended = harness.run(table, locations=locations, limits=Limits(max_in_flight=3))
         cutting.join()
 
-    paid = {job["id"] for job in desk.api.jobs()}
+    paid = {job["id"] for job in harness.api.jobs()}
     assert isinstance(ended.result, LedgerUnavailable)
-    assert f"{desk.output_dir / 'results.csv'} has each row and job id" in str(ended.result)
+    assert f"{harness.output_dir / 'results.csv'} has each row and job id" in str(ended.result)
     assert {row["job_id"] for row in ended.rows if row["job_id"]} == paid
-    for job_id in (json.loads(line)["job_id"] for line in _lines(desk.output_dir / "unsaved-jobs.jsonl")):
+    for job_id in (json.loads(line)["job_id"] for line in _lines(harness.output_dir / "unsaved-jobs.jsonl")):
         assert f"job {job_id} was accepted, is paid" in str(ended.result)
-    assert (desk.output_dir / "index.html").exists()
+    assert (harness.output_dir / "index.html").exists()
 
-    again = desk.run(table, locations=Locations(ledger=url))
+    again = harness.run(table, locations=Locations(ledger=url))
 
     assert again.statuses == ["downloaded"] * ROWS, again.state.message
-    assert desk.api.accepted() == ROWS
+    assert harness.api.accepted() == ROWS
 
 
 def _lines(path: Path) -> list[str]:
@@ -73,14 +73,14 @@ def _lines(path: Path) -> list[str]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seconds", [6.0, 31.0])
 def test_a_run_outlasts_a_database_that_is_restarted(
-    desk: Desk, request: pytest.FixtureRequest, seconds: float
+    harness: Harness, request: pytest.FixtureRequest, seconds: float
 ) -> None:
     url = throw_away_database(request)
     port = int(url.rpartition(":")[2].partition("/")[0])
     table = prompts(*(f"A boat, take {number}" for number in range(ROWS)))
     with proxy_in_a_thread(port) as (proxy, loop):
-        cutting = away_in_the_middle(desk, proxy, loop, seconds)
-        ended = desk.run(
+        cutting = away_in_the_middle(harness, proxy, loop, seconds)
+        ended = harness.run(
             table,
             locations=Locations(ledger=url.replace(f":{port}/", f":{proxy.port}/")),
             limits=Limits(max_in_flight=3),
@@ -89,5 +89,5 @@ def test_a_run_outlasts_a_database_that_is_restarted(
 
     # A create call whose intent was durable when its answer could not be written is waited for, never sent again.
     assert ended.statuses == ["downloaded"] * ROWS, ended.state.message
-    assert desk.api.accepted() == ROWS
-    assert not (desk.output_dir / "unsaved-jobs.jsonl").exists()
+    assert harness.api.accepted() == ROWS
+    assert not (harness.output_dir / "unsaved-jobs.jsonl").exists()

@@ -11,7 +11,7 @@ import pytest
 
 from prefect_server import PrefectServer
 from prefect_together.request.form import Limits
-from table_of_prompts import FLOWS, KEY, Desk, Ended, load_script, opened_desk, prompts, table_text
+from table_of_prompts import FLOWS, KEY, Ended, Harness, load_script, opened_harness, prompts, table_text
 
 CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A <b>paper</b> boat | in the rain"
 
@@ -31,11 +31,11 @@ class Shown:
 def shown(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Generator[Shown]:
     with (
         pytest.MonkeyPatch.context() as environment,
-        opened_desk(prefect_server, tmp_path_factory.mktemp("shown"), environment) as desk,
+        opened_harness(prefect_server, tmp_path_factory.mktemp("shown"), environment) as harness,
     ):
-        desk.api.fault("job-moderated", prompt="harbour")
-        desk.api.fault("drop-after", endpoint="create", prompt="boat")
-        ended = desk.run(prompts(CAT, HARBOUR, BOAT))
+        harness.api.fault("job-moderated", prompt="harbour")
+        harness.api.fault("drop-after", endpoint="create", prompt="boat")
+        ended = harness.run(prompts(CAT, HARBOUR, BOAT))
         runs = prefect_server.task_runs(ended.run_id, count=6)
         yield Shown(
             ended,
@@ -113,73 +113,75 @@ def test_no_parameter_of_the_run_holds_a_key(shown: Shown) -> None:
     assert shown.flow_run.parameters["locations"] == {}
 
 
-def test_a_run_in_which_all_is_downloaded_is_completed_with_its_counts(desk: Desk) -> None:
-    ended = desk.run(prompts(CAT, HARBOUR))
+def test_a_run_in_which_all_is_downloaded_is_completed_with_its_counts(harness: Harness) -> None:
+    ended = harness.run(prompts(CAT, HARBOUR))
 
-    state = desk.prefect.flow_run(ended.run_id).state
+    state = harness.prefect.flow_run(ended.run_id).state
     assert (state.type.value, state.name, state.message) == ("COMPLETED", "Completed", "2 downloaded of 2 rows, $0.56")
 
 
-def test_rows_still_generating_complete_the_run_under_a_name_of_their_own(desk: Desk) -> None:
-    desk.api.script("in_progress", prompt=CAT)
+def test_rows_still_generating_complete_the_run_under_a_name_of_their_own(harness: Harness) -> None:
+    harness.api.script("in_progress", prompt=CAT)
 
-    ended = desk.run(prompts(CAT, HARBOUR), limits=Limits(max_wait_minutes=0.01))
+    ended = harness.run(prompts(CAT, HARBOUR), limits=Limits(max_wait_minutes=0.01))
 
-    state = desk.prefect.flow_run(ended.run_id).state
+    state = harness.prefect.flow_run(ended.run_id).state
     assert (state.type.value, state.name) == ("COMPLETED", "StillGenerating")
     assert state.message == "1 downloaded, 1 submitted of 2 rows, $0.28. Run again to collect the rest."
 
 
-def test_a_table_with_mistakes_fails_with_all_of_them_and_sends_nothing(desk: Desk) -> None:
+def test_a_table_with_mistakes_fails_with_all_of_them_and_sends_nothing(harness: Harness) -> None:
     table = table_text([{"prompt": CAT, "seconds": "long"}, {"prompt": HARBOUR, "width": "wide"}])
 
-    ended = desk.run(table)
+    ended = harness.run(table)
 
-    state = desk.prefect.flow_run(ended.run_id).state
+    state = harness.prefect.flow_run(ended.run_id).state
     assert state.type.value == "FAILED"
     assert "row 2, column seconds" in state.message
     assert "row 3, column width" in state.message
-    assert desk.api.requests == []
+    assert harness.api.requests == []
 
 
-def test_a_dry_run_says_the_price_and_sends_nothing(desk: Desk) -> None:
-    ended = desk.run(prompts(CAT, HARBOUR), dry_run=True)
+def test_a_dry_run_says_the_price_and_sends_nothing(harness: Harness) -> None:
+    ended = harness.run(prompts(CAT, HARBOUR), dry_run=True)
 
     assert (ended.state.name, ended.rows) == ("DryRun", [])
     assert ended.state.message == "2 rows, 2 videos: estimated $0.56; nothing was sent"
-    assert desk.api.requests == []
+    assert harness.api.requests == []
 
 
 def test_without_a_key_the_run_fails_and_names_the_ways_to_give_one(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TOGETHER_API_KEY")
 
-    ended = desk.run(prompts(CAT))
+    ended = harness.run(prompts(CAT))
 
     assert ended.state.is_failed()
     assert all(way in ended.state.message for way in ("TOGETHER_API_KEY", "credentials_block", "--sandbox"))
     assert ended.state.message.endswith("; nothing was sent")
-    assert desk.api.requests == []
+    assert harness.api.requests == []
 
 
-def test_the_summary_of_a_run_without_a_key_names_what_is_missing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_summary_of_a_run_without_a_key_names_what_is_missing(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TOGETHER_API_KEY")
 
-    ended = desk.run(prompts(CAT))
+    ended = harness.run(prompts(CAT))
 
-    summary = desk.prefect.artifacts(ended.run_id)["together-video-summary"].data
-    page = (desk.output_dir / "index.html").read_text(encoding="utf-8")
+    summary = harness.prefect.artifacts(ended.run_id)["together-video-summary"].data
+    page = (harness.output_dir / "index.html").read_text(encoding="utf-8")
     assert "no API key: set TOGETHER\\_API\\_KEY, name a TogetherCredentials block" in summary
     assert "no API key: set TOGETHER_API_KEY, name a TogetherCredentials block" in page
 
 
-def test_the_card_of_parameters_holds_for_rows_that_do_not_set_them(desk: Desk) -> None:
+def test_the_card_of_parameters_holds_for_rows_that_do_not_set_them(harness: Harness) -> None:
     table = table_text([{"prompt": CAT, "seed": 7}, {"prompt": HARBOUR}])
 
-    desk.run(table, parameters={"seed": 11, "output_format": "MP4"})
+    harness.run(table, parameters={"seed": 11, "output_format": "MP4"})
 
-    bodies = {request.body["prompt"]: request.body for request in desk.api.requests if request.endpoint == "create"}
+    bodies = {request.body["prompt"]: request.body for request in harness.api.requests if request.endpoint == "create"}
     assert bodies[CAT] == {"model": "minimax/video-01-director", "prompt": CAT, "seed": 7, "output_format": "MP4"}
     assert bodies[HARBOUR]["seed"] == 11
 
@@ -187,37 +189,37 @@ def test_the_card_of_parameters_holds_for_rows_that_do_not_set_them(desk: Desk) 
 @pytest.mark.parametrize(
     "wrong", [{"limits": {"max_in_flight": 0}}, {"budget_usd": -1}, {"limits": {"max_wait_minutes": 0}}]
 )
-def test_a_setting_out_of_bounds_is_refused_before_anything_is_sent(desk: Desk, wrong: dict[str, Any]) -> None:
-    ended = desk.run(prompts(CAT), **wrong)
+def test_a_setting_out_of_bounds_is_refused_before_anything_is_sent(harness: Harness, wrong: dict[str, Any]) -> None:
+    ended = harness.run(prompts(CAT), **wrong)
 
     assert ended.state.is_failed()
     assert next(iter(wrong)) in ended.state.message
-    assert desk.api.requests == []
+    assert harness.api.requests == []
 
 
-def test_one_video_from_the_form_is_made_and_not_bought_twice(desk: Desk) -> None:
+def test_one_video_from_the_form_is_made_and_not_bought_twice(harness: Harness) -> None:
     flow = load_script(FLOWS / "generate_video.py").generate_video
 
     async def work() -> Any:
-        return await flow(CAT, output_dir=str(desk.output_dir), parameters={"seed": 3}, return_state=True)
+        return await flow(CAT, output_dir=str(harness.output_dir), parameters={"seed": 3}, return_state=True)
 
-    states = [desk.prefect.run(work) for _ in range(2)]
+    states = [harness.prefect.run(work) for _ in range(2)]
 
     assert [state.name for state in states] == ["Completed", "Completed"]
-    assert desk.api.accepted(CAT) == 1
+    assert harness.api.accepted(CAT) == 1
 
 
-def test_a_collecting_run_fetches_what_is_paid_and_sends_no_create_call(desk: Desk) -> None:
-    desk.api.script("in_progress", "completed", at_seconds=(0, 2), prompt=CAT)
-    desk.run(prompts(CAT), limits=Limits(max_wait_minutes=0.01), budget_usd=7.77)
+def test_a_collecting_run_fetches_what_is_paid_and_sends_no_create_call(harness: Harness) -> None:
+    harness.api.script("in_progress", "completed", at_seconds=(0, 2), prompt=CAT)
+    harness.run(prompts(CAT), limits=Limits(max_wait_minutes=0.01), budget_usd=7.77)
     flow = load_script(FLOWS / "collect_videos.py").collect_videos
 
     async def work() -> Any:
-        return await flow(output_dir=str(desk.output_dir), return_state=True)
+        return await flow(output_dir=str(harness.output_dir), return_state=True)
 
-    state = desk.prefect.run(work)
+    state = harness.prefect.run(work)
 
     assert state.name == "Completed"
-    assert desk.api.calls("create") == 1
-    assert (desk.output_dir / "videos" / "r1.mp4").is_file()
-    assert '"budgetUsd":7.77' in (desk.output_dir / "index.html").read_text()
+    assert harness.api.calls("create") == 1
+    assert (harness.output_dir / "videos" / "r1.mp4").is_file()
+    assert '"budgetUsd":7.77' in (harness.output_dir / "index.html").read_text()

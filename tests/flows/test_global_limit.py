@@ -19,7 +19,7 @@ from prefect_together.errors import SettingsInvalid
 from prefect_together.request.form import Limits
 from prefect_together.steps.global_limit import LimitUnavailable, open_limit
 from repository import FLOWS
-from table_of_prompts import MODEL, Desk, load_script, opened_desk, paid_calls, prompts, read_results
+from table_of_prompts import MODEL, Harness, load_script, opened_harness, paid_calls, prompts, read_results
 
 LIMIT = 3
 
@@ -50,22 +50,22 @@ def slots_in_use(server: PrefectServer, name: str) -> int:
     return server.run(read)
 
 
-def most_at_once(desk: Desk) -> int:
+def most_at_once(harness: Harness) -> int:
     """The most jobs that the provider had at once, each from its creation until its end was seen."""
-    jobs = desk.api.jobs()
+    jobs = harness.api.jobs()
     return max(sum(other["created_at"] <= job["created_at"] < other["seen_final_at"] for other in jobs) for job in jobs)
 
 
 def test_two_flows_at_once_never_have_more_jobs_at_the_provider_than_the_limit(
     prefect_server: PrefectServer, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with opened_desk(prefect_server, tmp_path / "out", monkeypatch, generation_seconds=0.5) as desk:
-        run_two_flows(desk, account)
+    with opened_harness(prefect_server, tmp_path / "out", monkeypatch, generation_seconds=0.5) as harness:
+        run_two_flows(harness, account)
 
 
-def run_two_flows(desk: Desk, account: str) -> None:
+def run_two_flows(harness: Harness, account: str) -> None:
     flow = load_script(FLOWS / "generate_videos.py").generate_videos
-    outputs = [desk.output_dir, desk.output_dir.with_name("other")]
+    outputs = [harness.output_dir, harness.output_dir.with_name("other")]
 
     async def run(output: Path, tag: str) -> Any:
         table = prompts(*(f"{tag} film {number}" for number in range(6)))
@@ -75,35 +75,35 @@ def run_two_flows(desk: Desk, account: str) -> None:
     async def both() -> list[Any]:
         return await asyncio.gather(*(run(output, output.name) for output in outputs))
 
-    states = desk.prefect.run(both)
+    states = harness.prefect.run(both)
 
     assert all(state.is_completed() for state in states), states
     assert [row["status"] for output in outputs for row in read_results(output)] == ["downloaded"] * 12
-    assert most_at_once(desk) == LIMIT
-    assert slots_in_use(desk.prefect, account) == 0
+    assert most_at_once(harness) == LIMIT
+    assert slots_in_use(harness.prefect, account) == 0
 
 
-def test_a_limit_that_is_not_there_is_a_mistake_before_anything_is_sent(desk: Desk) -> None:
-    ended = desk.run(prompts("A cat"), limits=Limits(concurrency_limit="no-such-limit"))
+def test_a_limit_that_is_not_there_is_a_mistake_before_anything_is_sent(harness: Harness) -> None:
+    ended = harness.run(prompts("A cat"), limits=Limits(concurrency_limit="no-such-limit"))
 
     assert isinstance(ended.result, SettingsInvalid)
     assert "prefect gcl create no-such-limit" in str(ended.result)
-    assert paid_calls(desk) == 0
+    assert paid_calls(harness) == 0
 
 
-def test_a_job_that_is_at_the_provider_already_does_not_wait_for_a_slot(desk: Desk, account: str) -> None:
-    desk.api.script("in_progress", "completed", at_seconds=[0, 3])
-    first = desk.run(prompts("A cat"), limits=Limits(concurrency_limit=account, max_wait_minutes=0.01))
+def test_a_job_that_is_at_the_provider_already_does_not_wait_for_a_slot(harness: Harness, account: str) -> None:
+    harness.api.script("in_progress", "completed", at_seconds=[0, 3])
+    first = harness.run(prompts("A cat"), limits=Limits(concurrency_limit=account, max_wait_minutes=0.01))
 
     async def take_all() -> None:
         async with get_client() as client:
             await client.increment_concurrency_slots_with_lease([account], LIMIT, "concurrency", 60)
 
-    desk.prefect.run(take_all)
-    ended = desk.run(prompts("A cat"), limits=Limits(concurrency_limit=account))
+    harness.prefect.run(take_all)
+    ended = harness.run(prompts("A cat"), limits=Limits(concurrency_limit=account))
 
     assert (first.statuses, ended.statuses) == (["submitted"], ["downloaded"])
-    assert desk.api.accepted() == 1
+    assert harness.api.accepted() == 1
 
 
 async def test_without_a_server_a_job_that_is_there_goes_on_and_a_new_one_is_given_up_unsent(

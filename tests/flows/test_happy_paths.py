@@ -21,7 +21,7 @@ from prefect_together.request.form import Limits, Locations
 from prefect_together.request.request import VideoRequest
 from prefect_together.sandbox import Sandbox
 from repository import ROOT
-from table_of_prompts import KEY, Desk, Ended, table_text
+from table_of_prompts import KEY, Ended, Harness, table_text
 
 CHEAPEST = "ByteDance/Seedance-1.0-lite"
 BUDGET_USD = 1.0
@@ -45,9 +45,9 @@ class Service:
         self, name: str, table: str, *, max_wait_minutes: float | None = None, image_directory: Path | None = None
     ) -> Ended:
         """Run a table into the output directory `name`, within what is left of the dollar."""
-        desk = Desk(self.prefect, self.sandbox, self.place / name)  # pyright: ignore[reportArgumentType]  # runs only
+        harness = Harness(self.prefect, self.sandbox, self.place / name)  # pyright: ignore[reportArgumentType]  # runs only
         directory = None if image_directory is None else str(image_directory)
-        return desk.run(
+        return harness.run(
             table,
             model=CHEAPEST,
             budget_usd=BUDGET_USD,
@@ -69,7 +69,7 @@ def service(
     with Sandbox(generation_seconds=0.5) as sandbox, pytest.MonkeyPatch.context() as environment:
         environment.setenv("TOGETHER_API_KEY", KEY)
         environment.setenv("TOGETHER_BASE_URL", sandbox.base_url)
-        Desk(prefect_server, sandbox, place).learn_durations(0.5, model=CHEAPEST)
+        Harness(prefect_server, sandbox, place).learn_durations(0.5, model=CHEAPEST)
         yield Service(prefect_server, sandbox, place)
 
 

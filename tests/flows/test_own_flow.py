@@ -27,7 +27,7 @@ from prefect_together.prefect_internals import process_is_own
 from prefect_together.request.form import Limits
 from prefect_together.results.outcome import RunOutcome
 from prefect_together.table.plan import make_plan
-from table_of_prompts import MODEL, Desk, prompts
+from table_of_prompts import MODEL, Harness, prompts
 
 CAT, HARBOUR = "A cat asleep on a drum", "A harbour at dawn"
 FLOW_NAMES = [name for name in own_flows.__all__ if isinstance(getattr(own_flows, name), Flow)]
@@ -55,49 +55,51 @@ def changed(before: dict[str, list[Any]], after: dict[str, list[Any]]) -> set[An
     return {pair for name in before for pair in set(before[name]) ^ set(after[name])}
 
 
-def test_a_run_in_a_foreign_flow_changes_no_setting_of_its_process(desk: Desk) -> None:
+def test_a_run_in_a_foreign_flow_changes_no_setting_of_its_process(harness: Harness) -> None:
     import_module("av")  # which sets the level of its own logger
     seen: list[dict[str, list[Any]]] = []
 
     @flow(name="somebodys-own", persist_result=False)
     async def foreign() -> RunOutcome:
         seen.append(process_settings())
-        run = asyncio.create_task(generate_videos(prompts(CAT, HARBOUR), model=MODEL, output_dir=str(desk.output_dir)))
-        await asyncio.to_thread(wait_until, lambda: desk.api.calls("create") > 0, seconds=60)
+        run = asyncio.create_task(
+            generate_videos(prompts(CAT, HARBOUR), model=MODEL, output_dir=str(harness.output_dir))
+        )
+        await asyncio.to_thread(wait_until, lambda: harness.api.calls("create") > 0, seconds=60)
         seen.append(process_settings())
         outcome = await run
         seen.append(process_settings())
         return outcome
 
-    outcome = desk.prefect.run(foreign)
+    outcome = harness.prefect.run(foreign)
 
     before, during, after = seen
     assert changed(before, during) == set()
     assert changed(before, after) == set()
     assert outcome.exit_code == 0
-    assert desk.api.accepted() == 2
+    assert harness.api.accepted() == 2
 
 
-def test_cancelled_with_its_foreign_flow_the_run_leaves_its_results_and_pays_nothing_twice(desk: Desk) -> None:
-    desk.api.script("in_progress", prompt=CAT)
+def test_cancelled_with_its_foreign_flow_the_run_leaves_its_results_and_pays_nothing_twice(harness: Harness) -> None:
+    harness.api.script("in_progress", prompt=CAT)
 
     @flow(name="somebodys-own", persist_result=False)
     async def foreign() -> None:
-        run = asyncio.create_task(generate_videos(prompts(CAT), model=MODEL, output_dir=str(desk.output_dir)))
-        await asyncio.to_thread(wait_until, lambda: desk.api.calls("retrieve") > 0, seconds=60)
+        run = asyncio.create_task(generate_videos(prompts(CAT), model=MODEL, output_dir=str(harness.output_dir)))
+        await asyncio.to_thread(wait_until, lambda: harness.api.calls("retrieve") > 0, seconds=60)
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
 
-    desk.prefect.run(foreign)
-    first = (desk.output_dir / "results.csv").read_text()
-    desk.run(prompts(CAT), limits=Limits(max_wait_minutes=0.01))
+    harness.prefect.run(foreign)
+    first = (harness.output_dir / "results.csv").read_text()
+    harness.run(prompts(CAT), limits=Limits(max_wait_minutes=0.01))
 
     assert "submitted" in first
-    assert desk.api.accepted() == 1
+    assert harness.api.accepted() == 1
 
 
 @pytest.mark.parametrize("kind", ["a checked table", "a plan", "a path", "a DataFrame"])
-def test_what_a_table_is_in_python(kind: str, desk: Desk, tmp_path: Path) -> None:
+def test_what_a_table_is_in_python(kind: str, harness: Harness, tmp_path: Path) -> None:
     path = tmp_path / "prompts.csv"
     path.write_text(prompts(CAT, HARBOUR))
     checked = read_table(str(path), defaults={"model": MODEL})
@@ -109,24 +111,24 @@ def test_what_a_table_is_in_python(kind: str, desk: Desk, tmp_path: Path) -> Non
     }
     table: Any = kinds[kind][0]
 
-    ended = desk.run(table, model=MODEL if kind in ("a path", "a DataFrame") else None)
+    ended = harness.run(table, model=MODEL if kind in ("a path", "a DataFrame") else None)
 
     assert ended.statuses == ["downloaded", "downloaded"]
-    assert desk.prefect.flow_run(ended.run_id).parameters["prompts"] == kinds[kind][1]
+    assert harness.prefect.flow_run(ended.run_id).parameters["prompts"] == kinds[kind][1]
 
 
-def test_a_flow_with_other_options_stores_a_dataframe_as_shortly(desk: Desk) -> None:
+def test_a_flow_with_other_options_stores_a_dataframe_as_shortly(harness: Harness) -> None:
     renamed: Any = generate_videos.with_options(name="mine", retries=0)
     table = pandas.DataFrame({"prompt": [CAT], "model": [MODEL]})
 
     async def work() -> Any:
-        return await renamed(table, output_dir=str(desk.output_dir), return_state=True)
+        return await renamed(table, output_dir=str(harness.output_dir), return_state=True)
 
-    state = desk.prefect.run(work)
+    state = harness.prefect.run(work)
 
     assert state.is_completed(), state.message
     assert renamed.name == "mine"
-    assert desk.prefect.flow_run(state.state_details.flow_run_id).parameters["prompts"] == "<DataFrame>"
+    assert harness.prefect.flow_run(state.state_details.flow_run_id).parameters["prompts"] == "<DataFrame>"
 
 
 @pytest.mark.parametrize(
@@ -136,8 +138,8 @@ def test_a_flow_with_other_options_stores_a_dataframe_as_shortly(desk: Desk) -> 
         (7, {}, r"a table is a path, a URL, text or a DataFrame, not int"),
     ],
 )
-def test_what_would_be_ignored_is_a_mistake(desk: Desk, table: Any, options: dict[str, str], said: str) -> None:
-    ended = desk.run(table, **{"model": None, **options})
+def test_what_would_be_ignored_is_a_mistake(harness: Harness, table: Any, options: dict[str, str], said: str) -> None:
+    ended = harness.run(table, **{"model": None, **options})
 
     assert isinstance(ended.result, SettingsInvalid)
     assert said in str(ended.result)
@@ -175,7 +177,9 @@ def test_a_flow_is_the_same_after_pickling(name: str) -> None:
     assert (again.name, again.fn, again.parameters) == (wanted.name, wanted.fn, wanted.parameters)
 
 
-def test_a_process_that_prefect_started_for_a_run_is_the_runs_own(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_prefect_started_for_a_run_is_the_runs_own(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from prefect.runtime import flow_run
 
     @flow(name="asks", persist_result=False)
@@ -184,5 +188,5 @@ def test_a_process_that_prefect_started_for_a_run_is_the_runs_own(desk: Desk, mo
         monkeypatch.setenv("PREFECT__FLOW_RUN_ID", str(flow_run.get_id()))
         return before, process_is_own()
 
-    assert desk.prefect.run(asks) == (False, True)
+    assert harness.prefect.run(asks) == (False, True)
     assert not process_is_own()

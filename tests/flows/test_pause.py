@@ -13,7 +13,7 @@ from prefect.states import Paused
 
 from batch_run import wait_until
 from prefect_together.request.form import Limits
-from table_of_prompts import FLOWS, MODEL, Desk, load_script, prompts, read_results
+from table_of_prompts import FLOWS, MODEL, Harness, load_script, prompts, read_results
 
 ROWS = 12
 RUNNING = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
@@ -31,7 +31,7 @@ class Says(logging.Handler):
             self.said.set()
 
 
-def test_a_paused_run_collects_but_sends_nothing_until_it_is_resumed(desk: Desk) -> None:
+def test_a_paused_run_collects_but_sends_nothing_until_it_is_resumed(harness: Harness) -> None:
     generate_videos = load_script(FLOWS / "generate_videos.py").generate_videos
     table = prompts(*(f"A boat, take {number}" for number in range(ROWS)))
 
@@ -39,25 +39,29 @@ def test_a_paused_run_collects_but_sends_nothing_until_it_is_resumed(desk: Desk)
         says_paused = Says("paused: nothing more is sent")
         run = asyncio.create_task(
             generate_videos(
-                table, model=MODEL, output_dir=str(desk.output_dir), limits=Limits(max_in_flight=1), return_state=True
+                table,
+                model=MODEL,
+                output_dir=str(harness.output_dir),
+                limits=Limits(max_in_flight=1),
+                return_state=True,
             )
         )
         async with get_client() as client:
-            assert await asyncio.to_thread(wait_until, lambda: desk.api.accepted() >= 2, seconds=60)
+            assert await asyncio.to_thread(wait_until, lambda: harness.api.accepted() >= 2, seconds=60)
             logging.getLogger("prefect.flow_runs").addHandler(says_paused)  # Prefect has set its own by now
             (running,) = await client.read_flow_runs(flow_run_filter=RUNNING)
             await client.set_flow_run_state(running.id, Paused(timeout_seconds=300))
             await says_paused.said.wait()
             logging.getLogger("prefect.flow_runs").removeHandler(says_paused)
-            sent = desk.api.accepted()
-            more = await asyncio.to_thread(wait_until, lambda: desk.api.accepted() > sent, seconds=3.0)
+            sent = harness.api.accepted()
+            more = await asyncio.to_thread(wait_until, lambda: harness.api.accepted() > sent, seconds=3.0)
             await client.resume_flow_run(running.id)
         return sent, more, await run
 
-    sent, is_more_sent, state = desk.prefect.run(work)
+    sent, is_more_sent, state = harness.prefect.run(work)
 
     assert sent < ROWS
     assert not is_more_sent
     assert state.is_completed(), state.message
-    assert [row["status"] for row in read_results(desk.output_dir)] == ["downloaded"] * ROWS
-    assert desk.api.accepted() == ROWS
+    assert [row["status"] for row in read_results(harness.output_dir)] == ["downloaded"] * ROWS
+    assert harness.api.accepted() == ROWS

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from prefect import flow
 
-from batch_place import (
+from batch_harness import (
+    BatchHarness,
     Ended,
-    Place,
     Service,
     Session,
     done,
@@ -32,40 +32,42 @@ from prefect_together.ledger.states import State
 from prefect_together.table.plan import PlannedVideo
 
 
-def test_a_row_taken_out_of_the_table_is_collected(batch_place: Place) -> None:
+def test_a_row_taken_out_of_the_table_is_collected(batch_harness: BatchHarness) -> None:
     old, new = a_video("old"), a_video("new")
-    batch_place.buy(old, "job-old")
+    batch_harness.buy(old, "job-old")
 
-    ended = batch_place.run([new], service := Service())
+    ended = batch_harness.run([new], service := Service())
 
     assert ended.states == {"downloaded": 2}
     assert len(service.created) == 1
 
 
-def test_a_row_taken_out_of_the_table_is_never_bought_again(batch_place: Place) -> None:
+def test_a_row_taken_out_of_the_table_is_never_bought_again(batch_harness: BatchHarness) -> None:
     old, new = a_video("old", prompt="old"), a_video("new", prompt="new")
-    batch_place.buy(old, "job-old")
+    batch_harness.buy(old, "job-old")
 
-    ended = batch_place.run([new], service := Service(answers={"job-old": gave_up()}), retry_failed=True)
+    ended = batch_harness.run([new], service := Service(answers={"job-old": gave_up()}), retry_failed=True)
 
     assert (ended.of(old).state, ended.of(new).state) == (State.FAILED, State.DOWNLOADED)
     assert service.created == ["new"]
 
 
-def test_output_directories_of_one_ledger_do_not_collect_each_others_videos(batch_place: Place) -> None:
+def test_output_directories_of_one_ledger_do_not_collect_each_others_videos(batch_harness: BatchHarness) -> None:
     one, two = a_video("one"), a_video("two")
-    batch_place.buy(one, "job-one", output_dir="first")
+    batch_harness.buy(one, "job-one", output_dir="first")
 
-    ended = batch_place.run([two], Service(), output_dir="second", out="second")
+    ended = batch_harness.run([two], Service(), output_dir="second", out="second")
 
     assert (ended.of(one).state, ended.of(two).state) == (State.SUBMITTED, State.DOWNLOADED)
-    assert [path.name for path in (batch_place.folder / "second" / "videos").iterdir()] == ["two.mp4"]
-    collected = batch_place.run([], Service(), output_dir="first", out="first")
+    assert [path.name for path in (batch_harness.folder / "second" / "videos").iterdir()] == ["two.mp4"]
+    collected = batch_harness.run([], Service(), output_dir="first", out="first")
     assert collected.of(one).state == State.DOWNLOADED
-    assert (batch_place.folder / "first" / "videos" / "one.mp4").is_file()
+    assert (batch_harness.folder / "first" / "videos" / "one.mp4").is_file()
 
 
-def test_a_job_that_answers_404_for_long_stays_submitted_and_a_later_run_collects_it(timeless_place: Place) -> None:
+def test_a_job_that_answers_404_for_long_stays_submitted_and_a_later_run_collects_it(
+    timeless_place: BatchHarness,
+) -> None:
     video = a_video()
     timeless_place.buy(video, "job-real")
 
@@ -79,7 +81,7 @@ def test_a_job_that_answers_404_for_long_stays_submitted_and_a_later_run_collect
     assert (found.of(video).state, found.totals.committed_usd) == (State.DOWNLOADED, pytest.approx(0.28))
 
 
-def test_a_job_that_answers_404_days_later_is_given_up_where_another_job_is_known(timeless_place: Place) -> None:
+def test_a_job_that_answers_404_days_later_is_given_up_where_another_job_is_known(timeless_place: BatchHarness) -> None:
     video, service = a_video(), Service(unknown)
     service.has_shown = True
     timeless_place.buy(video, "job-gone", submitted_ago=GONE_SECONDS)
@@ -89,7 +91,9 @@ def test_a_job_that_answers_404_days_later_is_given_up_where_another_job_is_know
     assert (ended.of(video).state, ended.of(video).failure_class) == (State.FAILED, "not_found")
 
 
-def test_where_no_job_is_known_at_all_none_is_given_up_for_the_address_may_be_wrong(timeless_place: Place) -> None:
+def test_where_no_job_is_known_at_all_none_is_given_up_for_the_address_may_be_wrong(
+    timeless_place: BatchHarness,
+) -> None:
     video = a_video()
     timeless_place.buy(video, "job-real", submitted_ago=GONE_SECONDS)
 
@@ -100,7 +104,7 @@ def test_where_no_job_is_known_at_all_none_is_given_up_for_the_address_may_be_wr
     assert right.of(video).state == State.DOWNLOADED
 
 
-def leave_completed(place: Place, left: list[PlannedVideo]) -> None:
+def leave_completed(place: BatchHarness, left: list[PlannedVideo]) -> None:
     """A run that ended when all its jobs were done and no clip was downloaded."""
 
     async def complete(ledger: Ledger, video: PlannedVideo) -> None:
@@ -117,7 +121,7 @@ def leave_completed(place: Place, left: list[PlannedVideo]) -> None:
     place.ledger(leave)
 
 
-def test_the_link_of_an_earlier_run_is_asked_for_anew(batch_place: Place) -> None:
+def test_the_link_of_an_earlier_run_is_asked_for_anew(batch_harness: BatchHarness) -> None:
     """It may have expired; and a sandbox has another port each time."""
     links = list[str | None]()
 
@@ -126,15 +130,17 @@ def test_the_link_of_an_earlier_run_is_asked_for_anew(batch_place: Place) -> Non
             links.append(job.video_url)
             return await super().download(job, target, max_bytes=max_bytes)
 
-    leave_completed(batch_place, [video := a_video()])
-    batch_place.session = Seen
+    leave_completed(batch_harness, [video := a_video()])
+    batch_harness.session = Seen
 
-    ended = batch_place.run([video], Service())
+    ended = batch_harness.run([video], Service())
 
     assert (ended.of(video).state, links) == (State.DOWNLOADED, [None])
 
 
-def test_clips_that_only_want_fetching_are_taken_up_some_at_a_time_and_hold_up_no_new_row(batch_place: Place) -> None:
+def test_clips_that_only_want_fetching_are_taken_up_some_at_a_time_and_hold_up_no_new_row(
+    batch_harness: BatchHarness,
+) -> None:
     left, new = [a_video(f"left{number}") for number in range(MAX_COLLECTED + 4)], a_video("new")
     at_work = list[str]()
     is_new_there = asyncio.Event()
@@ -152,45 +158,45 @@ def test_clips_that_only_want_fetching_are_taken_up_some_at_a_time_and_hold_up_n
             return clip
 
     most = [0]
-    leave_completed(batch_place, left)
-    batch_place.session = UntilTheNewOne
+    leave_completed(batch_harness, left)
+    batch_harness.session = UntilTheNewOne
 
-    ended = batch_place.run([*left, new], Service(), max_in_flight=1)
+    ended = batch_harness.run([*left, new], Service(), max_in_flight=1)
 
     assert ended.states == {"downloaded": len(left) + 1}
     assert max(most) <= MAX_COLLECTED
 
 
-def test_only_collecting_never_buys(batch_place: Place) -> None:
+def test_only_collecting_never_buys(batch_harness: BatchHarness) -> None:
     bought, failing, wanted = a_video("bought"), a_video("failing"), a_video("wanted")
-    batch_place.buy(bought, "job-a")
-    batch_place.buy(failing, "job-b")
+    batch_harness.buy(bought, "job-a")
+    batch_harness.buy(failing, "job-b")
 
     service = Service(answers={"job-b": gave_up()})
-    ended = batch_place.run([bought, failing, wanted], service, collect_only=True)
+    ended = batch_harness.run([bought, failing, wanted], service, collect_only=True)
 
     assert service.created == []
     assert [ended.of(video).state for video in (bought, failing, wanted)] == ["downloaded", "failed", "planned"]
 
 
-def test_only_collecting_does_not_buy_what_another_run_has_planned_anew_meanwhile(batch_place: Place) -> None:
+def test_only_collecting_does_not_buy_what_another_run_has_planned_anew_meanwhile(batch_harness: BatchHarness) -> None:
     video = a_video()
-    batch_place.buy(video, "job-1")
+    batch_harness.buy(video, "job-1")
     service = Service()
 
     class Meanwhile(LocalStore):
         async def sizes(self, names: Any) -> dict[str, int]:
             error = JobFailed("job-1", None, "gpu lost", FailureClass.UPSTREAM)
-            async with open_ledger(batch_place.url) as other:
+            async with open_ledger(batch_harness.url) as other:
                 await other.failed(video.key, error, again=True)
             return await super().sizes(names)
 
     @flow(name="a-batch", persist_result=False)
     async def work() -> Ended:
-        settings, store = RunSettings(collect_only=True), Meanwhile(batch_place.folder / "out")
-        return await batch_place._run([video], service, settings, HERE, store)  # pyright: ignore[reportPrivateUsage]
+        settings, store = RunSettings(collect_only=True), Meanwhile(batch_harness.folder / "out")
+        return await batch_harness._run([video], service, settings, HERE, store)  # pyright: ignore[reportPrivateUsage]
 
-    ended = batch_place.prefect.run(work)
+    ended = batch_harness.prefect.run(work)
 
     assert service.created == []
     assert ended.of(video).state == State.PLANNED

@@ -13,7 +13,7 @@ import pytest
 
 from prefect_server import PrefectServer
 from prefect_together.credentials import TogetherCredentials
-from table_of_prompts import FLOWS, KEY, MODEL, Desk, opened_desk, prompts
+from table_of_prompts import FLOWS, KEY, MODEL, Harness, opened_harness, prompts
 
 BLOCK_KEY = "tgp_v1_the-key-of-a-saved-block"
 
@@ -28,7 +28,7 @@ def files_with(words: str, places: Iterable[Path]) -> list[str]:
 class Left:
     """What one run over clips, failures, doubt and refusals left, with the SDK and Prefect logging all they can."""
 
-    desk: Desk
+    harness: Harness
     home: Path
     said: str
     logs: list[str]
@@ -40,16 +40,16 @@ def left(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
     state = tmp_path_factory.mktemp("sandbox")
     with (
         pytest.MonkeyPatch.context() as environment,
-        opened_desk(prefect_server, home / "out", environment, state_dir=state, file_host="localhost") as desk,
+        opened_harness(prefect_server, home / "out", environment, state_dir=state, file_host="localhost") as harness,
     ):
-        desk.api.fault("job-moderated", prompt="moderated")
-        desk.api.fault("drop-after", endpoint="create", prompt="dropped")
-        desk.api.fault("500", endpoint="create", prompt="broken")
-        desk.api.fault("echo-after", endpoint="create", prompt="echoed")
-        desk.api.script("failed", code="upstream", message=f"sent with Bearer {KEY}", prompt="talkative")
-        desk.api.fault("429", endpoint="create", count=1, prompt="limited")
-        desk.api.fault("cut", endpoint="download", count=1)
-        desk.api.fault("500", endpoint="retrieve", count=1)
+        harness.api.fault("job-moderated", prompt="moderated")
+        harness.api.fault("drop-after", endpoint="create", prompt="dropped")
+        harness.api.fault("500", endpoint="create", prompt="broken")
+        harness.api.fault("echo-after", endpoint="create", prompt="echoed")
+        harness.api.script("failed", code="upstream", message=f"sent with Bearer {KEY}", prompt="talkative")
+        harness.api.fault("429", endpoint="create", count=1, prompt="limited")
+        harness.api.fault("cut", endpoint="download", count=1)
+        harness.api.fault("500", endpoint="retrieve", count=1)
         table = prompts(
             "A cat",
             "A moderated cat",
@@ -71,7 +71,7 @@ def left(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
                 "PREFECT_LOGGING_EXTRA_LOGGERS": "together,httpx,httpcore,aiohttp",
                 "TOGETHER_LOG": "debug",
                 "TOGETHER_API_KEY": KEY,
-                "TOGETHER_BASE_URL": desk.api.base_url,
+                "TOGETHER_BASE_URL": harness.api.base_url,
             },
             cwd=home,
             capture_output=True,
@@ -80,11 +80,11 @@ def left(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory
             check=False,
         )
         assert done.returncode == 1, done.stderr
-        yield Left(desk, home, done.stdout + done.stderr, prefect_server.all_logs())
+        yield Left(harness, home, done.stdout + done.stderr, prefect_server.all_logs())
 
 
 def test_the_run_used_the_key_and_had_rows_of_every_end(left: Left) -> None:
-    keys = {one.headers["authorization"] for one in left.desk.api.requests if one.endpoint in ("create", "retrieve")}
+    keys = {one.headers["authorization"] for one in left.harness.api.requests if one.endpoint in ("create", "retrieve")}
 
     assert keys == {f"Bearer {KEY}"}
     assert "2 downloaded, 2 failed, 3 in doubt of 7 rows" in left.said
@@ -98,7 +98,7 @@ def test_nothing_that_was_said_holds_the_key(left: Left) -> None:
 
 def test_no_file_of_the_run_holds_the_key(left: Left) -> None:
     assert (left.home / "out" / "ledger.db").is_file()
-    of_the_sandbox = files_with(KEY, [left.desk.api.settings.state_dir or left.home])
+    of_the_sandbox = files_with(KEY, [left.harness.api.settings.state_dir or left.home])
 
     assert files_with(KEY, [left.home]) == []
     assert [Path(file).name for file in of_the_sandbox] == ["jobs.jsonl"]  # has the script of the talkative job
@@ -110,12 +110,12 @@ def test_no_log_line_in_prefect_holds_the_key(left: Left) -> None:
 
 
 def test_prefects_database_does_not_hold_the_key(left: Left) -> None:
-    assert files_with("generate-videos", [left.desk.prefect.home])  # what is in the database can be found so
-    assert files_with(KEY, [left.desk.prefect.home]) == []
+    assert files_with("generate-videos", [left.harness.prefect.home])  # what is in the database can be found so
+    assert files_with(KEY, [left.harness.prefect.home]) == []
 
 
 def test_the_links_to_the_clips_are_followed_without_the_key(left: Left) -> None:
-    of_clips = [request for request in left.desk.api.requests if request.endpoint in ("link", "download")]
+    of_clips = [request for request in left.harness.api.requests if request.endpoint in ("link", "download")]
 
     assert {request.endpoint for request in of_clips} == {"link", "download"}
     assert all("authorization" not in request.headers for request in of_clips)

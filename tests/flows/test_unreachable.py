@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batch_place import Answer, Place, Service, done, working
+from batch_harness import Answer, BatchHarness, Service, done, working
 from ledger_rows import a_video
 from prefect_together.errors import BadParameter, ImageChanged, NeverSent, ServiceUnreachable, SubmissionInDoubt
 from prefect_together.table.plan import PlannedVideo
@@ -31,7 +31,7 @@ def out_of_reach(error: Exception, *first: Exception | None, usual: Answer | Non
     return service
 
 
-def test_a_service_that_was_never_reached_is_given_up_after_a_few_rows(timeless_place: Place) -> None:
+def test_a_service_that_was_never_reached_is_given_up_after_a_few_rows(timeless_place: BatchHarness) -> None:
     service = out_of_reach(NeverSent("nobody listens"))
 
     ended = timeless_place.run(table(), service, max_in_flight=4)
@@ -52,7 +52,7 @@ def test_a_service_that_was_never_reached_is_given_up_after_a_few_rows(timeless_
     ],
 )
 def test_a_service_that_was_reached_is_tried_for_every_row(
-    timeless_place: Place, answer: Exception | None, state: str
+    timeless_place: BatchHarness, answer: Exception | None, state: str
 ) -> None:
     """It may be back any minute: who is asleep wants as many of the rows as can be had."""
     service = out_of_reach(NeverSent("nobody listens"), answer)
@@ -64,7 +64,7 @@ def test_a_service_that_was_reached_is_tried_for_every_row(
     assert len(service.created) == 1 + 11 * TRIES
 
 
-def test_while_jobs_of_an_earlier_run_are_waited_for_every_row_is_tried(timeless_place: Place) -> None:
+def test_while_jobs_of_an_earlier_run_are_waited_for_every_row_is_tried(timeless_place: BatchHarness) -> None:
     old = a_video("old", prompt="an old cat")
     timeless_place.buy(old, "job-old")
     times = iter(range(10_000))
@@ -79,7 +79,7 @@ def test_while_jobs_of_an_earlier_run_are_waited_for_every_row_is_tried(timeless
     assert len(service.created) == 12 * TRIES
 
 
-def test_a_service_that_is_reached_after_all_does_not_end_the_run_with_an_error(timeless_place: Place) -> None:
+def test_a_service_that_is_reached_after_all_does_not_end_the_run_with_an_error(timeless_place: BatchHarness) -> None:
     """The last try of the fourth row gets through when three rows, and with them the run, have been given up."""
     service, last_try = Service(), 4 * TRIES
 
@@ -97,7 +97,7 @@ def test_a_service_that_is_reached_after_all_does_not_end_the_run_with_an_error(
     assert ended.states["downloaded"] >= 1
 
 
-def test_pictures_that_are_gone_say_nothing_of_the_service(timeless_place: Place) -> None:
+def test_pictures_that_are_gone_say_nothing_of_the_service(timeless_place: BatchHarness) -> None:
     service = out_of_reach(ImageChanged("cat.png is gone"))
 
     ended = timeless_place.run(table(12), service, max_in_flight=2)

@@ -11,7 +11,7 @@ from prefect_together.errors import BadParameter, NotConfigured, WrongAddress
 from prefect_together.request.form import Limits
 from raw_server import Act, Exchange, answers, error_body, http_answer, raw_server
 from sdk_clients import REQUEST, open_api
-from table_of_prompts import Desk, prompts
+from table_of_prompts import Harness, prompts
 
 PAGE = "<html><body>404: this model railway shop has moved</body></html>"
 TAKES = tuple(f"A cat asleep on a drum, take {take}" for take in range(12))
@@ -79,11 +79,13 @@ async def test_an_address_with_user_and_password_is_refused_and_not_shown() -> N
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_run_stops_with_one_sentence_and_every_row_stays_planned(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = f"{desk.api.base_url}/shop"
+def test_a_run_stops_with_one_sentence_and_every_row_stays_planned(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = f"{harness.api.base_url}/shop"
     monkeypatch.setenv("TOGETHER_BASE_URL", wrong)
 
-    ended = desk.run(prompts(*TAKES), limits=Limits(max_in_flight=2))
+    ended = harness.run(prompts(*TAKES), limits=Limits(max_in_flight=2))
 
     assert ended.state.is_failed()
     assert isinstance(ended.result, WrongAddress)
@@ -92,26 +94,26 @@ def test_a_run_stops_with_one_sentence_and_every_row_stays_planned(desk: Desk, m
     assert sum(int(row["attempts"]) for row in ended.rows) <= 2
 
 
-def test_with_the_right_address_the_same_run_goes_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_the_right_address_the_same_run_goes_on(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as astray:
-        astray.setenv("TOGETHER_BASE_URL", f"{desk.api.base_url}/shop")
-        desk.run(prompts(*TAKES[:2]), budget_usd=0.56, limits=Limits(canary=True))
+        astray.setenv("TOGETHER_BASE_URL", f"{harness.api.base_url}/shop")
+        harness.run(prompts(*TAKES[:2]), budget_usd=0.56, limits=Limits(canary=True))
 
-    ended = desk.run(prompts(*TAKES[:2]), budget_usd=0.56)
+    ended = harness.run(prompts(*TAKES[:2]), budget_usd=0.56)
 
     assert ended.statuses == ["downloaded"] * 2
 
 
-def test_a_run_at_a_wrong_address_that_was_to_send_again_leaves_every_doubt_as_it_is(desk: Desk) -> None:
+def test_a_run_at_a_wrong_address_that_was_to_send_again_leaves_every_doubt_as_it_is(harness: Harness) -> None:
     """Forgotten, the doubt would be sent again by the next run, unasked, and perhaps paid twice."""
     for take in TAKES[:3]:
-        desk.api.fault("500-after", endpoint="create", prompt=take)
-    before = desk.run(prompts(*TAKES[:3]))
+        harness.api.fault("500-after", endpoint="create", prompt=take)
+    before = harness.run(prompts(*TAKES[:3]))
 
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("TOGETHER_BASE_URL", f"{desk.api.base_url}/shop")
-        wrong = desk.run(prompts(*TAKES[:3]), limits=Limits(resubmit_in_doubt=True, max_in_flight=1))
-    after = desk.run(prompts(*TAKES[:3]))
+        environment.setenv("TOGETHER_BASE_URL", f"{harness.api.base_url}/shop")
+        wrong = harness.run(prompts(*TAKES[:3]), limits=Limits(resubmit_in_doubt=True, max_in_flight=1))
+    after = harness.run(prompts(*TAKES[:3]))
 
     assert before.statuses == wrong.statuses == after.statuses == ["in_doubt"] * 3
-    assert desk.api.accepted() == 3
+    assert harness.api.accepted() == 3

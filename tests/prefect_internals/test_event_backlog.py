@@ -11,7 +11,7 @@ import pytest
 from prefect.events import emit_event
 from prefect.events.worker import EventsWorker
 
-from batch_place import Place, Service
+from batch_harness import BatchHarness, Service
 from fake_clock import FakeClock
 from ledger_rows import a_video
 from prefect_server import PrefectServer
@@ -112,7 +112,7 @@ def test_the_events_of_this_process_are_counted_until_they_are_sent(prefect_serv
 
 
 @pytest.mark.slow
-def test_a_batch_begins_no_row_while_too_many_events_wait(batch_place: Place) -> None:
+def test_a_batch_begins_no_row_while_too_many_events_wait(batch_harness: BatchHarness) -> None:
     service, waiting = Service(), list[int]()
 
     async def look() -> None:
@@ -126,8 +126,8 @@ def test_a_batch_begins_no_row_while_too_many_events_wait(batch_place: Place) ->
         async with open_ledger(url) as ledger:
             yield ledger
 
-    service.on_create, batch_place.opened = look, opened
-    ended = batch_place.run([a_video()], service)
+    service.on_create, batch_harness.opened = look, opened
+    ended = batch_harness.run([a_video()], service)
 
     assert ended.states == {"downloaded": 1}
     assert waiting[0] > MAX_WAITING >= waiting[1]

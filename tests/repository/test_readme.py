@@ -70,7 +70,7 @@ def as_pattern(line: str) -> re.Pattern[str]:
 
 
 @contextmanager
-def a_desk(directory: Path) -> Generator[dict[str, str]]:
+def a_copy(directory: Path) -> Generator[dict[str, str]]:
     """A copy of what a user has, and an environment whose service is a sandbox."""
     for name in ("flows", "examples", "tasks", "deployments", "Makefile", "requirements.lock", "pyproject.toml"):
         source = ROOT / name
@@ -115,7 +115,7 @@ def typed(steps: list[Step], directory: Path, environment: dict[str, str]) -> li
 def test_every_command_of_the_page_works_and_prints_what_the_page_shows(page: Path, tmp_path: Path) -> None:
     steps = steps_of(page)
 
-    with a_desk(tmp_path) as environment:
+    with a_copy(tmp_path) as environment:
         results = typed(steps, tmp_path, environment)
 
     assert len(results) == len(steps)

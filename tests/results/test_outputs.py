@@ -18,7 +18,7 @@ from prefect_together.request.form import Locations
 from prefect_together.results.outputs import row_results
 from prefect_together.results.results import totals
 from prefect_together.table.plan import make_plan
-from table_of_prompts import Desk, prompts, table_text
+from table_of_prompts import Harness, prompts, table_text
 from tables import read
 
 CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A paper boat in the rain"
@@ -33,7 +33,7 @@ def failed_rows(results: Path) -> str:
     return text.getvalue()
 
 
-def test_results_have_the_tables_rows_in_its_order_with_its_own_columns(desk: Desk) -> None:
+def test_results_have_the_tables_rows_in_its_order_with_its_own_columns(harness: Harness) -> None:
     table = table_text(
         [
             {"dimension": "scene", "prompt": HARBOUR, "id": "007", "note": "NA"},
@@ -42,7 +42,7 @@ def test_results_have_the_tables_rows_in_its_order_with_its_own_columns(desk: De
         ]
     )
 
-    rows = desk.run(table).rows
+    rows = harness.run(table).rows
 
     assert list(rows[0]) == [
         *("dimension", "prompt", "id", "note"),
@@ -56,152 +56,152 @@ def test_results_have_the_tables_rows_in_its_order_with_its_own_columns(desk: De
     assert [row["file"] for row in rows] == ["videos/007.mp4", "videos/010.mp4", "videos/8.0.mp4"]
 
 
-def test_the_results_are_themselves_a_table_and_all_of_it_is_done(desk: Desk) -> None:
-    desk.run(prompts(CAT, HARBOUR))
-    creates = desk.api.calls("create")
+def test_the_results_are_themselves_a_table_and_all_of_it_is_done(harness: Harness) -> None:
+    harness.run(prompts(CAT, HARBOUR))
+    creates = harness.api.calls("create")
 
-    again = desk.run(str(desk.output_dir / "results.csv"))
+    again = harness.run(str(harness.output_dir / "results.csv"))
 
     assert again.statuses == ["downloaded", "downloaded"]
-    assert desk.api.calls("create") == creates
+    assert harness.api.calls("create") == creates
 
 
-def test_the_failed_rows_of_the_results_are_a_table_that_does_exactly_them(desk: Desk, tmp_path: Path) -> None:
-    desk.api.fault("job-moderated", prompt="harbour")
-    desk.api.fault("job-moderated", prompt="boat")
-    desk.run(prompts(CAT, HARBOUR, BOAT))
+def test_the_failed_rows_of_the_results_are_a_table_that_does_exactly_them(harness: Harness, tmp_path: Path) -> None:
+    harness.api.fault("job-moderated", prompt="harbour")
+    harness.api.fault("job-moderated", prompt="boat")
+    harness.run(prompts(CAT, HARBOUR, BOAT))
     part = tmp_path / "failed.csv"
-    part.write_text(failed_rows(desk.output_dir / "results.csv"), encoding="utf-8")
+    part.write_text(failed_rows(harness.output_dir / "results.csv"), encoding="utf-8")
 
-    ended = desk.run(str(part), limits={"retry_failed": True})
+    ended = harness.run(str(part), limits={"retry_failed": True})
 
     assert [(row["id"], row["status"]) for row in ended.rows] == [("r2", "downloaded"), ("r3", "downloaded")]
-    assert [desk.api.accepted(prompt) for prompt in (CAT, HARBOUR, BOAT)] == [1, 2, 2]
+    assert [harness.api.accepted(prompt) for prompt in (CAT, HARBOUR, BOAT)] == [1, 2, 2]
 
 
 @pytest.mark.slow
-def test_the_failed_rows_into_another_directory_are_new_work(desk: Desk, tmp_path: Path) -> None:
-    desk.api.fault("job-moderated", prompt="harbour")
-    desk.run(prompts(CAT, HARBOUR))
-    part = failed_rows(desk.output_dir / "results.csv")
+def test_the_failed_rows_into_another_directory_are_new_work(harness: Harness, tmp_path: Path) -> None:
+    harness.api.fault("job-moderated", prompt="harbour")
+    harness.run(prompts(CAT, HARBOUR))
+    part = failed_rows(harness.output_dir / "results.csv")
 
-    ended = desk.run(part, output_dir=str(tmp_path / "second"))
+    ended = harness.run(part, output_dir=str(tmp_path / "second"))
 
     assert ended.statuses == ["downloaded"]
-    assert [desk.api.accepted(prompt) for prompt in (CAT, HARBOUR)] == [1, 2]
+    assert [harness.api.accepted(prompt) for prompt in (CAT, HARBOUR)] == [1, 2]
 
 
-def test_cells_that_a_spreadsheet_would_run_come_back_unchanged(desk: Desk) -> None:
+def test_cells_that_a_spreadsheet_would_run_come_back_unchanged(harness: Harness) -> None:
     table = table_text([{"id": "r1", "prompt": "=cat asleep on a drum", "note": "+1\n2"}])
-    desk.run(table)
+    harness.run(table)
 
-    again = desk.run(str(desk.output_dir / "results.csv"))
+    again = harness.run(str(harness.output_dir / "results.csv"))
 
     assert again.rows[0]["prompt"] == "'=cat asleep on a drum"
-    assert desk.api.accepted("=cat asleep on a drum") == 1
-    assert desk.api.calls("create") == 1
+    assert harness.api.accepted("=cat asleep on a drum") == 1
+    assert harness.api.calls("create") == 1
 
 
-def test_names_that_would_leave_the_directory_do_not(desk: Desk) -> None:
+def test_names_that_would_leave_the_directory_do_not(harness: Harness) -> None:
     table = table_text(
         [{"id": name, "prompt": CAT} for name in ("../../x", "/etc/x", "CON", "a" * 300, "é", "É", "🦊")]
     )
 
-    rows = desk.run(table).rows
+    rows = harness.run(table).rows
 
-    files = [desk.output_dir / row["file"] for row in rows]
+    files = [harness.output_dir / row["file"] for row in rows]
     assert [row["status"] for row in rows] == ["downloaded"] * 7
-    assert all(file.resolve().parent == (desk.output_dir / "videos").resolve() for file in files)
+    assert all(file.resolve().parent == (harness.output_dir / "videos").resolve() for file in files)
     assert len({str(file).casefold() for file in files}) == 7
 
 
-def test_the_directory_holds_the_clips_the_results_the_page_and_the_ledger(desk: Desk) -> None:
-    desk.run(prompts(CAT, HARBOUR))
+def test_the_directory_holds_the_clips_the_results_the_page_and_the_ledger(harness: Harness) -> None:
+    harness.run(prompts(CAT, HARBOUR))
 
-    assert {path.name for path in desk.output_dir.iterdir() if path.suffix != ".db-wal"} >= {
+    assert {path.name for path in harness.output_dir.iterdir() if path.suffix != ".db-wal"} >= {
         *("videos", "results.csv", "videos.csv", "index.html", "ledger.db"),
     }
-    assert sorted(path.name for path in (desk.output_dir / "videos").iterdir()) == ["r1.mp4", "r2.mp4"]
-    assert "videos/r1.mp4" in (desk.output_dir / "index.html").read_text()
+    assert sorted(path.name for path in (harness.output_dir / "videos").iterdir()) == ["r1.mp4", "r2.mp4"]
+    assert "videos/r1.mp4" in (harness.output_dir / "index.html").read_text()
 
 
-def test_a_run_whose_rows_all_fail_still_leaves_results_and_a_page(desk: Desk) -> None:
-    desk.api.fault("job-moderated", count=None)
+def test_a_run_whose_rows_all_fail_still_leaves_results_and_a_page(harness: Harness) -> None:
+    harness.api.fault("job-moderated", count=None)
 
-    ended = desk.run(prompts("A <script>alert(1)</script> cat"))
+    ended = harness.run(prompts("A <script>alert(1)</script> cat"))
 
-    page = (desk.output_dir / "index.html").read_text()
+    page = (harness.output_dir / "index.html").read_text()
     assert ended.statuses == ["failed"]
     assert "<script>alert(1)" not in page
 
 
-def test_a_file_that_was_cut_short_since_is_fetched_again(desk: Desk) -> None:
-    file = desk.output_dir / desk.run(prompts(CAT)).rows[0]["file"]
+def test_a_file_that_was_cut_short_since_is_fetched_again(harness: Harness) -> None:
+    file = harness.output_dir / harness.run(prompts(CAT)).rows[0]["file"]
     whole = file.read_bytes()
     file.write_bytes(whole[:100])
 
-    desk.run(prompts(CAT))
+    harness.run(prompts(CAT))
 
     assert file.read_bytes() == whole
-    assert desk.api.calls("create") == 1
+    assert harness.api.calls("create") == 1
 
 
-def test_a_file_of_the_users_under_a_clips_name_is_kept_and_all_name_the_clip_that_was_made(desk: Desk) -> None:
-    (desk.output_dir / "videos").mkdir(exist_ok=True)
-    (desk.output_dir / "videos" / "r1.mp4").write_bytes(b"my holidays")
+def test_a_file_of_the_users_under_a_clips_name_is_kept_and_all_name_the_clip_that_was_made(harness: Harness) -> None:
+    (harness.output_dir / "videos").mkdir(exist_ok=True)
+    (harness.output_dir / "videos" / "r1.mp4").write_bytes(b"my holidays")
 
-    ended = desk.run(prompts(CAT))
+    ended = harness.run(prompts(CAT))
 
-    assert (desk.output_dir / "videos" / "r1.mp4").read_bytes() == b"my holidays"
+    assert (harness.output_dir / "videos" / "r1.mp4").read_bytes() == b"my holidays"
     assert (ended.statuses, ended.rows[0]["file"]) == (["downloaded"], "videos/r1-2.mp4")
-    assert (desk.output_dir / "videos" / "r1-2.mp4").read_bytes()[4:8] == b"ftyp"
-    assert "videos/r1-2.mp4" in (desk.output_dir / "index.html").read_text()
-    assert desk.run(prompts(CAT)).rows == ended.rows
-    assert desk.api.calls("download") == 1
+    assert (harness.output_dir / "videos" / "r1-2.mp4").read_bytes()[4:8] == b"ftyp"
+    assert "videos/r1-2.mp4" in (harness.output_dir / "index.html").read_text()
+    assert harness.run(prompts(CAT)).rows == ended.rows
+    assert harness.api.calls("download") == 1
 
 
-def test_a_clip_that_the_user_has_edited_is_kept_and_fetched_again_beside_it(desk: Desk) -> None:
-    file = desk.output_dir / desk.run(prompts(CAT)).rows[0]["file"]
+def test_a_clip_that_the_user_has_edited_is_kept_and_fetched_again_beside_it(harness: Harness) -> None:
+    file = harness.output_dir / harness.run(prompts(CAT)).rows[0]["file"]
     whole = file.read_bytes()
     file.write_bytes(whole + b"edited")
 
-    ended = desk.run(prompts(CAT))
+    ended = harness.run(prompts(CAT))
 
     assert file.read_bytes() == whole + b"edited"
-    assert (desk.output_dir / ended.rows[0]["file"]).read_bytes() == whole
+    assert (harness.output_dir / ended.rows[0]["file"]).read_bytes() == whole
     assert ended.rows[0]["file"] == "videos/r1-2.mp4"
-    assert desk.api.calls("create") == 1
+    assert harness.api.calls("create") == 1
 
 
-def test_symlinked_directories_are_written_like_any_other(desk: Desk, tmp_path: Path) -> None:
+def test_symlinked_directories_are_written_like_any_other(harness: Harness, tmp_path: Path) -> None:
     real, disk, link = tmp_path / "real", tmp_path / "disk", tmp_path / "link"
     real.mkdir()
     disk.mkdir()
     link.symlink_to(real, target_is_directory=True)
     (real / "videos").symlink_to(disk, target_is_directory=True)
 
-    first = desk.run(prompts(CAT), output_dir=str(link))
-    again = desk.run(prompts(CAT), output_dir=str(real))
+    first = harness.run(prompts(CAT), output_dir=str(link))
+    again = harness.run(prompts(CAT), output_dir=str(real))
 
     assert [path.name for path in disk.iterdir()] == ["r1.mp4"]
     assert first.rows == again.rows
-    assert (desk.api.calls("create"), desk.api.calls("download")) == (1, 1)
+    assert (harness.api.calls("create"), harness.api.calls("download")) == (1, 1)
 
 
-def test_a_shared_ledger_knows_a_directory_by_every_link_to_it(desk: Desk, tmp_path: Path) -> None:
+def test_a_shared_ledger_knows_a_directory_by_every_link_to_it(harness: Harness, tmp_path: Path) -> None:
     real, link, other, ledger = (tmp_path / name for name in ("real", "link", "other", "ledger.db"))
     shared = Locations(ledger=str(ledger))
     real.mkdir()
     link.symlink_to(real, target_is_directory=True)
-    desk.api.fault("401", endpoint="retrieve", count=None)
-    desk.run(prompts(CAT), output_dir=str(link), locations=shared)
-    desk.api.clear_faults()
-    desk.run(prompts("A boat"), output_dir=str(other), locations=shared)
+    harness.api.fault("401", endpoint="retrieve", count=None)
+    harness.run(prompts(CAT), output_dir=str(link), locations=shared)
+    harness.api.clear_faults()
+    harness.run(prompts("A boat"), output_dir=str(other), locations=shared)
 
-    gone = desk.run(prompts("A kite"), output_dir=str(real), locations=shared)
+    gone = harness.run(prompts("A kite"), output_dir=str(real), locations=shared)
 
     assert gone.statuses == ["downloaded"]
-    assert desk.api.calls("create") == 3
+    assert harness.api.calls("create") == 3
     assert len(list((real / "videos").glob("*.mp4"))) == 2, "that of the row that is gone too"
     assert main(["report", str(link), "--ledger", str(ledger)]) == 0
     assert "A kite" in (real / "index.html").read_text()

@@ -23,7 +23,7 @@ from prefect_together.steps.events import budget_event
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.prompt_table import read_table
 from shell import in_shell
-from table_of_prompts import FLOWS, MODEL, PRICE_USD, Desk, load_script, prompts, table_text
+from table_of_prompts import FLOWS, MODEL, PRICE_USD, Harness, load_script, prompts, table_text
 
 CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A paper boat in the rain"
 PLAN = "5d0a3c9e-0000-4000-8000-000000000001"
@@ -40,19 +40,21 @@ async def laid_down(ledger: Ledger, plan: Plan, attempts: Mapping[str, int] | No
     await save_plan(ledger, PLAN, plan.videos.values(), known)
 
 
-def prepared(desk: Desk, plan: Plan, attempts: Mapping[str, int] | None = None) -> None:
-    """The same, in the desk's output directory."""
+def prepared(harness: Harness, plan: Plan, attempts: Mapping[str, int] | None = None) -> None:
+    """The same, in the harness's output directory."""
 
     async def prepare() -> None:
-        async with open_ledger(str(desk.output_dir / "ledger.db")) as ledger:
+        async with open_ledger(str(harness.output_dir / "ledger.db")) as ledger:
             await laid_down(ledger, plan, attempts)
 
-    desk.output_dir.mkdir(exist_ok=True)
-    (desk.output_dir / marker(PLAN)).write_text(PLAN)
+    harness.output_dir.mkdir(exist_ok=True)
+    (harness.output_dir / marker(PLAN)).write_text(PLAN)
     asyncio.run(prepare())
 
 
-def run_shard(desk: Desk, *, output_dir: Path | None = None, budget_usd: float | None = None, **limits: Any) -> Any:
+def run_shard(
+    harness: Harness, *, output_dir: Path | None = None, budget_usd: float | None = None, **limits: Any
+) -> Any:
     """The state in which the second of two shards ends."""
     flow = load_script(FLOWS / "generate_videos_shard.py").generate_videos_shard
 
@@ -60,12 +62,12 @@ def run_shard(desk: Desk, *, output_dir: Path | None = None, budget_usd: float |
         given = {
             "shard": 2,
             "budget_usd": budget_usd,
-            "output_dir": str(output_dir or desk.output_dir),
+            "output_dir": str(output_dir or harness.output_dir),
             "limits": Limits(shards=2, **limits),
         }
         return await flow(PLAN, **given, return_state=True)
 
-    return desk.prefect.run(work)
+    return harness.prefect.run(work)
 
 
 @pytest.mark.parametrize(("limit", "of"), [(20, 4), (7, 3), (100, 7), (3, 3)])
@@ -125,94 +127,94 @@ async def test_a_shard_that_has_ended_or_goes_on_is_not_gone(tmp_path: Path) -> 
     assert while_it_works == after_its_end == frozenset()
 
 
-def test_a_shard_does_its_share_and_then_what_others_have_not_begun(desk: Desk) -> None:
-    prepared(desk, plan_of(prompts(CAT, HARBOUR, BOAT)))
+def test_a_shard_does_its_share_and_then_what_others_have_not_begun(harness: Harness) -> None:
+    prepared(harness, plan_of(prompts(CAT, HARBOUR, BOAT)))
 
-    state = run_shard(desk)
+    state = run_shard(harness)
 
     assert state.is_completed()
     assert state.message == "3 videos downloaded by this shard"
-    assert [desk.api.accepted(prompt) for prompt in (CAT, HARBOUR, BOAT)] == [1, 1, 1]
-    assert len(list((desk.output_dir / "videos").glob("*.mp4"))) == 3
+    assert [harness.api.accepted(prompt) for prompt in (CAT, HARBOUR, BOAT)] == [1, 1, 1]
+    assert len(list((harness.output_dir / "videos").glob("*.mp4"))) == 3
 
 
-def test_a_shard_that_comes_late_does_not_send_again_what_was_sent_since_the_plan(desk: Desk) -> None:
+def test_a_shard_that_comes_late_does_not_send_again_what_was_sent_since_the_plan(harness: Harness) -> None:
     plan = plan_of(prompts(CAT))
     (key,) = plan.videos
 
     async def send_without_answer() -> None:
-        async with open_ledger(str(desk.output_dir / "ledger.db")) as ledger:
+        async with open_ledger(str(harness.output_dir / "ledger.db")) as ledger:
             await ledger.claim(key)
             await ledger.in_doubt(key, await ledger.intend(key, estimate_usd=0.28, budget_usd=None), "no answer")
 
-    prepared(desk, plan)
+    prepared(harness, plan)
     asyncio.run(send_without_answer())
 
-    state = run_shard(desk, resubmit_in_doubt=True)
+    state = run_shard(harness, resubmit_in_doubt=True)
 
     assert state.is_completed()
-    assert desk.api.calls("create") == 0
+    assert harness.api.calls("create") == 0
 
 
-def test_a_shard_that_is_started_again_after_its_run_buys_nothing_and_says_what_to_do(desk: Desk) -> None:
-    prepared(desk, plan_of(prompts(CAT)))
+def test_a_shard_that_is_started_again_after_its_run_buys_nothing_and_says_what_to_do(harness: Harness) -> None:
+    prepared(harness, plan_of(prompts(CAT)))
 
     async def end() -> None:
-        async with open_ledger(str(desk.output_dir / "ledger.db")) as ledger:
+        async with open_ledger(str(harness.output_dir / "ledger.db")) as ledger:
             await delete_plan(ledger, PLAN)
 
     asyncio.run(end())
 
-    state = run_shard(desk)
+    state = run_shard(harness)
 
     assert state.is_failed()
     assert "start generate-videos again" in state.message
-    assert desk.api.calls("create") == 0
+    assert harness.api.calls("create") == 0
 
 
-def test_a_shard_whose_output_directory_is_another_one_writes_nothing_there(desk: Desk, tmp_path: Path) -> None:
-    prepared(desk, plan_of(prompts(CAT)))
+def test_a_shard_whose_output_directory_is_another_one_writes_nothing_there(harness: Harness, tmp_path: Path) -> None:
+    prepared(harness, plan_of(prompts(CAT)))
     elsewhere = tmp_path / "not-mounted"
 
-    state = run_shard(desk, output_dir=elsewhere)
+    state = run_shard(harness, output_dir=elsewhere)
 
     assert state.is_failed()
     assert "mount the same shared directory at the same path" in state.message
     assert not elsewhere.exists()
-    assert desk.api.calls("create") == 0
+    assert harness.api.calls("create") == 0
 
 
-def test_a_shard_without_the_images_of_the_table_sends_nothing_and_names_them(desk: Desk, tmp_path: Path) -> None:
+def test_a_shard_without_the_images_of_the_table_sends_nothing_and_names_them(harness: Harness, tmp_path: Path) -> None:
     image = tmp_path / "start.png"
     Image.new("RGB", (16, 16), "red").save(image)
     table = table_text([{"id": "a", "prompt": CAT, "first_frame": "start.png"}])
-    prepared(desk, plan_of(table, image_directory=str(tmp_path)))
+    prepared(harness, plan_of(table, image_directory=str(tmp_path)))
     image.unlink()
 
-    state = run_shard(desk)
+    state = run_shard(harness)
 
     assert state.is_failed()
     assert f"1 image of the table not found on this machine: {image} (row a)" in state.message
-    assert desk.api.calls("create") == 0
+    assert harness.api.calls("create") == 0
 
 
-def test_a_ledger_that_is_a_file_is_not_shared_with_another_machine(desk: Desk) -> None:
-    prepared(desk, plan_of(prompts(CAT)))
+def test_a_ledger_that_is_a_file_is_not_shared_with_another_machine(harness: Harness) -> None:
+    prepared(harness, plan_of(prompts(CAT)))
 
     def move(connection: Connection) -> None:
         connection.execute(update(shared_plans).values(machine="another"))
 
     async def work() -> None:
-        async with open_ledger(str(desk.output_dir / "ledger.db")) as ledger:
+        async with open_ledger(str(harness.output_dir / "ledger.db")) as ledger:
             await ledger.transaction(move)
 
     asyncio.run(work())
 
-    state = run_shard(desk)
+    state = run_shard(harness)
 
     assert state.is_failed()
     assert "a ledger that several machines share is in PostgreSQL" in state.message
-    assert desk.api.calls("create") == 0
+    assert harness.api.calls("create") == 0
 
 
 @pytest.mark.parametrize(
@@ -225,15 +227,15 @@ def test_a_ledger_that_is_a_file_is_not_shared_with_another_machine(desk: Desk) 
     ],
 )
 def test_what_cannot_be_shared_is_said_before_anything_is_sent(
-    desk: Desk, parameters: dict[str, Any], says: str
+    harness: Harness, parameters: dict[str, Any], says: str
 ) -> None:
-    ended = desk.run(prompts(CAT), **{"limits": {"shards": 2}, **parameters})
+    ended = harness.run(prompts(CAT), **{"limits": {"shards": 2}, **parameters})
 
     assert ended.state.is_failed()
     assert isinstance(ended.result, SettingsInvalid | NotConfigured)
     assert says in ended.state.message
     assert "secret" not in ended.state.message
-    assert desk.api.calls("create") == 0
+    assert harness.api.calls("create") == 0
 
 
 @pytest.mark.slow
@@ -244,14 +246,14 @@ def test_a_shell_without_a_prefect_server_says_that_shards_need_one(tmp_path: Pa
     assert NO_SERVER in done.stderr
 
 
-def test_a_shard_reports_only_the_parts_of_a_budget_that_no_other_run_has_reached(desk: Desk) -> None:
+def test_a_shard_reports_only_the_parts_of_a_budget_that_no_other_run_has_reached(harness: Harness) -> None:
     table, budget_usd = prompts(CAT, HARBOUR, BOAT, "A red fox"), round(4 * PRICE_USD, 2)
     with captured_events():
-        desk.run(prompts(CAT, HARBOUR), budget_usd=budget_usd)
+        harness.run(prompts(CAT, HARBOUR), budget_usd=budget_usd)
         before = [event.event for event in events_named("together-video.run.budget_")]
-        prepared(desk, plan_of(table))
+        prepared(harness, plan_of(table))
 
-        state = run_shard(desk, budget_usd=budget_usd)
+        state = run_shard(harness, budget_usd=budget_usd)
 
         events = events_named("together-video.run.budget_")
 

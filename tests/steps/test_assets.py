@@ -23,7 +23,7 @@ from prefect_server import PrefectServer
 from prefect_together.request.request import VideoRequest
 from prefect_together.steps.assets import FAILED, REFERENCED, SUCCEEDED, asset_key, upstream_keys
 from repository import EXAMPLES, ROOT
-from table_of_prompts import KEY, MODEL, PRICE_USD, Desk, load_script, opened_desk, prompts, table_text
+from table_of_prompts import KEY, MODEL, PRICE_USD, Harness, load_script, opened_harness, prompts, table_text
 
 CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A paper boat in the rain"
 
@@ -79,16 +79,18 @@ def materializations() -> dict[str, Event]:
 
 
 @pytest.mark.usefixtures("captured")
-def test_each_clip_that_the_run_tried_to_make_is_an_event_and_those_in_doubt_or_refused_are_none(desk: Desk) -> None:
-    desk.api.fault("job-moderated", prompt="harbour")
-    desk.api.fault("drop-after", endpoint="create", prompt="boat")
+def test_each_clip_that_the_run_tried_to_make_is_an_event_and_those_in_doubt_or_refused_are_none(
+    harness: Harness,
+) -> None:
+    harness.api.fault("job-moderated", prompt="harbour")
+    harness.api.fault("drop-after", endpoint="create", prompt="boat")
 
-    ended = desk.run(prompts(CAT, HARBOUR, BOAT, "Too dear"), budget_usd=3 * PRICE_USD)
+    ended = harness.run(prompts(CAT, HARBOUR, BOAT, "Too dear"), budget_usd=3 * PRICE_USD)
 
     assert ended.statuses == ["downloaded", "failed", "in_doubt", "refused"]
     found = materializations()
     assert {row: event.event for row, event in found.items()} == {"r1": SUCCEEDED, "r2": FAILED}
-    clip = desk.output_dir / ended.rows[0]["file"]
+    clip = harness.output_dir / ended.rows[0]["file"]
     assert found["r1"].resource.id == asset_key(str(clip))
     assert found["r1"].payload == {
         "row_id": "r1",
@@ -106,25 +108,25 @@ def test_each_clip_that_the_run_tried_to_make_is_an_event_and_those_in_doubt_or_
 
 
 @pytest.mark.usefixtures("captured")
-def test_a_clip_that_could_not_be_downloaded_has_failed_until_the_run_that_downloads_it(desk: Desk) -> None:
-    desk.api.fault("no-url", endpoint="retrieve", count=None)
-    desk.run(prompts(CAT), limits={"max_wait_minutes": 0.02})
+def test_a_clip_that_could_not_be_downloaded_has_failed_until_the_run_that_downloads_it(harness: Harness) -> None:
+    harness.api.fault("no-url", endpoint="retrieve", count=None)
+    harness.run(prompts(CAT), limits={"max_wait_minutes": 0.02})
     first = [event.event for event in events_named("prefect.asset.")]
-    desk.api.clear_faults()
+    harness.api.clear_faults()
 
-    desk.run(prompts(CAT))
+    harness.run(prompts(CAT))
 
     assert first == [FAILED]
     assert [event.event for event in events_named("prefect.asset.")] == [FAILED, SUCCEEDED]
 
 
 @pytest.mark.usefixtures("captured")
-def test_the_images_of_clips_are_related_and_each_is_referenced_once_in_a_run(desk: Desk, tmp_path: Path) -> None:
+def test_the_images_of_clips_are_related_and_each_is_referenced_once_in_a_run(harness: Harness, tmp_path: Path) -> None:
     picture = Path(shutil.copy(EXAMPLES / "images" / "hills.jpg", tmp_path / "my hills.jpg"))
     table = tmp_path / "prompts.csv"
     table.write_text(table_text({"prompt": text, "first_frame": picture.name} for text in (CAT, HARBOUR)))
 
-    desk.run(str(table))
+    harness.run(str(table))
 
     key = asset_key(str(picture))
     assert [event.resource.id for event in events_named(REFERENCED)] == [key]
@@ -158,9 +160,9 @@ def test_the_server_keeps_a_new_clip_once_and_runs_a_deployment_for_it(
             return await client.read_flow_runs(flow_run_filter=wanted)
 
     deployment_id = server.run(set_up)
-    with opened_desk(server, tmp_path / "my out", monkeypatch) as desk:
-        ended = desk.run(prompts(CAT, HARBOUR))
-        again = desk.run(prompts(CAT, HARBOUR, BOAT))
+    with opened_harness(server, tmp_path / "my out", monkeypatch) as harness:
+        ended = harness.run(prompts(CAT, HARBOUR))
+        again = harness.run(prompts(CAT, HARBOUR, BOAT))
 
     assert (ended.statuses, again.statuses) == (["downloaded"] * 2, ["downloaded"] * 3)
     events = server.events("prefect.asset.", count=3)

@@ -17,7 +17,7 @@ from prefect_together.results.results import RowResult, TakeResult, totals
 from prefect_together.steps.events import ACCOUNT_BLOCKED, BUDGET_REACHED, emit_video_event, run_events
 from prefect_together.table.plan import make_plan
 from prefect_together.table.prompt_table import read_table
-from table_of_prompts import KEY, MODEL, PRICE_USD, Desk, prompts, table_text
+from table_of_prompts import KEY, MODEL, PRICE_USD, Harness, prompts, table_text
 
 CAT, HARBOUR, BOAT = "A cat asleep on a drum", "A harbour at dawn", "A paper boat in the rain"
 
@@ -41,11 +41,11 @@ def steps(events: list[Event]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.usefixtures("listening")
-def test_each_step_of_a_video_is_an_event_about_the_video_related_to_the_flow_run(desk: Desk) -> None:
-    desk.api.fault("job-moderated", prompt="harbour")
-    desk.api.fault("drop-after", endpoint="create", prompt="boat")
+def test_each_step_of_a_video_is_an_event_about_the_video_related_to_the_flow_run(harness: Harness) -> None:
+    harness.api.fault("job-moderated", prompt="harbour")
+    harness.api.fault("drop-after", endpoint="create", prompt="boat")
 
-    ended = desk.run(prompts(CAT, HARBOUR, BOAT))
+    ended = harness.run(prompts(CAT, HARBOUR, BOAT))
 
     events = events_of_videos()
     assert steps(events) == [
@@ -70,8 +70,8 @@ def test_each_step_of_a_video_is_an_event_about_the_video_related_to_the_flow_ru
 
 
 @pytest.mark.usefixtures("listening")
-def test_a_row_refused_for_the_budget_and_one_refused_by_the_service_are_events(desk: Desk) -> None:
-    desk.run(prompts("x", CAT), limits=Limits(catalogue_checks=False), budget_usd=PRICE_USD / 2)
+def test_a_row_refused_for_the_budget_and_one_refused_by_the_service_are_events(harness: Harness) -> None:
+    harness.run(prompts("x", CAT), limits=Limits(catalogue_checks=False), budget_usd=PRICE_USD / 2)
 
     assert steps(events_of_videos()) == [("r1", "refused"), ("r2", "refused")]
 
@@ -111,13 +111,13 @@ def budget_events() -> list[tuple[str, float]]:
 
 
 @pytest.mark.usefixtures("listening")
-def test_parts_of_a_budget_are_events_once_each_also_where_a_later_run_continues(desk: Desk) -> None:
+def test_parts_of_a_budget_are_events_once_each_also_where_a_later_run_continues(harness: Harness) -> None:
     rows = [f"Film {number}" for number in range(10)]
     budget: dict[str, Any] = {"budget_usd": round(10 * PRICE_USD, 2), "limits": Limits(max_in_flight=1)}
 
-    desk.run(prompts(*rows[:6]), **budget)
+    harness.run(prompts(*rows[:6]), **budget)
     first = budget_events()
-    desk.run(prompts(*rows), **budget)
+    harness.run(prompts(*rows), **budget)
 
     assert first == [("50_percent", round(5 * PRICE_USD, 6))]
     assert budget_events() == [
@@ -127,18 +127,18 @@ def test_parts_of_a_budget_are_events_once_each_also_where_a_later_run_continues
     ]
     last = events_named("together-video.run.budget_95")[0]
     assert last.payload["message"] == "95 % of the budget reached: $2.80 of $2.80 is paid or reserved"
-    assert last.payload["output_dir"] == str(desk.output_dir)
+    assert last.payload["output_dir"] == str(harness.output_dir)
 
 
 @pytest.mark.usefixtures("listening")
-def test_one_step_may_pass_several_parts_of_a_budget(desk: Desk) -> None:
-    desk.run(prompts(CAT), budget_usd=PRICE_USD)
+def test_one_step_may_pass_several_parts_of_a_budget(harness: Harness) -> None:
+    harness.run(prompts(CAT), budget_usd=PRICE_USD)
 
     assert [name for name, _ in budget_events()] == ["50_percent", "80_percent", "95_percent"]
 
 
 @pytest.mark.usefixtures("listening")
-def test_a_job_that_costs_more_than_was_reserved_may_pass_a_part_of_the_budget(desk: Desk) -> None:
-    desk.run(table_text([{"prompt": CAT, "price_usd": 0.1}]), budget_usd=0.3)
+def test_a_job_that_costs_more_than_was_reserved_may_pass_a_part_of_the_budget(harness: Harness) -> None:
+    harness.run(table_text([{"prompt": CAT, "price_usd": 0.1}]), budget_usd=0.3)
 
     assert budget_events() == [("50_percent", PRICE_USD), ("80_percent", PRICE_USD)]

@@ -18,23 +18,23 @@ from prefect_server import PrefectServer
 from prefect_together.credentials import TogetherCredentials
 from prefect_together.errors import JobFailed, RetryRefused
 from prefect_together.steps.video_job import TogetherVideoJob, TogetherVideoRun
-from table_of_prompts import MODEL, PRICE_USD, Desk
+from table_of_prompts import MODEL, PRICE_USD, Harness
 
 BLOCK_KEY = "tgp_v1_key-of-the-block-that-nobody-may-see"
 
 
-def a_job(desk: Desk, tmp_path: Path, **fields: Any) -> TogetherVideoJob:
-    credentials = TogetherCredentials(api_key=SecretStr(BLOCK_KEY), base_url=desk.api.base_url)
+def a_job(harness: Harness, tmp_path: Path, **fields: Any) -> TogetherVideoJob:
+    credentials = TogetherCredentials(api_key=SecretStr(BLOCK_KEY), base_url=harness.api.base_url)
     given: dict[str, Any] = {"model": MODEL, "prompt": "A paper boat", "target": str(tmp_path / "boat.mp4"), **fields}
     return TogetherVideoJob(credentials=credentials, **given)
 
 
 def test_saved_and_loaded_it_makes_one_clip_in_a_def_flow_with_the_key_of_its_credentials(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TOGETHER_API_KEY")
     monkeypatch.delenv("TOGETHER_BASE_URL")
-    block = a_job(desk, tmp_path, parameters={"seed": 7})
+    block = a_job(harness, tmp_path, parameters={"seed": 7})
 
     @flow(name="somebodys-own", persist_result=False)
     def own() -> list[Any]:
@@ -46,20 +46,20 @@ def test_saved_and_loaded_it_makes_one_clip_in_a_def_flow_with_the_key_of_its_cr
         await block.asave("paper-boat", overwrite=True)
         return await asyncio.to_thread(own)
 
-    done, clip, *again = desk.prefect.run(work)
+    done, clip, *again = harness.prefect.run(work)
 
     assert (done.is_completed, done.cost_usd) == (True, PRICE_USD)
     assert clip.path == tmp_path / "boat.mp4"
     assert clip.path.stat().st_size == clip.size_bytes
     assert again == [done, clip]
-    assert desk.api.accepted() == 1
-    assert desk.api.calls("download") == 1
-    (sent,) = [one for one in desk.api.requests if one.endpoint == "create"]
+    assert harness.api.accepted() == 1
+    assert harness.api.calls("download") == 1
+    (sent,) = [one for one in harness.api.requests if one.endpoint == "create"]
     assert sent.headers["authorization"] == f"Bearer {BLOCK_KEY}"
 
 
-def test_each_trigger_is_a_job_of_its_own_and_a_run_is_found_again_by_its_id(desk: Desk, tmp_path: Path) -> None:
-    block = a_job(desk, tmp_path)
+def test_each_trigger_is_a_job_of_its_own_and_a_run_is_found_again_by_its_id(harness: Harness, tmp_path: Path) -> None:
+    block = a_job(harness, tmp_path)
 
     @flow(name="somebodys-own", persist_result=False)
     async def own() -> tuple[str, str, Path]:
@@ -67,17 +67,17 @@ def test_each_trigger_is_a_job_of_its_own_and_a_run_is_found_again_by_its_id(des
         clip = await block.run_of(first.job_id).afetch_result()
         return first.job_id, second.job_id, clip.path
 
-    first, second, path = desk.prefect.run(own)
+    first, second, path = harness.prefect.run(own)
 
     assert first != second
     assert path.is_file()
-    assert desk.api.accepted() == 2
+    assert harness.api.accepted() == 2
 
 
 def test_awaited_in_an_async_flow_the_plain_names_are_coroutines_as_those_of_prefects_own_blocks(
-    desk: Desk, tmp_path: Path
+    harness: Harness, tmp_path: Path
 ) -> None:
-    block: Any = a_job(desk, tmp_path)
+    block: Any = a_job(harness, tmp_path)
 
     @flow(name="somebodys-own", persist_result=False)
     async def own() -> Any:
@@ -87,16 +87,16 @@ def test_awaited_in_an_async_flow_the_plain_names_are_coroutines_as_those_of_pre
         clip.path.unlink()
         return run, await run.fetch_result()
 
-    run, clip = desk.prefect.run(own)
+    run, clip = harness.prefect.run(own)
 
     assert isinstance(block, JobBlock)
     assert isinstance(run, JobRun)
     assert clip.path.is_file()
-    assert desk.api.accepted() == 1
+    assert harness.api.accepted() == 1
 
 
-def test_what_calls_it_pays_once_when_prefect_tries_it_again(desk: Desk, tmp_path: Path) -> None:
-    block = a_job(desk, tmp_path)
+def test_what_calls_it_pays_once_when_prefect_tries_it_again(harness: Harness, tmp_path: Path) -> None:
+    block = a_job(harness, tmp_path)
 
     @task(retries=1)
     async def of_a_task() -> None:
@@ -114,14 +114,14 @@ def test_what_calls_it_pays_once_when_prefect_tries_it_again(desk: Desk, tmp_pat
 
     for number, own in enumerate((tasks_are_tried_again, the_flow_is_tried_again), start=1):
         with pytest.raises(RetryRefused):
-            desk.prefect.run(own)
+            harness.prefect.run(own)
 
-        assert desk.api.calls("create") == number
+        assert harness.api.calls("create") == number
 
 
-def test_a_job_that_fails_says_so_each_time_it_is_waited_for(desk: Desk, tmp_path: Path) -> None:
-    desk.api.fault("job-moderated", prompt="boat")
-    block = a_job(desk, tmp_path)
+def test_a_job_that_fails_says_so_each_time_it_is_waited_for(harness: Harness, tmp_path: Path) -> None:
+    harness.api.fault("job-moderated", prompt="boat")
+    block = a_job(harness, tmp_path)
 
     @flow(name="somebodys-own", persist_result=False)
     async def own() -> list[str]:
@@ -133,10 +133,10 @@ def test_a_job_that_fails_says_so_each_time_it_is_waited_for(desk: Desk, tmp_pat
             said.append(str(raised.value))
         return said
 
-    first, second = desk.prefect.run(own)
+    first, second = harness.prefect.run(own)
 
     assert first == second
-    assert desk.api.calls("create") == 1
+    assert harness.api.calls("create") == 1
 
 
 def test_a_wrong_parameter_is_named_before_the_block_is_saved() -> None:

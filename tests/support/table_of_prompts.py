@@ -86,7 +86,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Desk:
+class Harness:
     """From where a test runs tables: a Prefect server, a sandbox in this process, and an output directory."""
 
     prefect: PrefectServer
@@ -112,10 +112,10 @@ class Desk:
 
 
 @contextmanager
-def opened_desk(
+def opened_harness(
     prefect: PrefectServer, output_dir: Path, environment: pytest.MonkeyPatch, **sandbox: Any
-) -> Generator[Desk]:
-    """A desk with a sandbox of its own, whose jobs take no time; the environment names it and has a key for it.
+) -> Generator[Harness]:
+    """A harness with a sandbox of its own, whose jobs take no time; the environment names it and has a key for it.
 
     It is taken for the real service: it does not say that it is the sandbox.
     """
@@ -124,14 +124,14 @@ def opened_desk(
     with Sandbox(**settings) as api:
         environment.setenv("TOGETHER_API_KEY", KEY)
         environment.setenv("TOGETHER_BASE_URL", api.base_url)
-        desk = Desk(prefect, api, output_dir)
-        desk.learn_durations()
-        yield desk
+        harness = Harness(prefect, api, output_dir)
+        harness.learn_durations()
+        yield harness
 
 
-def paid_calls(desk: Desk) -> int:
+def paid_calls(harness: Harness) -> int:
     """Requests for videos that came to the service; asking it whether it is the sandbox is none."""
-    return len(desk.api.requests) - desk.api.calls("whoami")
+    return len(harness.api.requests) - harness.api.calls("whoami")
 
 
 EARLIER = "an earlier run"

@@ -1,4 +1,4 @@
-"""A place from which batches run over a real ledger, with a service and a download that a test scripts."""
+"""Runs batches over a real ledger, with a service and a download that a test scripts."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ OpenLedger = Callable[[str], AbstractAsyncContextManager[Ledger]]
 
 
 @dataclass
-class Place:
+class BatchHarness:
     """A ledger and output directories from which batches run, inside a flow as tasks want it."""
 
     prefect: PrefectServer

@@ -88,7 +88,7 @@ class LoggedJournal:
         self.log.append(line)
 
 
-class Desk:
+class Harness:
     """One submit with all that it needs."""
 
     def __init__(self, *answers: Answer, breaks: str | None = None, error: Exception | None = None) -> None:
