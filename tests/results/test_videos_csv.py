@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_together.clips.store import LocalStore
 from prefect_together.results.outputs import row_results
-from prefect_together.results.results import RowResult, videos_csv
+from prefect_together.results.results import RowResult, results_csv, totals, videos_csv
 from prefect_together.table.plan import Plan, make_plan
-from tables import FREE, read
+from tables import FREE, problems_of, read
 
 STORE = LocalStore(Path("out"))
 
@@ -43,11 +45,11 @@ def test_a_line_a_video_has_all_that_was_sent_and_the_tables_other_columns() -> 
     lines = lines_of(plan)
 
     assert list(lines[0]) == [
-        *("id", "video_id", "take", "prompt", "model", "seconds", "fps", "seed", "extra_body", "Scene", "animal"),
+        *("id", "video_id", "video_take", "prompt", "model", "seconds", "fps", "seed", "extra_body", "Scene", "animal"),
         *("status", "job_id", "file", "cost_usd", "attempts", "error"),
-        *("clip_seconds", "generation_seconds", "sha256"),
+        *("clip_seconds", "generation_seconds", "clip_sha256"),
     ]
-    assert [(line["video_id"], line["take"], line["seed"]) for line in lines] == [
+    assert [(line["video_id"], line["video_take"], line["seed"]) for line in lines] == [
         *(("boat--seed-7", "1", "7"), ("boat--seed-7", "2", "8")),
         *(("boat--seed-9", "1", "9"), ("boat--seed-9", "2", "10")),
     ]
@@ -83,6 +85,57 @@ def test_a_line_whose_prompt_is_changed_is_new_work() -> None:
 
     assert len(changed.videos.keys() & plan.videos.keys()) == 1
     assert len(changed.videos) == 2
+
+
+def test_its_prompts_are_filled_and_no_template_of_the_run_is_put_upon_them() -> None:
+    plan = planned("id,prompt\na,A cat\n", defaults={"prompt_template": "{prompt}, oil"})
+
+    again = planned(text_of(plan), defaults={"prompt_template": "{prompt}, oil"})
+
+    assert again.videos.keys() == plan.videos.keys()
+
+
+def test_a_table_with_a_column_of_its_own_named_take_is_no_videos_table() -> None:
+    plan = planned("prompt,take\nA cat,1\nA cat,2\n")
+
+    again = make_plan(read(results_csv(plan.columns, rows_of(plan)).decode(), model=FREE))
+
+    assert again.videos.keys() == plan.videos.keys()
+
+
+def test_every_video_has_its_line_though_two_rows_give_theirs_one_name() -> None:
+    plan = planned("id,prompt,seed\nboat,A cat,7|8\nboat--seed-7,A dog,\n")
+
+    assert len(lines_of(plan)) == len(plan.videos) == 3
+
+
+def test_a_line_that_lists_further_values_names_its_variants() -> None:
+    text = text_of(planned("id,prompt,seed\na,A cat,7\n")).replace(",7,", ",7|9,")
+
+    assert [video.row_id for video in make_plan(read(text)).videos.values()] == ["a--seed-7", "a--seed-9"]
+
+
+@pytest.mark.parametrize("take", ["x", "2.7", "0", "-3", "99999999999999999999999"])
+def test_a_take_that_is_none_is_a_mistake(take: str) -> None:
+    text = text_of(planned("id,prompt\na,A cat\n")).replace("\na,a,1,", f"\na,a,{take},")
+
+    ((row, column, message),) = problems_of(text)
+
+    assert (row, column) == (2, "video_take")
+    assert "is not the number of a take, 1 to 1000" in message
+
+
+def test_costs_and_attempts_of_rows_that_share_some_videos_add_up_to_what_was_paid() -> None:
+    plan = planned("prompt,seed\nA cat,7|8\nA cat,8|9\nA cat,9|7\n")
+    done = [
+        replace(row, takes=tuple(replace(take, cost_usd=0.5, attempts=1, status="downloaded") for take in row.takes))
+        for row in rows_of(plan)
+    ]
+
+    lines = list(csv.DictReader(io.StringIO(results_csv(plan.columns, done).decode(), newline="")))
+
+    assert sum(float(line["cost_usd"]) for line in lines) == totals(done).spent_usd == 1.5
+    assert sum(int(line["attempts"]) for line in lines) == totals(done).videos == 3
 
 
 SEEDS = st.lists(st.integers(0, 9), max_size=3).map(lambda seeds: "|".join(map(str, seeds)))

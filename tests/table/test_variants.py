@@ -209,3 +209,29 @@ def test_braces_in_a_plain_prompt_stay_and_those_that_name_a_column_are_warned_a
     (warning,) = [one for one in warnings_of(text) if "{" in one]
     assert "row 3" in warning
     assert "{animal}, which is sent as it stands" in warning
+
+
+def test_a_template_that_names_a_listed_column_has_each_variants_own_value() -> None:
+    text = 'prompt,prompt_template,model,seed\nA cat,"{prompt}, by {model}, {seed}",any/one|any/two,7|8\n'
+
+    assert [video.request.prompt for video in videos_of(text, catalogue_checks=False)] == [
+        f"A cat, by any/{name}, {seed}" for name in ("one", "two") for seed in (7, 8)
+    ]
+
+
+def test_a_template_names_a_column_by_what_it_is_read_as_too() -> None:
+    assert prompts_of("text,mood\nA cat,calm\n", defaults={"prompt_template": "{prompt}, {Mood}"}) == ["A cat, calm"]
+
+
+def test_a_prompt_that_the_template_leaves_out_is_a_warning() -> None:
+    (warning,) = warnings_of("prompt,animal\nA cat,cat\n", model=FREE, defaults={"prompt_template": "A {animal}"})[:1]
+
+    assert "is not sent: the prompt template does not name {prompt}" in warning
+
+
+def test_a_list_of_values_may_hold_lists_as_a_cell_does() -> None:
+    videos = videos_of(
+        "prompt\nA cat\n", model=None, defaults={"model": ["any/a|any/b", "any/c"]}, catalogue_checks=False
+    )
+
+    assert [video.request.model for video in videos] == ["any/a", "any/b", "any/c"]

@@ -147,7 +147,7 @@ def _to_do(outcome: RunOutcome) -> list[str]:
         for row in one.rows[:ROWS_NAMED]:
             error = next((take.error for take in row.takes if take.error), "") or ""
             said = f": {markdown_cell(error[:ERROR_CHARACTERS])}" if error else ""
-            lines.append(f"- row {row.number}, **{markdown_cell(row.takes[0].row_id[:60])}**{said}")
+            lines.append(f"- row {row.number}, **{markdown_cell(row.decisive.row_id[:60])}**{said}")
         if len(one.rows) > ROWS_NAMED:
             lines.append(f"- {len(one.rows) - ROWS_NAMED:,} more, in results.csv")
         lines.append("")
@@ -268,7 +268,7 @@ async def posters_of(rows: Sequence[RowResult], store: OutputStore) -> dict[str,
 
 
 def _line(row: RowResult) -> dict[str, object]:
-    first = row.takes[0]
+    first = row.decisive
     costs = [take.cost_usd for take in row.takes if take.cost_usd is not None]
     return {
         "row": row.number,

@@ -113,7 +113,7 @@ def is_sendable(text: str) -> bool:
 def values_of(value: object) -> list[object]:
     """The values of a list or of a text such as `a|b`; of any other value itself alone."""
     if isinstance(value, list | tuple):
-        return list(cast("Sequence[object]", value))
+        return [each for one in cast("Sequence[object]", value) for each in values_of(one)]
     if isinstance(value, str) and "|" in value:
         return [part.strip() for part in value.split("|")]
     return [value]

@@ -74,7 +74,7 @@ def _link(page: str) -> str:
 
 def _first_takes(rows: Sequence[RowResult]) -> Iterator[TakeResult]:
     for row in rows[:SHOWN_ROWS]:
-        yield next((take for take in row.takes if take.status == row.status), row.takes[0])
+        yield row.decisive
 
 
 def _row_html(take: TakeResult, output_dir: str) -> str:

@@ -14,6 +14,7 @@ from prefect_together.results.results import RowResult, TakeResult, Totals
 from prefect_together.results.text import counted, dollars, held, state_counts
 
 NAMED_ROWS = 3
+MAX_ID_CHARACTERS = 60
 
 
 class Rows(Sequence[RowResult]):
@@ -122,9 +123,9 @@ class RowsFailed(TogetherVideoError):
 
 
 def _named(row: RowResult) -> str:
-    its_own_first = sorted(row.takes, key=lambda take: take.status != row.status)
-    error = next((take.error for take in its_own_first if take.error), "no reason known")
-    return f"row {row.number} ({row.takes[0].row_id[:40]}) {row.status.replace('_', ' ')}: {error[:160]}"
+    take = row.decisive
+    error = take.error or "no reason known"
+    return f"row {row.number} ({take.row_id[:MAX_ID_CHARACTERS]}) {row.status.replace('_', ' ')}: {error[:160]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -301,6 +301,7 @@ def _take(video: PlannedVideo, record: VideoRecord | None, unsettled: Unsettled,
         parameters.pop("model", None)
         return TakeResult(
             row_id=video.row_id,
+            key=video.key,
             take=video.take,
             status="planned",
             model=video.request.model,
@@ -314,6 +315,7 @@ def _take(video: PlannedVideo, record: VideoRecord | None, unsettled: Unsettled,
     is_there = record.state == State.DOWNLOADED
     return TakeResult(
         row_id=video.row_id,
+        key=video.key,
         take=video.take,
         status=record.status,
         model=record.model,

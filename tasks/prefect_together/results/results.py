@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TypeGuard
@@ -43,15 +43,16 @@ _LINE_BREAKS = re.compile(r"[\s\x00-\x1f]+")
 class TakeResult:
     """One video: a row has one of these, or as many as its `count` asks for (`take` 1, 2, 3 ...).
 
-    `file` is a POSIX path relative to the output directory ("videos/x.mp4"), `file_url` an https address of
-    the same clip where the output is remote. `cost_usd` is what the service billed, None while it is
-    unknown; `estimate_usd` the high reading before sending; `in_doubt_usd` and `failed_usd` what stays
-    reserved for create calls without an answer, and for failed jobs without a reported cost. `attempts`
-    counts the create requests that made a job or may have made one (not those refused for rate).
+    `key` is the video's identity in plan and ledger. `file` is a POSIX path relative to the output directory
+    ("videos/x.mp4"), `file_url` an https address of the same clip where the output is remote. `cost_usd` is what the
+    service billed, None while it is unknown; `estimate_usd` the high reading before sending; `in_doubt_usd` and
+    `failed_usd` what stays reserved for create calls without an answer, and for failed jobs without a reported cost.
+    `attempts` counts the create requests that made a job or may have made one (not those refused for rate).
     `parameters` is what was sent besides model and prompt, with images abbreviated.
     """
 
     row_id: str
+    key: str | None = None
     take: int = 1
     status: Status
     model: str
@@ -99,6 +100,11 @@ class RowResult:
             if status in statuses:
                 return status
         return "planned"
+
+    @property
+    def decisive(self) -> TakeResult:
+        """The first video that has the row's status, one with an error before others."""
+        return min(self.takes, key=lambda take: (take.status != self.status, not take.error))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +164,10 @@ def results_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
     """
     own = [column for column in columns if column not in RESULT_COLUMNS]
     lines = [_line([*map(escape_cell, own), *RESULT_COLUMNS])]
-    lines += [_line([*(escape_cell(row.cells.get(column, "")) for column in own), *_outcome(row)]) for row in rows]
+    counted: set[str] = set()
+    for row in rows:
+        lines.append(_line([*(escape_cell(row.cells.get(column, "")) for column in own), *_outcome(row, counted)]))
+        counted.update(take.key for take in row.takes if take.key)
     return _encoded(lines)
 
 
@@ -169,10 +178,10 @@ def videos_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
     say which of its videos it is. Then come prompt, model and every other parameter, the table's `columns` that are
     none of these, `RESULT_COLUMNS` and `CLIP_COLUMNS`.
     """
-    takes: dict[tuple[str, int], tuple[RowResult, TakeResult]] = {}
+    takes: dict[str, tuple[RowResult, TakeResult]] = {}
     for row in rows:
         for take in row.takes:
-            takes.setdefault((take.row_id, take.take), (row, take))
+            takes.setdefault(take.key or f"{take.row_id} {take.take}", (row, take))
     sent = {name for _, take in takes.values() for name in take.parameters}
     id_column = _column_of("id", columns)
     own = [column for column in columns if _is_carried(column, columns)]
@@ -193,7 +202,7 @@ def videos_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
             *("" if value is None else f"{value:.3f}".rstrip("0").rstrip(".") for value in seconds),
             take.sha256 or "",
         ]
-        lines.append(_line([*map(escape_cell, cells), *_outcome(_alone(row, take)), *clip]))
+        lines.append(_line([*map(escape_cell, cells), *_outcome(replace(row, takes=(take,), shared_with=None)), *clip]))
     return _encoded(lines)
 
 
@@ -209,10 +218,6 @@ def _column_of(name: str, columns: Sequence[str]) -> str | None:
     """The table's column that sets a parameter."""
     exact = (column for column in columns if parameter_name(column) == name)
     return next(exact, next((column for column in columns if meaning_of(column) == name), None))
-
-
-def _alone(row: RowResult, take: TakeResult) -> RowResult:
-    return replace(row, takes=(take,), shared_with=None)
 
 
 def _number(value: float | None) -> str:
@@ -234,7 +239,7 @@ def totals(rows: Iterable[RowResult]) -> Totals:
     for row in rows:
         counts[row.status] += 1
         if row.shared_with is None:
-            once |= {(take.row_id, take.take, take.job_id) if take.job_id else object(): take for take in row.takes}
+            once |= {take.key or (take.row_id, take.take, take.job_id or object()): take for take in row.takes}
     takes = list(once.values())
     by_model: dict[str, list[TakeResult]] = {}
     for take in takes:
@@ -270,17 +275,18 @@ def _model_totals(model: str, takes: Sequence[TakeResult]) -> ModelTotals:
     )
 
 
-def _outcome(row: RowResult) -> list[str]:
-    """The cells of `RESULT_COLUMNS`."""
-    takes, is_shared = row.takes, row.shared_with is not None
+def _outcome(row: RowResult, counted: Collection[str] = ()) -> list[str]:
+    """The cells of `RESULT_COLUMNS`. Videos that are `counted`, by their keys, are those of an earlier row."""
+    takes = row.takes
+    own = [] if row.shared_with is not None else [take for take in takes if take.key not in counted]
     costs = [take.cost_usd for take in takes if _is_known(take.cost_usd)]
-    cost_usd = 0.0 if is_shared else _usd(costs)
+    cost_usd = _usd(take.cost_usd for take in own)
     return [
         row.status,
         escape_cell("|".join(take.job_id for take in takes if take.job_id)),
         escape_cell("|".join(take.file for take in takes if take.file)),
         _number(cost_usd) if costs else "",
-        "0" if is_shared else str(sum(take.attempts for take in takes)),
+        str(sum(take.attempts for take in own)),
         escape_cell(_errors(takes)),
     ]
 

@@ -110,7 +110,7 @@ def run_events(outcome: RunOutcome) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _payload(message: str, rows: list[RowResult], usd: float, outcome: RunOutcome) -> dict[str, Any]:
-    named = [row.takes[0].row_id for row in rows[:NAMED_ROWS]]
+    named = [row.decisive.row_id for row in rows[:NAMED_ROWS]]
     return {
         "message": message,
         "rows": len(rows),

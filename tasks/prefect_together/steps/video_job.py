@@ -73,6 +73,8 @@ class TogetherVideoJob(JobBlock[Any]):
 
     @model_validator(mode="after")
     def _is_a_request(self) -> Self:
+        if twice := sorted({"model", "prompt"} & self.parameters.keys()):
+            raise ValueError(f"parameters holds {', '.join(twice)}, which are fields of their own")
         _ = self.request
         return self
 

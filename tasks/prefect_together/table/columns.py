@@ -16,10 +16,10 @@ from prefect_together.request.request import PARAMETERS
 RESULT_COLUMNS = ("status", "job_id", "file", "cost_usd", "attempts", "error")
 """What results.csv adds to the table's own columns. They are ignored when it is read as a prompt table."""
 
-VIDEO_COLUMNS = ("video_id", "take")
+VIDEO_COLUMNS = ("video_id", "video_take")
 """What tells the lines of videos.csv apart that one row asked for; `id` is that of the row."""
 
-CLIP_COLUMNS = ("clip_seconds", "generation_seconds", "sha256")
+CLIP_COLUMNS = ("clip_seconds", "generation_seconds", "clip_sha256")
 """What videos.csv adds to `RESULT_COLUMNS`; ignored when it is read."""
 
 _FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")

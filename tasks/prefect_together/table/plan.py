@@ -220,7 +220,7 @@ def _videos(row: TableRow) -> list[PlannedVideo]:
 def _takes(row: TableRow, first: VideoRequest, *, variant: str) -> list[PlannedVideo]:
     fingerprint = first.fingerprint()
     own_id = row.row_id or derived_id(first.prompt, fingerprint)
-    row_id = row.video_id or f"{own_id}{variant}"
+    row_id = f"{row.video_id or own_id}{variant}"
     estimate = None if row.price_usd is not None else estimate_usd(first)
     takes: list[PlannedVideo] = []
     for number in range(1, row.count + 1):

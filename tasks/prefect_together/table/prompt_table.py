@@ -171,6 +171,8 @@ def plan_video(
     if problems:
         raise TableInvalid(SOURCE, problems)
     warnings = tuple(Problem(one.message, column=one.field) for one in dict.fromkeys(found))
+    images = {"first_frame": first_frame, "last_frame": last_frame, "reference_images": "|".join(reference_images)}
     cells = {"prompt": requests[0].prompt or "", "model": requests[0].model}
+    cells |= {name: value for name, value in images.items() if value}
     row = TableRow(1, row_id, count, None, tuple(requests), cells, tuple(listed))
     return make_plan(PromptTable(source=SOURCE, columns=tuple(cells), rows=(row,), warnings=warnings))

@@ -132,7 +132,7 @@ class RowReader:
         self.rows_without_prompt = 0
         self._columns, self._places, self._defaults = columns, places, defaults
         self._base, self._catalogue_checks, self._of_videos = base, catalogue_checks, of_videos
-        self._template = PromptTemplate(columns)
+        self._template = PromptTemplate(columns, places)
         self._order: dict[str | None, int] = {column: place for place, column in enumerate(columns)}
         self._rows_by_id: dict[str, int] = {}
         self._images: dict[str, str | LocalImage | ValueError] = {}
@@ -144,18 +144,19 @@ class RowReader:
         draft = _Draft(number, {**self._defaults, **of_row}, frozenset(of_row), MediaDraft(self._load_image))
         row_id = texts.get("id")
         self._check_id(draft, row_id)
-        self._fill_prompt(draft, cells)
+        if not self._of_videos:  # whose prompts are filled
+            self._fill_prompt(draft, cells)
+        take = _take(draft) if self._of_videos else 1
         count = _count(draft)
         price_usd = _price_usd(draft)
         listed = _listed(draft, takes=count)
-        requests = self._requests(draft, listed, takes=count)
+        requests = self._requests(draft, listed, cells, takes=count)
         if draft.mistakes or draft.cell_mistakes:
             self._note(draft, row_id)
             return None
         if requests is None:  # it lacks a model or a prompt, which is said once for the whole table
             return None
         own = dict(zip(self._columns, cells, strict=True))
-        take = int(as_number(texts.get("take")) or 1) if self._of_videos else 1
         video_id = texts.get("video_id") if self._of_videos else None
         return TableRow(number, row_id, count, price_usd, requests, own, tuple(listed), take, video_id)
 
@@ -164,6 +165,9 @@ class RowReader:
         template = draft.given.get("prompt_template")
         if template is None:
             return
+        if "prompt" in draft.of_row and not self._template.names(str(template), "prompt"):
+            message = "is not sent: the prompt template does not name {prompt}"
+            self.warnings.add(self._name_of("prompt"), message, row=draft.number)
         prompt, problems = self._template.fill(str(template), cells)
         for column, message in problems:
             if column is None:
@@ -201,7 +205,7 @@ class RowReader:
             draft.refuse("id", message)
 
     def _requests(
-        self, draft: _Draft, listed: Mapping[str, Sequence[object]], *, takes: int
+        self, draft: _Draft, listed: Mapping[str, Sequence[object]], cells: Sequence[str], *, takes: int
     ) -> tuple[VideoRequest, ...] | None:
         """The request of each combination, or None; what is wrong is noted, and what is right still checked."""
         values = {name: draft.given[name] for name in _PLAIN_PARAMETERS if name in draft.given.keys() - draft.wrong}
@@ -214,9 +218,20 @@ class RowReader:
                 values["media"] = draft.media.media
         if "model" not in values and "model" not in draft.wrong:
             self._refuse_no_model(draft)
-        found = [self._request({**values, **variant}, draft, takes=takes) for variant in combinations(listed)]
+        found = [
+            self._request({**values, **variant, **self._refilled(variant, draft, cells)}, draft, takes=takes)
+            for variant in combinations(listed)
+        ]
         requests = tuple(request for request in found if request is not None)
         return requests if len(requests) == len(found) else None
+
+    def _refilled(self, variant: Mapping[str, object], draft: _Draft, cells: Sequence[str]) -> dict[str, object]:
+        """The prompt of a variant, if it has a template: a column that lists several values is that of the variant."""
+        template = draft.given.get("prompt_template")
+        if not variant or template is None or self._of_videos or "prompt" in draft.wrong:
+            return {}
+        own = {self._places[name]: str(value) for name, value in variant.items() if name in self._places}
+        return {"prompt": self._template.fill(str(template), [own.get(at, cell) for at, cell in enumerate(cells)])[0]}
 
     def _request(self, values: dict[str, object], draft: _Draft, *, takes: int) -> VideoRequest | None:
         has_model = "model" in values
@@ -342,6 +357,16 @@ def _listed(draft: _Draft, *, takes: int) -> dict[str, list[object]]:
         for name in listed:
             draft.refuse(name, f"asks with the row's other lists for {videos:,} videos: at most {MOST_TAKES:,} a row")
     return {name: values for name, values in listed.items() if name not in draft.wrong}
+
+
+def _take(draft: _Draft) -> int:
+    """Which take of its row a line of videos.csv is."""
+    value = draft.given.get("video_take", 1)
+    number = as_number(value)
+    if number is None or number != int(number) or not 1 <= number <= MOST_TAKES:
+        draft.refuse("video_take", f"{shown(value)} is not the number of a take, 1 to {MOST_TAKES}: leave it as it was")
+        return 1
+    return int(number)
 
 
 def _count(draft: _Draft) -> int:

@@ -24,9 +24,9 @@ _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
 
 def single_values(given: Mapping[str, object]) -> dict[str, object]:
-    """The same, with that one value where a list holds only one."""
-    only = {name: values for name, value in given.items() if len(values := values_of(value)) == 1}
-    return {**given, **{name: values[0] for name, values in only.items()}}
+    """The same, with that one value where a parameter that may list several lists only one."""
+    listed = {name: values_of(given[name]) for name in LISTED if name in given}
+    return {**given, **{name: values[0] for name, values in listed.items() if len(values) == 1}}
 
 
 def listed_values(given: Mapping[str, object]) -> dict[str, list[object]]:
@@ -56,9 +56,10 @@ def _value_name(name: str, value: object) -> str:
 class PromptTemplate:
     """Fills `{column}` from a row's own cells; `{{` and `}}` are braces. Nothing else has a meaning in it."""
 
-    def __init__(self, columns: Sequence[str]) -> None:
+    def __init__(self, columns: Sequence[str], places: Mapping[str, int]) -> None:
         self._columns = columns
-        self._places = {parameter_name(column): place for place, column in reversed(list(enumerate(columns)))}
+        self._places = dict(places)
+        self._places |= {parameter_name(column): place for place, column in reversed(list(enumerate(columns)))}
         self._places |= {column: place for place, column in enumerate(columns)}
 
     def fill(self, template: str, cells: Sequence[str]) -> tuple[str, list[tuple[str | None, str]]]:
@@ -87,6 +88,11 @@ class PromptTemplate:
         """Where the column of this name is, as it is spelt or as the API would spell it."""
         name = name.strip()
         return self._places.get(name, self._places.get(parameter_name(name)))
+
+    def names(self, template: str, column: str) -> bool:
+        """Whether it has a place for this column."""
+        wanted = self.place_of(column)
+        return any(found[1] and self.place_of(found[1]) == wanted for found in _PLACE.finditer(template))
 
     def named_in(self, prompt: str) -> list[str]:
         """The columns that a plain prompt names in braces, as it does."""
