@@ -75,7 +75,7 @@ def test_1_when_a_row_is_still_generating_and_it_says_to_run_again(
 
     assert code == 1
     assert (
-        "1 row: still generating at the deadline. Later, run again with the same table and --output-dir"
+        "1 row: still generating at the deadline. Later, run again with the same table, options and --output-dir"
         in capsys.readouterr().out
     )
 

@@ -168,6 +168,20 @@ async def test_what_results_and_clips_prove_is_recovered_and_not_sent_again(stor
     assert recovered.summary == "recovered 1 downloaded, 1 submitted, 1 in doubt: $0.81 committed"
 
 
+async def test_clips_that_no_line_names_are_counted(store: OutputStore) -> None:
+    plan = make_plan(read(TABLE))
+    await a_run(store, plan)
+    lose_the_ledger(store)
+    (store.scratch / "videos" / "another.mp4").write_bytes(CLIP)
+
+    async with ledger_in(store) as ledger:
+        recovered = await recover(plan, ledger, store, output_dir=HERE)
+
+    assert recovered.summary.endswith(
+        "; no line of videos.csv names 1 clip in videos/: what they show would be paid for again"
+    )
+
+
 def test_the_command_rebuilds_the_ledger(store: OutputStore, capsys: pytest.CaptureFixture[str]) -> None:
     asyncio.run(a_run(store, make_plan(read(TABLE))))
     lose_the_ledger(store)

@@ -235,3 +235,12 @@ def test_a_list_of_values_may_hold_lists_as_a_cell_does() -> None:
     )
 
     assert [video.request.model for video in videos] == ["any/a", "any/b", "any/c"]
+
+
+def test_a_value_of_the_whole_run_that_each_row_replaces_is_a_warning() -> None:
+    text = "prompt,model\nA cat,any/one\nA dog,any/two\n"
+
+    assert warnings_of(text, model="any/three", catalogue_checks=False) == [
+        "column model: is set for the whole run and not used: each row has its own"
+    ]
+    assert warnings_of(f"{text}A cow,\n", model="any/three", catalogue_checks=False) == []

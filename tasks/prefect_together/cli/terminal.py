@@ -20,7 +20,7 @@ from prefect_together.execution.signals import Stopped
 from prefect_together.flows.prefect_ui import progress_text
 from prefect_together.prefect_internals import shell_console
 from prefect_together.results.outcome import RowsFailed, RunOutcome, advice, as_typed
-from prefect_together.results.outputs import RESULTS_FILE
+from prefect_together.results.outputs import RESULTS_FILE, VIDEOS_FILE
 from prefect_together.results.plan_report import PlanReport
 from prefect_together.results.progress import Progress
 from prefect_together.results.text import counted, duration, state_counts
@@ -120,6 +120,8 @@ def print_ending(result: object) -> int:
         _print_lines([*result.named, *([f"{result.more}, in {RESULTS_FILE}"] if result.more else []), *result.notes])
         print(f"  {_near(result.page)}   each clip beside its prompt")
         print(f"  {_near(result.output_dir)}/{RESULTS_FILE}  the table with status, file and cost of each row")
+        if any(len(row.takes) > 1 for row in result.rows):
+            print(f"  {_near(result.output_dir)}/{VIDEOS_FILE}  a line for each video")
         found = advice(result.rows)
         _print_lines(f"{counted(len(one.rows), 'row')}: {one.what}. {as_typed(one.to_do)}" for one in found)
         return result.exit_code

@@ -166,8 +166,8 @@ def _is_link(location: str | None) -> bool:
 
 
 TABLE_ROWS = 200
-"""Rows in the results artifact, what went wrong first: Prefect's page draws all of them, seconds for a thousand. The
-whole table is in results.csv."""
+"""Videos in the results artifact, what went wrong first: Prefect's page draws all of them, seconds for a thousand. All
+are in videos.csv."""
 POSTERS, POSTER_WIDTH_PX, POSTER_BYTES = 12, 208, 10_000
 """As text in the summary they are a third longer: 160 KB at most."""
 POSTERS_SECONDS = 8.0
@@ -220,10 +220,11 @@ async def publish_results(
             key="together-video-page",
             description=outcome.counts,
         )
-    ordered = sorted(outcome.rows, key=lambda row: (row.status == "downloaded", row.number))
-    table = [_line(row) for row in ordered[:TABLE_ROWS]]
-    left_out = len(ordered) - len(table)
-    note = f" {left_out:,} more rows are in results.csv." if left_out else ""
+    lines = [_line(row, take) for row in outcome.rows for take in row.takes]
+    lines.sort(key=lambda line: line["status"] == "downloaded")
+    table = lines[:TABLE_ROWS]
+    left_out = len(lines) - len(table)
+    note = f" {left_out:,} more are in videos.csv." if left_out else ""
     await acreate_table_artifact(
         table=table, key="together-video-results", description=f"{outcome.counts}. What is not there comes first.{note}"
     )
@@ -267,19 +268,17 @@ async def posters_of(rows: Sequence[RowResult], store: OutputStore) -> dict[str,
     return found
 
 
-def _line(row: RowResult) -> dict[str, object]:
-    first = row.decisive
-    costs = [take.cost_usd for take in row.takes if take.cost_usd is not None]
+def _line(row: RowResult, take: TakeResult) -> dict[str, object]:
     return {
         "row": row.number,
-        "id": first.row_id,
-        "status": row.status,
-        "cost_usd": round(sum(costs), 6) if costs else "",
-        "model": first.model,
-        "error": ("; ".join(take.error for take in row.takes if take.error))[:300],
-        "prompt": (first.prompt or "")[:200],
-        "file": ", ".join(take.file_url or take.file or "" for take in row.takes),
-        "job_id": ", ".join(take.job_id or "" for take in row.takes),
+        "id": take.row_id,
+        "status": take.status,
+        "cost_usd": "" if take.cost_usd is None else round(take.cost_usd, 6),
+        "model": take.model,
+        "error": (take.error or "")[:300],
+        "prompt": (take.prompt or "")[:200],
+        "file": take.file_url or take.file or "",
+        "job_id": take.job_id or "",
     }
 
 

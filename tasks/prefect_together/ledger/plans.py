@@ -47,13 +47,14 @@ def budget_in(text: str) -> float | None:
 
 
 def video_of(record: VideoRecord) -> PlannedVideo:
-    """A video of which only the ledger's record is left. Its request must not be sent: it has no parameters."""
+    """A video of which only the ledger's record is left. Its request has the seed alone and must not be sent."""
+    seed = json.loads(record.parameters).get("seed")
     return PlannedVideo(
         key=record.video_key,
         row_id=record.row_id,
         take=record.take,
         fingerprint=record.fingerprint,
-        request=VideoRequest(model=record.model, prompt=record.prompt),
+        request=VideoRequest(model=record.model, prompt=record.prompt, seed=seed),
         low_usd=record.estimate_usd,
         estimate_usd=record.estimate_usd,
         file_stems=(),

@@ -84,7 +84,7 @@ async def refuse_unknown_work(ledger: Ledger, store: OutputStore) -> None:
                 )
             ]
         )
-    clips = await asyncio.to_thread(_clips, store.scratch / "videos") if is_new and store.is_local else []
+    clips = await asyncio.to_thread(clips_in, store.scratch / "videos") if is_new and store.is_local else []
     if clips:
         raise SettingsInvalid(
             [
@@ -160,7 +160,7 @@ def rebuy_problem(found: Sequence[PaidUnderAnotherId]) -> Problem:
     )
 
 
-def _clips(folder: Path) -> list[str]:
+def clips_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import csv
 import sys
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from html import escape
 from pathlib import Path
@@ -17,7 +17,7 @@ import fsspec
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import NoPoster
 from prefect_together.results.progress import Progress
-from prefect_together.results.results import RowResult, TakeResult
+from prefect_together.results.results import TakeResult
 from prefect_together.results.text import dollars, duration, state_counts
 from prefect_together.table.columns import PLAIN_CELLS, unescape_cell
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from prefect_together.results.outcome import RunOutcome
 
-SHOWN_ROWS = 24
-"""Rows of an outcome in a notebook: each clip's poster is some 10 kB in the file of the notebook."""
+SHOWN_VIDEOS = 24
+"""Of an outcome in a notebook: each clip's poster is some 10 kB in the file of the notebook."""
 REFRESH_SECONDS = 0.5
 
 
@@ -54,9 +54,10 @@ def results_frame(output_dir: str) -> DataFrame:
 
 
 def outcome_html(outcome: RunOutcome) -> str:
-    """The first SHOWN_ROWS rows as a table, each clip beside its prompt, under the run's headline."""
-    shown = [_row_html(take, outcome.output_dir) for take in _first_takes(outcome.rows)]
-    rest = len(outcome.rows) - len(shown)
+    """The first SHOWN_VIDEOS as a table, each clip beside its prompt, under the run's headline."""
+    takes = [take for row in outcome.rows for take in row.takes]
+    shown = [_row_html(take, outcome.output_dir) for take in takes[:SHOWN_VIDEOS]]
+    rest = len(takes) - len(shown)
     more = f"<p>{rest:,} more: <code>results_frame({outcome.output_dir!r})</code></p>" if rest > 0 else ""
     notes = "".join(f"<p>{escape(note)}</p>" for note in outcome.notes)
     header = "".join(f"<th>{name}</th>" for name in ("clip", "row", "prompt", "status", "cost"))
@@ -70,11 +71,6 @@ def _link(page: str) -> str:
     """To the page of the run; a path as text as well, as a notebook may be unable to open it."""
     address = page if "://" in page else _beside_the_notebook(Path(page))
     return f'every clip beside its prompt: <a href="{escape(address)}">{escape(address)}</a>'
-
-
-def _first_takes(rows: Sequence[RowResult]) -> Iterator[TakeResult]:
-    for row in rows[:SHOWN_ROWS]:
-        yield row.decisive
 
 
 def _row_html(take: TakeResult, output_dir: str) -> str:

@@ -143,7 +143,7 @@ OPTIONS = re.compile(
     r"`(output_dir|budget_usd|canary|max_clip_megabytes|retry_failed|resubmit_in_doubt)`( switched on)?"
 )
 
-AGAIN = "run again with the same table and `output_dir`"
+AGAIN = "run again with the same table, options and `output_dir`"
 RETRY = "run again with `retry_failed` switched on"
 
 

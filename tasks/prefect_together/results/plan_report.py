@@ -31,6 +31,8 @@ _PLURALS = {
 }
 
 
+OF_THE_SANDBOX = "the sandbox made what is there: real videos need another output directory, and are all new"
+
 PlanStatus = Status | Literal["new"]
 """A video's word in results.csv; "new" if the ledger does not know it."""
 
@@ -359,8 +361,10 @@ async def report_on(
         return plan_report(plan, max_in_flight=max_in_flight)
     view = await read_ledger(ledger_of(output_dir or ".", ledger))
     known = {key: Known.of(record) for key, record in view.records.items() if key in plan.videos}
-    if output_dir:
-        plan = replace(plan, warnings=(*plan.warnings, *_paid_under_other_ids(plan, view, output_dir, ledger)))
+    found = _paid_under_other_ids(plan, view, output_dir, ledger) if output_dir else []
+    if view.is_sandbox:
+        found.append(Problem(OF_THE_SANDBOX))
+    plan = replace(plan, warnings=(*plan.warnings, *found))
     return plan_report(
         plan,
         known=known,
@@ -374,12 +378,13 @@ async def report_on(
 async def dry_run(
     plan: Plan, output_dir: str, ledger: str | None, *, budget_usd: float | None, sends: Callable[[State], bool]
 ) -> str:
-    """What a run with these settings would ask for, in one line. Raises LedgerUnavailable."""
+    """What a run with these settings would ask for, and what the ledger warns of. Raises LedgerUnavailable."""
     try:
         report = await report_on(plan, output_dir, ledger, sends=sends)
     except SettingsInvalid:  # there is no such ledger yet: it would be the first run
         report = plan_report(plan)
-    return f"{report.line(budget_usd)}; nothing was sent"
+    of_ledger = [warning for warning in report.warnings if warning not in map(str, plan.warnings)]
+    return "\n".join([f"{report.line(budget_usd)}; nothing was sent", *(f"warning: {one}" for one in of_ledger)])
 
 
 def _paid_under_other_ids(plan: Plan, view: LedgerView, output_dir: str, ledger: str | None) -> list[Problem]:

@@ -26,9 +26,9 @@ from prefect_together.errors import ClipInvalid
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.schema import Outcome, attempts, money, to_micro, videos
 from prefect_together.ledger.states import STATES, State, Status
-from prefect_together.results.already_paid import PaidRow, paid_rows, take_up_unsaved, unsaved_jobs
+from prefect_together.results.already_paid import PaidRow, clips_in, paid_rows, take_up_unsaved, unsaved_jobs
 from prefect_together.results.outputs import VIDEOS_FILE
-from prefect_together.results.text import state_counts
+from prefect_together.results.text import counted, state_counts
 from prefect_together.table.plan import Plan, PlannedVideo
 
 READ_BYTES = 1 << 20
@@ -36,19 +36,28 @@ READ_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What was entered: videos by state, the dollars they cost or may have cost, rows that matched nothing."""
+    """What was entered: videos by state, the dollars they cost or may have cost, rows that matched nothing.
+
+    `unnamed_clips` are in videos/ and of no video that the ledger knows now.
+    """
 
     states: Mapping[Status, int]
     committed_usd: float
     unmatched_rows: tuple[int, ...]
+    unnamed_clips: int = 0
 
     @property
     def summary(self) -> str:
         """Like `recovered 12 downloaded, 1 in doubt: $3.64 committed`."""
-        if not self.states and not self.unmatched_rows:
+        if not self.states and not self.unmatched_rows and not self.unnamed_clips:
             return "nothing to recover: the ledger knows all that videos.csv and the clips show"
-        left = f"; {len(self.unmatched_rows):,} rows of videos.csv could not be used" if self.unmatched_rows else ""
-        return f"recovered {state_counts(self.states)}: ${self.committed_usd:,.2f} committed{left}"
+        parts = [f"recovered {state_counts(self.states) or 'nothing'}: ${self.committed_usd:,.2f} committed"]
+        if self.unmatched_rows:
+            parts.append(f"{counted(len(self.unmatched_rows), 'row')} of videos.csv could not be used")
+        if self.unnamed_clips:
+            clips = counted(self.unnamed_clips, "clip")
+            parts.append(f"no line of videos.csv names {clips} in videos/: what they show would be paid for again")
+        return "; ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +97,9 @@ async def recover(plan: Plan, ledger: Ledger, store: OutputStore, *, output_dir:
     committed = await ledger.transaction(lambda connection: _enter(connection, found))
     if unsaved.keys() <= plan.videos.keys():
         await take_up_unsaved(ledger, store)
-    return Recovered(Counter(STATES[one.state].status for one in found), committed, tuple(unmatched))
+    named = {Path(record.file).name for record in (await ledger.records()).values() if record.state == State.DOWNLOADED}
+    unnamed = set(await asyncio.to_thread(clips_in, store.scratch / "videos")) - named
+    return Recovered(Counter(STATES[one.state].status for one in found), committed, tuple(unmatched), len(unnamed))
 
 
 def _prove(fresh: Sequence[PlannedVideo], row: PaidRow, store: OutputStore) -> list[_Found]:

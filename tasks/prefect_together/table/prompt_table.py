@@ -85,6 +85,8 @@ def read_table(
     rows = [reader.read(number, cells) for number, cells in grid.rows]
     problems += [*_table_problems(reader, grid), *reader.of_defaults.problems(), *reader.problems]
     warnings += [*column_warnings(grid.columns, places, grid.rows), *reader.warnings.problems()]
+    unused = "is set for the whole run and not used: each row has its own"
+    warnings += [Problem(unused, column=name) for name in settings if name in reader.unused_defaults]
     if problems:
         raise TableInvalid(label, sorted(problems, key=lambda problem: problem.row or 0), warnings)
     return PromptTable(label, grid.columns, tuple(row for row in rows if row is not None), tuple(warnings))

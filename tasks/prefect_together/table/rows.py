@@ -111,8 +111,10 @@ class _Draft:
 class RowReader:
     """Reads one row after the other; what is wrong gathers in `problems`, what is doubtful in `warnings`.
 
-    `places` are the columns that mean something, by parameter. `defaults` are the run's own settings, by parameter.
-    `rows_without_model` and `rows_without_prompt` count the rows that lack one because the table has no such column.
+    `places` are the columns that mean something, by parameter. `defaults` are the run's own settings, by parameter,
+    `unused_defaults` those that no row has taken so far, as each sets its own. `rows_without_model` and
+    `rows_without_prompt` count the rows that lack one because the table has no such column. `of_videos`: the table is a
+    videos.csv, whose rows are single videos.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class RowReader:
         self.problems: list[Problem] = []
         self.of_defaults = SharedProblems()
         self.warnings = SharedProblems()
+        self.unused_defaults = set(defaults)
         self.rows_without_model = 0
         self.rows_without_prompt = 0
         self._columns, self._places, self._defaults = columns, places, defaults
@@ -142,6 +145,7 @@ class RowReader:
         texts = {name: cells[place] for name, place in self._places.items() if cells[place].strip()}
         of_row = {name: self._value(name, text, number) for name, text in texts.items()}
         draft = _Draft(number, {**self._defaults, **of_row}, frozenset(of_row), MediaDraft(self._load_image))
+        self.unused_defaults &= of_row.keys()
         row_id = texts.get("id")
         self._check_id(draft, row_id)
         if not self._of_videos:  # whose prompts are filled
