@@ -121,15 +121,20 @@ def flow_run_is_retried() -> bool:
 def process_is_own() -> bool:
     """Whether this process is there for this flow run alone, and may be set up for it: log filters, signal handlers.
 
-    So are those of our command line, and those that Prefect starts for a run of a deployment: it names the run in the
-    variable PREFECT__FLOW_RUN_ID (3.8.8, 3.9.1). Somebody's own flow, notebook or worker is not.
+    So are those of our command line, and those that Prefect starts for a run of a deployment: a worker names the run in
+    the variable PREFECT__FLOW_RUN_ID, `serve` runs the hooks of its run itself (3.8.8, 3.9.1). Somebody's own flow,
+    notebook or worker is not.
     """
     context = FlowRunContext.get()
     if context is None:
         return False
     if isinstance(context.flow, VideoFlow) and context.flow.show_progress is not None:
         return True
-    return context.flow_run is not None and os.environ.get("PREFECT__FLOW_RUN_ID") == str(context.flow_run.id)
+    run, variables = context.flow_run, os.environ
+    if run is None:
+        return False
+    is_served = variables.get("PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS") == "false"
+    return variables.get("PREFECT__FLOW_RUN_ID") == str(run.id) or (is_served and run.parent_task_run_id is None)
 
 
 def shown_progress(

@@ -54,6 +54,7 @@ async def example(count: int, seconds: float):
 def main() -> int:
     if LOCAL is not None:
         LOCAL.wait_until_ready()
+        LOCAL.wait_at_exit = True
         print("ui", LOCAL.ui_url, flush=True)
         page = urllib.request.Request(LOCAL.ui_url + "/runs", headers={"Accept": "text/html"})
         print("page", urllib.request.urlopen(page).read(15), flush=True)

@@ -190,3 +190,19 @@ def test_a_process_that_prefect_started_for_a_run_is_the_runs_own(
 
     assert harness.prefect.run(asks) == (False, True)
     assert not process_is_own()
+
+
+def test_a_process_that_serve_started_is_the_runs_own_and_not_a_subflows(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @flow(name="asks", persist_result=False)
+    async def asks() -> bool:
+        return process_is_own()
+
+    @flow(name="asks-twice", persist_result=False)
+    async def asks_twice() -> tuple[bool, bool]:
+        return process_is_own(), await asks()
+
+    monkeypatch.setenv("PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS", "false")
+
+    assert harness.prefect.run(asks_twice) == (True, False)

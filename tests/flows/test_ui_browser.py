@@ -179,7 +179,7 @@ def test_cancel_leaves_every_row_right_and_retry_goes_on_without_buying_twice(pl
     run = place.wait_for(run_id, "Completed", count=2)
 
     older.context.close()
-    assert run["state"]["message"] == "2 downloaded of 2 rows, $0.56 ($0.28 in this run)"
+    assert run["state"]["message"] == "2 downloaded of 2 rows, $0.56 ($0.00 in this run)"
     assert [row["status"] for row in read_results(output_dir)] == ["downloaded", "downloaded"]
     assert (place.api.accepted(FOX), place.api.accepted(LONG)) == (1, 1)
 
