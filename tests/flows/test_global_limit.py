@@ -56,6 +56,7 @@ def most_at_once(harness: Harness) -> int:
     return max(sum(other["created_at"] <= job["created_at"] < other["seen_final_at"] for other in jobs) for job in jobs)
 
 
+@pytest.mark.slow
 def test_two_flows_at_once_never_have_more_jobs_at_the_provider_than_the_limit(
     prefect_server: PrefectServer, account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
+import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
@@ -31,6 +32,7 @@ class Says(logging.Handler):
             self.said.set()
 
 
+@pytest.mark.slow
 def test_a_paused_run_collects_but_sends_nothing_until_it_is_resumed(harness: Harness) -> None:
     generate_videos = load_script(FLOWS / "generate_videos.py").generate_videos
     table = prompts(*(f"A boat, take {number}" for number in range(ROWS)))

@@ -107,6 +107,7 @@ def test_each_clip_that_the_run_tried_to_make_is_an_event_and_those_in_doubt_or_
     assert all(word not in event.model_dump_json() for event in found.values() for word in (KEY, CAT, HARBOUR, BOAT))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("captured")
 def test_a_clip_that_could_not_be_downloaded_has_failed_until_the_run_that_downloads_it(harness: Harness) -> None:
     harness.api.fault("no-url", endpoint="retrieve", count=None)
