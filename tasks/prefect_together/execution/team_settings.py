@@ -17,7 +17,8 @@ from pydantic import Field, ValidationError
 
 from prefect_together.clips.store import redacted
 from prefect_together.errors import Problem, SettingsInvalid
-from prefect_together.execution.settings import MAX_IN_FLIGHT
+from prefect_together.execution.settings import MAX_IN_FLIGHT, RunLocations
+from prefect_together.request.form import VideoLocations
 from prefect_together.results.text import counted, dollars
 
 PREFIX = "PREFECT_INTEGRATIONS_TOGETHER_"
@@ -70,6 +71,19 @@ class TeamDefaults:
             return given
         self.used.append(f"outputs under {redacted(root)}")
         return f"{root.rstrip('/')}/{given}"
+
+    def locations(
+        self, output_dir: str, given: VideoLocations, *, sandbox: bool, ledger: str | None = None
+    ) -> RunLocations:
+        """Where everything of a run is."""
+        return RunLocations(
+            self.output_dir(output_dir),
+            ledger,
+            None if sandbox else self.credentials_block(given.credentials_block),
+            sandbox,
+            given.sandbox_speed,
+            served_at=self.served_at(output_dir),
+        )
 
     def served_at(self, given: str) -> str | None:
         """URL under which the team serves this output directory; None for one that is not under its root."""

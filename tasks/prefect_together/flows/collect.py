@@ -27,19 +27,12 @@ async def collect_videos(
         limits: How long the jobs are waited for.
         locations: The key's block and the ledger.
     """
-    from prefect_together.execution.settings import RunLocations, RunSettings
+    from prefect_together.execution.settings import RunSettings
     from prefect_together.execution.team_settings import TeamDefaults
     from prefect_together.flows.run import last_plan, run_plan
 
     team = TeamDefaults()
-    run_locations = RunLocations(
-        team.output_dir(output_dir),
-        locations.ledger,
-        None if sandbox else team.credentials_block(locations.credentials_block),
-        sandbox,
-        locations.sandbox_speed,
-        served_at=team.served_at(output_dir),
-    )
+    run_locations = team.locations(output_dir, locations, sandbox=sandbox, ledger=locations.ledger)
     team.log()
     return await run_plan(
         lambda: last_plan(run_locations),

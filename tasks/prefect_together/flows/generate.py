@@ -64,7 +64,7 @@ async def generate_videos(
         limits: What may be sent, and sent again, how much at once, how long it is waited for.
         locations: The key's block, the ledger, the directory of images, the workbook's sheet.
     """
-    from prefect_together.execution.settings import RunLocations, RunSettings
+    from prefect_together.execution.settings import RunSettings
     from prefect_together.execution.team_settings import TeamDefaults
     from prefect_together.flows.run import run_plan
 
@@ -80,14 +80,7 @@ async def generate_videos(
         )
 
     team = TeamDefaults()
-    run_locations = RunLocations(
-        team.output_dir(output_dir),
-        locations.ledger,
-        None if sandbox else team.credentials_block(locations.credentials_block),
-        sandbox,
-        locations.sandbox_speed,
-        served_at=team.served_at(output_dir),
-    )
+    run_locations = team.locations(output_dir, locations, sandbox=sandbox, ledger=locations.ledger)
     settings = RunSettings(
         max_in_flight=team.max_in_flight(limits.max_in_flight),
         budget_usd=team.budget_usd(budget_usd),
@@ -137,7 +130,7 @@ async def generate_video(
         locations: The key's block.
     """
 
-    from prefect_together.execution.settings import RunLocations, RunSettings
+    from prefect_together.execution.settings import RunSettings
     from prefect_together.execution.team_settings import TeamDefaults
     from prefect_together.flows.run import run_plan
 
@@ -154,14 +147,7 @@ async def generate_video(
         )
 
     team = TeamDefaults()
-    run_locations = RunLocations(
-        team.output_dir(output_dir),
-        None,
-        None if sandbox else team.credentials_block(locations.credentials_block),
-        sandbox,
-        locations.sandbox_speed,
-        served_at=team.served_at(output_dir),
-    )
+    run_locations = team.locations(output_dir, locations, sandbox=sandbox)
     settings = RunSettings(
         budget_usd=team.budget_usd(budget_usd),
         max_in_flight=team.max_in_flight(None),
