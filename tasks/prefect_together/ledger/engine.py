@@ -170,7 +170,7 @@ class LedgerEngine:
                     results.append(operation(connection))
                 except TogetherVideoError as refusal:
                     results.append(refusal)
-                except Exception as error:
+                except Exception as error:  # noted only: it is raised again
                     own.append(error)
                     raise
             return results
@@ -179,7 +179,7 @@ class LedgerEngine:
         while True:
             try:
                 results = await self._to_its_end(work)
-            except Exception as error:
+            except Exception as error:  # drivers say in many ways that a database is away; others are raised
                 if isinstance(error, DBAPIError) and _was_rolled_back_for_others(error):
                     tries += 1
                     if tries > COMMIT_TRIES:
