@@ -270,7 +270,6 @@ def test_a_local_run_shows_its_ui_ends_cleanly_and_leaves_complete_records(tmp_p
     assert recorded(tmp_path, "select state_type, count(*) from task_run group by 1") == [("COMPLETED", 100)]
     assert recorded(tmp_path, "select count(*) from task_run_state") == [(300,)]
     assert servers_of(tmp_path) == []
-    assert "Traceback" not in (tmp_path / "prefect" / "prefect-together-server.log").read_text()
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_together.cli.local_prefect import NO_ANALYTICS
+from prefect_server import PATIENT
 from repository import EXAMPLES, FLOWS, ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -33,7 +33,7 @@ class Installation:
     directory: Path
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        environment = {**NO_ANALYTICS, "PATH": "/usr/bin:/bin", "HOME": str(self.directory)}
+        environment = {**PATIENT, "PATH": "/usr/bin:/bin", "HOME": str(self.directory)}
         return subprocess.run(
             [str(self.python), *words], cwd=self.directory, env=environment, capture_output=True, text=True, check=False
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_together.cli.local_prefect import NO_ANALYTICS
+from prefect_server import PATIENT
 from prefect_together.sandbox import SandboxProcess
 from repository import ROOT
 
@@ -83,7 +83,7 @@ def a_copy(directory: Path) -> Generator[dict[str, str]]:
     home.mkdir()
     with SandboxProcess() as sandbox:
         yield {
-            **NO_ANALYTICS,
+            **PATIENT,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(home),
             "TOGETHER_BASE_URL": sandbox.base_url,

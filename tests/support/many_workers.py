@@ -34,7 +34,7 @@ import psutil
 
 from batch_run import wait_until, write_table
 from postgres_server import find_programs, running_server
-from prefect_together.cli.local_prefect import NO_ANALYTICS
+from prefect_server import PATIENT
 from prefect_together.sandbox import SandboxProcess
 from repository import ROOT
 
@@ -85,7 +85,7 @@ class Site:
     def environment(self) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "TOGETHER_"))}
         return own | {
-            **NO_ANALYTICS,
+            **PATIENT,
             "PREFECT_API_URL": self.api_url,
             "PREFECT_HOME": str(self.folder / "home"),
             "PREFECT_WORKER_QUERY_SECONDS": "1",

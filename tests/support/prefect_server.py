@@ -23,7 +23,10 @@ if TYPE_CHECKING:  # Prefect reads its settings when it is imported
 
 T = TypeVar("T")
 
-ISOLATED = {**NO_ANALYTICS, "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.1"}
+PATIENT = {**NO_ANALYTICS, "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120"}
+"""Settings of a process that may start Prefect's temporary server: a busy one takes more than 20 s."""
+
+ISOLATED = {**PATIENT, "PREFECT_LOGGING_TO_API_BATCH_INTERVAL": "0.1"}
 """Settings of the tests' own process: it tells nobody anything, and sends its logs soon."""
 
 
