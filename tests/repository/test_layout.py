@@ -29,26 +29,29 @@ WINGS = {
     "retry_after": 1,
     "request": 2,
     "clips": 2,
-    "table": 3,
-    "api": 3,
-    "ledger": 4,
-    "credentials": 4,
-    "results": 5,
-    "prefect_internals": 5,
-    "steps": 6,
-    "execution": 7,
-    "shards": 8,
-    "flows": 9,
-    "deployments": 10,
-    "cli": 11,
-    "__main__": 12,
+    "grid": 3,
+    "stills": 3,
+    "table": 4,
+    "api": 4,
+    "ledger": 5,
+    "credentials": 5,
+    "films": 6,
+    "results": 7,
+    "prefect_internals": 7,
+    "steps": 8,
+    "execution": 9,
+    "shards": 10,
+    "flows": 11,
+    "deployments": 12,
+    "cli": 13,
+    "__main__": 14,
 }
-"""A wing imports only wings with a lower number . The package's `__init__` names all, lazily."""
+"""A wing imports only wings with a lower number. The package's `__init__` names all, lazily."""
 
 SANDBOX_USES = frozenset({"sandbox", "request", "clock", "errors", "retry_after"})
 """The imitated service stands beside the wings; whoever starts one imports it when it is asked for."""
 
-WITHOUT_PREFECT = 4
+WITHOUT_PREFECT = 6
 """Wings up to this number work where Prefect is not even imported."""
 
 PREFECT_INTERNALS = frozenset({"prefect_internals", "cli.local_server", "cli.local_messages"})

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefect_together.grid.columns import RESULT_COLUMNS, escape_cell, is_results_table, unescape_cell
 from prefect_together.ledger.states import Status
 from prefect_together.results.results import RowResult, TakeResult, results_csv, totals
-from prefect_together.table.columns import RESULT_COLUMNS, escape_cell, is_results_table, unescape_cell
 from prefect_together.table.prompt_table import read_table
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\x00"))

@@ -23,13 +23,13 @@ from prefect_together.api.jobs import VideoJob
 from prefect_together.clips.download import VIDEO_SUFFIXES
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import Problem, SettingsInvalid, SubmissionInDoubt
+from prefect_together.grid.columns import RESULT_COLUMNS, unescape_cell
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import UnsavedJob, VideoRecord
 from prefect_together.ledger.schema import attempts
 from prefect_together.ledger.states import STATES, State
 from prefect_together.results.outputs import RESULTS_FILE
 from prefect_together.results.text import counted, dollars, price_text
-from prefect_together.table.columns import RESULT_COLUMNS, unescape_cell
 from prefect_together.table.plan import Plan
 
 JOBS_AT_ONCE = 500

@@ -16,10 +16,10 @@ import fsspec
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import NoPoster
+from prefect_together.grid.columns import PLAIN_CELLS, unescape_cell
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import TakeResult
 from prefect_together.results.text import dollars, duration, state_counts
-from prefect_together.table.columns import PLAIN_CELLS, unescape_cell
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -20,9 +20,7 @@ from statistics import median
 from typing import TypeGuard
 
 from prefect_together.errors import FailureClass
-from prefect_together.ledger.states import STATUSES, Status
-from prefect_together.request.request import PARAMETERS
-from prefect_together.table.columns import (
+from prefect_together.grid.columns import (
     CLIP_COLUMNS,
     RESULT_COLUMNS,
     VIDEO_COLUMNS,
@@ -30,6 +28,8 @@ from prefect_together.table.columns import (
     meaning_of,
     parameter_name,
 )
+from prefect_together.ledger.states import STATUSES, Status
+from prefect_together.request.request import PARAMETERS
 from prefect_together.table.variants import LISTED
 
 # Excel takes a file that begins with ID for a format of its own (SYLK), unless that is quoted.

@@ -1,4 +1,4 @@
-"""Any prompt table, as it is found, turned into checked rows and these into a plan: identities, file names, prices.
+"""The cells of a prompt table turned into checked rows and these into a plan: identities, file names, prices.
 
-Uses `request`. No Prefect; nothing is sent.
+Uses `request` and `grid`. No Prefect; nothing is sent.
 """

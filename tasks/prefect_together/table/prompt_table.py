@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from prefect_together.errors import Problem, TableInvalid
-from prefect_together.request.catalogue import check_request
-from prefect_together.request.checks import seed_findings
-from prefect_together.request.images import load_image
-from prefect_together.request.media import ImageInput
-from prefect_together.request.request import VideoRequest, problems_of
-from prefect_together.table.columns import (
+from prefect_together.grid.columns import (
     SETTABLE,
     column_warnings,
     no_prompt_message,
     parameter_name,
     understood_columns,
 )
-from prefect_together.table.grid import Grid, read_frame, read_grid
+from prefect_together.grid.grid import Grid, read_frame, read_grid
+from prefect_together.grid.source import find_table
+from prefect_together.request.catalogue import check_request
+from prefect_together.request.checks import seed_findings
+from prefect_together.request.images import load_image
+from prefect_together.request.media import ImageInput
+from prefect_together.request.request import VideoRequest, problems_of
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.rows import PromptTable, RowReader, TableRow
-from prefect_together.table.source import find_table
 from prefect_together.table.variants import combinations, listed_values, single_values
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from prefect_together.errors import Problem
+from prefect_together.grid.columns import MEDIA_FIELDS, MediaDraft
 from prefect_together.request.catalogue import catalogue, check_request
 from prefect_together.request.checks import seed_findings
 from prefect_together.request.fields import as_number, counted, shown
 from prefect_together.request.images import load_image
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import PARAMETERS, VideoRequest, problems_of
-from prefect_together.table.columns import MEDIA_FIELDS, MediaDraft
 from prefect_together.table.variants import LISTED, PromptTemplate, combinations, listed_values
 
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
+from prefect_together.grid.columns import parameter_name
 from prefect_together.request.fields import shown, values_of
 from prefect_together.request.request import VideoRequest
-from prefect_together.table.columns import parameter_name
 
 LISTED = (
     *("model", "width", "height", "resolution", "ratio", "seconds", "fps", "steps", "guidance_scale", "seed"),

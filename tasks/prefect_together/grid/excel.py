@@ -18,9 +18,9 @@ from openpyxl.utils import get_column_letter, range_boundaries
 from openpyxl.utils.exceptions import InvalidFileException
 
 from prefect_together.errors import Problem, TableInvalid
+from prefect_together.grid.columns import HEADER_WITHIN, header_place, meaning_of
+from prefect_together.grid.formats import Record, as_text
 from prefect_together.request.fields import counted
-from prefect_together.table.columns import HEADER_WITHIN, header_place, meaning_of
-from prefect_together.table.formats import Record, as_text
 
 _WrongCell = tuple[int, int, str]
 """Row, place in it (from 1) and what is wrong."""

@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect_together.errors import Problem, TableInvalid, missing_extra
+from prefect_together.grid.columns import UNDERSTOOD, meaning_of, parameter_name
 from prefect_together.request.fields import counted, parsed_json, shown
-from prefect_together.table.columns import UNDERSTOOD, meaning_of, parameter_name
 
 if TYPE_CHECKING:
     from pandas import DataFrame

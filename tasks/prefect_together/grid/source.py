@@ -18,8 +18,8 @@ from fsspec.implementations.http import HTTPFileSystem
 
 from prefect_together.clips.remote_store import missing_library
 from prefect_together.errors import Problem, TableInvalid
+from prefect_together.grid.columns import is_known_column
 from prefect_together.request.media import address_name
-from prefect_together.table.columns import is_known_column
 
 PASTED = "pasted table"
 STANDARD_INPUT = "standard input"

@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from prefect_together.errors import Problem, TableInvalid, missing_extra
-from prefect_together.request.fields import counted, is_sendable
-from prefect_together.table.columns import (
+from prefect_together.grid.columns import (
     CLIP_COLUMNS,
     PLAIN_CELLS,
     RESULT_COLUMNS,
@@ -29,7 +28,7 @@ from prefect_together.table.columns import (
     is_videos_table,
     unescape_cell,
 )
-from prefect_together.table.formats import (
+from prefect_together.grid.formats import (
     Record,
     are_prompts,
     frame_records,
@@ -39,7 +38,8 @@ from prefect_together.table.formats import (
     markdown_records,
     parquet_records,
 )
-from prefect_together.table.source import DELIMITERS, TableSource
+from prefect_together.grid.source import DELIMITERS, TableSource
+from prefect_together.request.fields import counted, is_sendable
 
 MAX_COLUMNS = 2_000
 
@@ -98,7 +98,7 @@ def read_grid(source: TableSource, *, sheet: str | None = None) -> Grid:
         _refuse(source.label, "is no workbook, and has no sheets: leave sheet out")
     if isinstance(content, bytes) and content[:4] == b"PK\x03\x04":
         try:
-            from prefect_together.table.excel import excel_records  # not small, and an extra
+            from prefect_together.grid.excel import excel_records  # not small, and an extra
         except ImportError:
             _refuse(source.label, missing_extra("openpyxl, which reads workbooks,", "excel"))
 
