@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from prefect_together.errors import Problem
 from prefect_together.request.fields import DOUBTFUL_ALIASES, PARAMETER_ALIASES, parsed_json, shown
-from prefect_together.request.media import LocalImage
+from prefect_together.request.media import Image
 from prefect_together.request.request import PARAMETERS
 
 RESULT_COLUMNS = ("status", "job_id", "file", "cost_usd", "attempts", "error")
@@ -53,7 +53,8 @@ def unescape_cell(text: str) -> str:
     return text[1:] if _ESCAPED.match(text) else text
 
 
-FRAME_COLUMNS = ("first_frame", "frame_images", "last_frame")
+FRAME_COLUMNS = ("continues", "first_frame", "frame_images", "last_frame")
+"""`continues` names a row whose last frame is the first one."""
 
 MEDIA_FIELDS = {
     **dict.fromkeys(FRAME_COLUMNS, "frame_images"),
@@ -69,7 +70,7 @@ MEDIA_FIELDS = {
 SETTABLE = (*PARAMETERS, "prompt_template", *MEDIA_FIELDS, "extra_body", "count", "price_usd")
 """What a column, or a default for the whole run, can set."""
 
-UNDERSTOOD = ("id", *SETTABLE)
+UNDERSTOOD = ("id", *SETTABLE, "film")
 
 ALIASES = {
     **PARAMETER_ALIASES,
@@ -118,7 +119,7 @@ _CAMEL_CASE = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _MEDIA_SUFFIX = re.compile(r"_(?:url|uri|link|path|file|filename|name)$")
 _SECONDS_SUFFIX = re.compile(r"_(?:s|secs?|seconds)$")
 _IMAGE = re.compile(r"data:image/|.+\.(?:png|jpe?g|webp|gif|bmp|tiff?|avif|heic)(?:[?#].*)?$", re.IGNORECASE)
-_ADDRESS = re.compile(r"https?://", re.IGNORECASE)
+_ADDRESS = re.compile(r"https?://|@", re.IGNORECASE)
 _CELLS_SAMPLED = 50
 _MOST_NAMES_SHOWN = 20
 _SHORT_ALIAS = 4
@@ -259,11 +260,11 @@ def no_prompt_message(columns: Sequence[str]) -> str:
     return f"{seen}. Did you mean {meant}? Rename it to prompt" if meant else seen
 
 
-LoadImage = Callable[[str], str | LocalImage]
+LoadImage = Callable[[str], Image]
 """Raises ValueError for what is no image."""
 
 _PLACED_IMAGE = re.compile(r"(first|last|\d+(?:\.\d+)?)\s*:\s*(?=\S)", re.IGNORECASE)
-_ONE_ITEM = frozenset({"first_frame", "last_frame", "source_video"})
+_ONE_ITEM = frozenset({"continues", "first_frame", "last_frame", "source_video"})
 
 
 class MediaDraft:
@@ -350,6 +351,9 @@ class MediaDraft:
             return (
                 {**frame, "input_image": self._image(column, frame["input_image"])} if "input_image" in frame else frame
             )
+        if column == "continues":
+            text = str(item).strip()
+            return {"input_image": self._image(column, f"@{text.removeprefix('@')}"), "frame": "first"}
         if column in {"first_frame", "last_frame"}:
             return {"input_image": self._image(column, item), "frame": column.partition("_")[0]}
         if isinstance(item, str) and (placed := _PLACED_IMAGE.match(item)):

@@ -15,7 +15,7 @@ from urllib.parse import quote, urljoin
 
 from prefect_together.errors import ImageChanged
 from prefect_together.request.fields import shown
-from prefect_together.request.media import LocalImage, image_kind, is_web_address
+from prefect_together.request.media import ClipRef, LocalImage, image_kind, is_web_address
 
 MAX_IMAGE_BYTES = 20_000_000
 """Far above what the service takes inside a request (near 60 KB by one report); keeps a wrong file from memory."""
@@ -24,14 +24,16 @@ _OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _LONGEST_PATH = 1024
 
 
-def load_image(value: str, *, base: str) -> str | LocalImage:
+def load_image(value: str, *, base: str) -> str | LocalImage | ClipRef:
     """What a table's cell says of an image, as a request takes it: text as it is, or a local file that was checked.
 
     `base` is the table's directory, or its address up to the last slash if it was read from the web: relative paths
-    are then addresses too. http(s) URLs, data URIs and base64 text pass. Raises ValueError, saying what would be
-    right, for all else: a file that is missing, outside `base`, no image, or too large.
+    are then addresses too. http(s) URLs, data URIs and base64 text pass, `@row-id` is a reference. Raises ValueError,
+    saying what would be right, for all else: a file that is missing, outside `base`, no image, or too large.
     """
     text = _unquoted(value)
+    if text.startswith("@"):
+        return ClipRef.parse(text)
     if _passes(text, base):
         return text
     if _OTHER_SCHEME.match(text):

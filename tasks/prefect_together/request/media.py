@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Self, cast
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
@@ -60,6 +60,52 @@ class LocalImage(BaseModel):
     is_converted: bool = False
 
 
+_CLIP_REF = re.compile(
+    r"@(?P<row>.+?)(?:#(?P<take>[0-9]+))?(?::(?:(?P<end>first|last)|(?P<seconds>[0-9]+(?:\.[0-9]+)?)s))?", re.DOTALL
+)
+
+
+class ClipRef(BaseModel):
+    """The clip of another video, or a frame of it, to be had once that clip is there: `@shot-1`, `@shot-1#2:last`.
+
+    `row` is the id of a row or of one of its videos, `take` which of its takes. `frame` is the first or last one, or
+    the one at so many seconds; None is the clip itself, or a still as it is. `key` is the source's identity, which the
+    plan finds.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    row: str
+    take: int | None = None
+    frame: Literal["first", "last"] | float | None = None
+    key: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ClipRef:
+        """Read `@row-id`, `@row-id#2`, each with `:first`, `:last` or `:2.5s` behind it. Raises ValueError."""
+        found = _CLIP_REF.fullmatch(text.strip())
+        if found is None:
+            raise ValueError(f"{shown(text)} names no row: @row-id is right, or @row-id#2 for its second take")
+        end = cast('Literal["first", "last"] | None', found["end"])
+        frame = float(found["seconds"]) if found["seconds"] else end
+        return cls(row=found["row"].strip(), take=int(found["take"]) if found["take"] else None, frame=frame)
+
+    def __str__(self) -> str:
+        take = "" if self.take is None else f"#{self.take}"
+        frame = "" if self.frame is None else f":{self.frame if isinstance(self.frame, str) else f'{self.frame:g}s'}"
+        return f"@{self.row}{take}{frame}"
+
+    @property
+    def identity(self) -> str:
+        """What it adds to a request's fingerprint: which clip, and so how that is made, and which frame of it."""
+        frame = self.frame if self.frame is None or isinstance(self.frame, str) else f"{self.frame:g}s"
+        return f"clip:{self.key or self}:{frame or ''}"
+
+
+Image = str | LocalImage | ClipRef
+"""A picture as a request holds it: a URL, a data URI or base64 text, a local file, or a frame of another clip."""
+
+
 def is_web_address(text: str) -> bool:
     """Whether `text` is an http(s) URL with a host."""
     if _SPACE.search(text) or not is_sendable(text):
@@ -108,8 +154,13 @@ def inline_bytes(image: str | LocalImage) -> int:
     return len(text) * 3 // 4 - (len(text) - len(text.rstrip("=")))
 
 
-def inline_characters(image: str | LocalImage) -> int:
-    """How many characters an image sent inside the request takes: 0 for a URL. Base64 is 4 for 3 bytes."""
+def inline_characters(image: Image) -> int:
+    """How many characters an image sent inside the request takes: 0 for a URL. Base64 is 4 for 3 bytes.
+
+    0 for a frame of another clip too, which is made to fit.
+    """
+    if isinstance(image, ClipRef):
+        return 0
     if isinstance(image, LocalImage):
         return -(-image.size_bytes // 3) * 4
     return 0 if image_kind(image) == "url" else len(image)
@@ -132,8 +183,10 @@ def page_advice(url: str) -> str | None:
     return "the file's own address" if host in PAGE_HOSTS else None
 
 
-def image_name(image: str | LocalImage) -> str:
+def image_name(image: Image) -> str:
     """`image` as pages and logs show it: no bytes, and no query of a URL (it may be signed)."""
+    if isinstance(image, ClipRef):
+        return str(image)
     if isinstance(image, LocalImage):
         return f"{PurePath(image.path).name} (sha256 {image.sha256[:8]}…)"
     kind = image_kind(image)
@@ -143,8 +196,10 @@ def image_name(image: str | LocalImage) -> str:
     return f"{image.partition(',')[0]},… ({size})" if kind == "data_uri" else f"base64 image ({size})"
 
 
-def address_name(url: str) -> str:
+def address_name(url: str | ClipRef) -> str:
     """`url` as pages and logs show it: without query, fragment, user and password."""
+    if isinstance(url, ClipRef):
+        return str(url)
     if url[:5].lower() == "data:":
         return f"{url.partition(',')[0]},…"
     parts = urlsplit(url)
@@ -152,8 +207,10 @@ def address_name(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{rest}"
 
 
-def image_identity(image: str | LocalImage) -> str:
+def image_identity(image: Image) -> str:
     """`image` as the fingerprint counts it: bytes by their SHA-256 wherever from, a URL as it stands."""
+    if isinstance(image, ClipRef):
+        return image.identity
     if isinstance(image, LocalImage):
         return f"sha256:{image.sha256.lower()}"
     if image_kind(image) == "base64":
@@ -161,12 +218,26 @@ def image_identity(image: str | LocalImage) -> str:
     return image
 
 
+def address_identity(url: str | ClipRef) -> str:
+    """`url` as the fingerprint counts it."""
+    return url.identity if isinstance(url, ClipRef) else url
+
+
+def _clip_ref(text: str) -> ClipRef:
+    try:
+        return ClipRef.parse(text)
+    except ValueError as error:
+        raise wrong(str(error)) from error
+
+
 def _image_input(value: object) -> object:
-    if isinstance(value, LocalImage):
+    if isinstance(value, LocalImage | ClipRef):
         return value
+    if isinstance(value, str) and value.strip().startswith("@"):
+        return _clip_ref(value)
     if isinstance(value, Mapping):
         try:
-            return LocalImage.model_validate(value)
+            return (ClipRef if "row" in value else LocalImage).model_validate(value)
         except ValidationError as error:
             raise wrong("is not an image: text (URL, data URI, base64) or a LocalImage") from error
     if not isinstance(value, str):
@@ -183,6 +254,8 @@ def _address(key: str) -> Callable[[object], object]:
     """A check for the URL of a video or a sound, taken as text or as {key: url}."""
 
     def check(value: object) -> object:
+        if key == "video" and (ref := _clip_itself(value)) is not None:
+            return ref
         if isinstance(value, Mapping):
             ref = cast("Mapping[str, object]", value)
             if set(ref) != {key}:
@@ -196,9 +269,22 @@ def _address(key: str) -> Callable[[object], object]:
     return check
 
 
-ImageInput = Annotated[str | LocalImage, BeforeValidator(_image_input)]
+def _clip_itself(value: object) -> ClipRef | None:
+    """The reference that `value` is, checked to mean a whole clip; None if it is none."""
+    if isinstance(value, Mapping) and set(cast("Mapping[str, object]", value)) == {"video"}:
+        value = cast("Mapping[str, object]", value)["video"]
+    if isinstance(value, Mapping) and "row" in value:
+        value = ClipRef.model_validate(value)
+    if isinstance(value, str) and value.strip().startswith("@"):
+        value = _clip_ref(value)
+    if isinstance(value, ClipRef) and value.frame is not None:
+        raise wrong(f"{value} is a frame, and a video is wanted: write {value.model_copy(update={'frame': None})}")
+    return value if isinstance(value, ClipRef) else None
+
+
+ImageInput = Annotated[Image, BeforeValidator(_image_input)]
 AudioUrl = Annotated[str, BeforeValidator(_address("audio"))]
-VideoUrl = Annotated[str, BeforeValidator(_address("video"))]
+VideoUrl = Annotated[str | ClipRef, BeforeValidator(_address("video"))]
 
 
 class FrameImage(BaseModel):
@@ -215,7 +301,7 @@ class FrameImage(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _picture_alone(cls, value: object) -> object:
-        return {"input_image": value} if isinstance(value, (str, LocalImage)) else value
+        return {"input_image": value} if isinstance(value, (str, LocalImage, ClipRef)) else value
 
 
 class VideoRef(BaseModel):
@@ -228,7 +314,7 @@ class VideoRef(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _url_alone(cls, value: object) -> object:
-        return {"video": value} if isinstance(value, str) else value
+        return {"video": value} if isinstance(value, (str, ClipRef)) else value
 
 
 def _one_image_a_frame(images: list[FrameImage]) -> list[FrameImage]:
@@ -252,8 +338,48 @@ class Media(BaseModel):
     audio_inputs: list[AudioUrl] | None = None
     reference_audios: list[AudioUrl] | None = None
 
+    @model_validator(mode="after")
+    def _name_frames(self) -> Self:
+        """Name the frame of each clip that goes on in this one: its last one at the start, its first one at the end."""
+        images = [
+            item.model_copy(update={"input_image": _frame_for(item, place, len(self.frame_images or []))})
+            for place, item in enumerate(self.frame_images or [])
+        ]
+        for ref in (*(item.input_image for item in images), *(self.reference_images or [])):
+            if isinstance(ref, ClipRef) and ref.frame is None and ref.key is None:
+                raise wrong(f"which frame of the clip? Write {ref}:first, {ref}:last or, at 2.5 seconds, {ref}:2.5s")
+        return self.model_copy(update={"frame_images": images}) if images else self
+
+    def with_clips(self, replace: Callable[[ClipRef], ClipRef | str]) -> Media:
+        """The same with each reference to another clip replaced."""
+
+        def replaced(item: Image) -> Image:
+            return replace(item) if isinstance(item, ClipRef) else item
+
+        def video(item: VideoRef) -> VideoRef:
+            return item.model_copy(update={"video": replaced(item.video)})
+
+        changes: dict[str, object] = {}
+        if self.frame_images:
+            changes["frame_images"] = [
+                item.model_copy(update={"input_image": replaced(item.input_image)}) for item in self.frame_images
+            ]
+        if self.reference_images:
+            changes["reference_images"] = [replaced(item) for item in self.reference_images]
+        if self.frame_videos:
+            changes["frame_videos"] = [video(item) for item in self.frame_videos]
+        if self.reference_videos:
+            changes["reference_videos"] = [video(item) for item in self.reference_videos]
+        if self.source_video:
+            changes["source_video"] = replaced(self.source_video)
+        return self.model_copy(update=changes)
+
+    def clip_refs(self) -> list[tuple[str, ClipRef]]:
+        """Every reference to another clip with the name of its field, in the API's order."""
+        return [(field, item) for field, item in (*self.images(), *self.videos()) if isinstance(item, ClipRef)]
+
     def on_the_wire(
-        self, *, image: Callable[[str | LocalImage], str], address: Callable[[str], str] = str
+        self, *, image: Callable[[Image], str], address: Callable[[str | ClipRef], str] = str
     ) -> dict[str, Any]:
         """`media` as JSON in the newest form, images and addresses put through the functions; {} if empty."""
         frames: list[dict[str, Any]] = []
@@ -273,15 +399,30 @@ class Media(BaseModel):
 
     def links(self) -> list[tuple[str, str]]:
         """Every web address with the name of its field, in the API's order."""
-        videos = [("frame_videos", item.video) for item in self.frame_videos or []]
-        videos += [("reference_videos", item.video) for item in self.reference_videos or []]
-        videos += [("source_video", self.source_video)] if self.source_video else []
         sounds = [("audio_inputs", item) for item in self.audio_inputs or []]
         sounds += [("reference_audios", item) for item in self.reference_audios or []]
-        given = [*((field, item) for field, item in self.images() if isinstance(item, str)), *videos, *sounds]
-        return [(field, item) for field, item in given if is_web_address(item)]
+        given = [*self.images(), *self.videos(), *sounds]
+        return [(field, item) for field, item in given if isinstance(item, str) and is_web_address(item)]
 
-    def images(self) -> list[tuple[str, str | LocalImage]]:
+    def videos(self) -> list[tuple[str, str | ClipRef]]:
+        """Every video with the name of its field, in the API's order."""
+        videos = [("frame_videos", item.video) for item in self.frame_videos or []]
+        videos += [("reference_videos", item.video) for item in self.reference_videos or []]
+        return [*videos, ("source_video", self.source_video)] if self.source_video else videos
+
+    def images(self) -> list[tuple[str, Image]]:
         """Every picture with the name of its field, in the API's order."""
         frames = [("frame_images", item.input_image) for item in self.frame_images or []]
         return [*frames, *(("reference_images", item) for item in self.reference_images or [])]
+
+
+def _frame_for(item: FrameImage, place: int, count: int) -> Image:
+    """The picture of a frame; of another clip, if none of its frames is named, the one that joins the two."""
+    ref, frame = item.input_image, item.frame
+    if not isinstance(ref, ClipRef) or ref.frame is not None or ref.key is not None:
+        return ref
+    if frame in ("first", 0) or (frame is None and place == 0):
+        return ref.model_copy(update={"frame": "last"})
+    if frame == "last" or (frame is None and place == count - 1):
+        return ref.model_copy(update={"frame": "first"})
+    return ref

@@ -44,10 +44,13 @@ from prefect_together.request.fields import (
     wrong,
 )
 from prefect_together.request.media import (
+    ClipRef,
     FrameImage,
+    Image,
     LocalImage,
     Media,
     VideoRef,
+    address_identity,
     address_name,
     image_identity,
     image_name,
@@ -136,17 +139,20 @@ class VideoRequest(BaseModel):
     def create_kwargs(self, *, encode_image: Callable[[LocalImage], str] | None = None) -> dict[str, Any]:
         """The keyword arguments of the SDK's `client.videos.create`: only what was set, in the current form.
 
-        `encode_image` reads a local image and gives its bare base64 text; TypeError if needed and missing.
+        `encode_image` reads a local image and gives its bare base64 text; TypeError if needed and missing, and for a
+        reference to another clip, which has to be replaced before (`with_clips`).
         """
 
-        def sent(image: str | LocalImage) -> str:
+        def sent(image: Image) -> str:
             if isinstance(image, str):
                 return image
+            if isinstance(image, ClipRef):
+                raise TypeError(f"{image} is another row's clip, which only a run over a table has")
             if encode_image is None:
                 raise TypeError(f"{image.path} is a local file: pass encode_image to have it read")
             return encode_image(image)
 
-        return self._body(image=sent, address=str)
+        return self._body(image=sent, address=sent)
 
     def take(self, number: int) -> VideoRequest:
         """The request of take 1, 2, 3...: with a seed it is `seed + number - 1`, or each take would be the same clip.
@@ -157,7 +163,7 @@ class VideoRequest(BaseModel):
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) over what would be sent. Pictures given as bytes or files count by their content."""
-        body = self._body(image=image_identity, address=str)
+        body = self._body(image=image_identity, address=address_identity)
         body.update(body.pop("extra_body", {}))
         text = json.dumps(plain_numbers(body), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(text.encode("ascii")).hexdigest()
@@ -169,11 +175,21 @@ class VideoRequest(BaseModel):
             body.pop("prompt", None)
         return body
 
-    def images(self) -> list[tuple[str, str | LocalImage]]:
+    def images(self) -> list[tuple[str, Image]]:
         """Every picture with its field in `media`, in the API's order."""
         return [] if self.media is None else self.media.images()
 
-    def _body(self, *, image: Callable[[str | LocalImage], str], address: Callable[[str], str]) -> dict[str, Any]:
+    def clip_refs(self) -> list[tuple[str, ClipRef]]:
+        """Every reference to another clip with its field in `media`, in the API's order."""
+        return [] if self.media is None else self.media.clip_refs()
+
+    def with_clips(self, replace: Callable[[ClipRef], ClipRef | str]) -> VideoRequest:
+        """The same with each reference to another clip replaced: by one with its key, base64 text, or a URL."""
+        if self.media is None or not self.clip_refs():
+            return self
+        return self.model_copy(update={"media": self.media.with_clips(replace)})
+
+    def _body(self, *, image: Callable[[Image], str], address: Callable[[str | ClipRef], str]) -> dict[str, Any]:
         body: dict[str, Any] = {}
         for name in (*PARAMETERS, "extra_body"):
             value = getattr(self, name)

@@ -15,7 +15,7 @@ from prefect_together.request.catalogue import catalogue, check_request
 from prefect_together.request.checks import seed_findings
 from prefect_together.request.fields import as_number, counted, shown
 from prefect_together.request.images import load_image
-from prefect_together.request.media import LocalImage
+from prefect_together.request.media import Image
 from prefect_together.request.request import PARAMETERS, VideoRequest, problems_of
 from prefect_together.table.variants import LISTED, PromptTemplate, combinations, listed_values
 
@@ -138,7 +138,7 @@ class RowReader:
         self._template = PromptTemplate(columns, places)
         self._order: dict[str | None, int] = {column: place for place, column in enumerate(columns)}
         self._rows_by_id: dict[str, int] = {}
-        self._images: dict[str, str | LocalImage | ValueError] = {}
+        self._images: dict[str, Image | ValueError] = {}
 
     def read(self, number: int, cells: Sequence[str]) -> TableRow | None:
         """The row, or None if something is wrong with it."""
@@ -291,7 +291,7 @@ class RowReader:
         else:
             self.rows_without_prompt += 1
 
-    def _load_image(self, text: str) -> str | LocalImage:
+    def _load_image(self, text: str) -> Image:
         """`load_image`, each file looked at once."""
         if len(text) > _LONGEST_CACHED:
             return load_image(text, base=self._base)
