@@ -27,7 +27,7 @@ from prefect.utilities.urls import url_for
 from pydantic import Field, ValidationError
 
 from prefect_together.clips.store import OutputStore
-from prefect_together.errors import NoPoster, NotApproved, OutputUnwritable
+from prefect_together.errors import NoFrame, NotApproved, OutputUnwritable
 from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.results.outcome import Rows, RunOutcome, advice
@@ -259,7 +259,7 @@ async def posters_of(rows: Sequence[RowResult], store: OutputStore) -> dict[str,
     with suppress(TimeoutError):
         async with asyncio.timeout(POSTERS_SECONDS):
             for file in list(dict.fromkeys(files))[:POSTERS]:
-                with suppress(NoPoster, OutputUnwritable):
+                with suppress(NoFrame, OutputUnwritable):
                     clip = Path(store.uri(file)) if store.is_local else await store.read_bytes(file)
                     if clip is not None:
                         found[file] = await asyncio.to_thread(
