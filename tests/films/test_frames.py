@@ -86,17 +86,17 @@ def test_the_time_at_which_a_clip_ends_gives_its_last_frame_and_a_later_one_none
 
 
 def test_a_broken_end_gives_the_last_frame_that_decodes() -> None:
-    clip = bytearray(make_clip(seconds=2.0, is_streamable=False))
+    clip = bytearray(numbered_clip(40, g="12", bf="2"))
+    whole = all_pictures(bytes(clip))
     with cast(Any, av.open(io.BytesIO(bytes(clip)))) as opened:
         packets = [packet for packet in opened.demux(video=0) if packet.size]
         key = [packet for packet in packets if packet.is_keyframe][-1]
         for packet in packets[packets.index(key) :]:
             clip[packet.pos : packet.pos + packet.size] = bytes([255]) * packet.size
-    whole = all_pictures(make_clip(seconds=2.0, is_streamable=False))
 
     found = frame_image(bytes(clip), "last")
 
-    assert any(same(found, picture) for picture in whole[-9:])
+    assert any(same(found, picture) for picture in whole[30:36])
 
 
 def test_a_frame_is_upright_as_its_display_matrix_says() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from PIL import Image
 from prefect_together.clips.http import HEAD_BYTES
 from prefect_together.clips.inspection import container_of, length_seconds, libav_message, open_clip, video_stream
 from prefect_together.errors import ClipInvalid, NoFrame
+from prefect_together.films.streams import turn_of
 
 SAME_ASPECT = 0.01
 """How far two aspect ratios may differ for one picture to be scaled to the size of the other."""
@@ -144,10 +144,7 @@ def upright(frame: VideoFrame, pixel_aspect: Fraction | None = None) -> Image.Im
     """A decoded frame as an RGB picture with square pixels, turned and mirrored as its display matrix says."""
     to_image = cast(Callable[..., Image.Image], frame.to_image)  # pyright: ignore[reportUnknownMemberType]
     picture = to_image(width=max(1, round(frame.width * (pixel_aspect or 1))), height=frame.height)
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return picture
-    a, b, _, c, d = struct.unpack_from("=5i", bytes(side_data))
+    a, b, c, d = turn_of(frame) or (1, 0, 0, 1)
     if a == d == 0:
         picture, a, d = picture.transpose(Image.Transpose.TRANSPOSE), c, b
     if a < 0:
