@@ -69,7 +69,7 @@ MEDIA_FIELDS = {
 SETTABLE = (*PARAMETERS, "prompt_template", *MEDIA_FIELDS, "extra_body", "count", "price_usd")
 """What a column, or a default for the whole run, can set."""
 
-UNDERSTOOD = ("id", *SETTABLE)
+UNDERSTOOD = ("id", *SETTABLE, "film")
 
 ALIASES = {
     **PARAMETER_ALIASES,
