@@ -150,7 +150,7 @@ async def test_a_clip_that_cannot_be_joined_is_a_problem_of_its_film_alone(store
 
     one, two = await make_films(plan, records, store)
 
-    assert one.why_old == 'a.mp4: the clip is text, not a video: "<html>gone</html>"'
+    assert one.why_old == 'could not be joined: a.mp4: the clip is text, not a video: "<html>gone</html>"'
     assert (two.is_new, two.why_old) == (True, None)
 
 

@@ -25,7 +25,7 @@ from prefect_together.clips.store import OutputStore, checked_name
 from prefect_together.errors import OutputUnwritable
 from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, VIDEOS_FILE
 
-SERVED_FOLDERS = ("videos",)
+SERVED_FOLDERS = ("films", "videos")
 PIECE_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _HEADERS = {"referrer-policy": "no-referrer", "x-content-type-options": "nosniff", "cache-control": "no-store"}

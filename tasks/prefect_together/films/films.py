@@ -60,7 +60,7 @@ class MissingShot:
 class Film:
     """A film of a plan: `file` below the output directory, None while none was ever made.
 
-    With `missing` clips, or a `problem` (why the clips could not be joined), it is the last one that was made.
+    With `missing` clips, or a `problem` (like "could not be joined: ..."), it is the last one that was made.
     """
 
     name: str
@@ -136,11 +136,13 @@ def _nearest(own: Mapping[tuple[str, int], PlannedVideo], variant: str, take: in
     return next(iter(own.values()))
 
 
-async def make_films(plan: Plan, records: Mapping[str, VideoRecord], store: OutputStore) -> tuple[Film, ...]:
+async def make_films(
+    plan: Plan, records: Mapping[str, VideoRecord], store: OutputStore, *, only_read: bool = False
+) -> tuple[Film, ...]:
     """Make the films of a plan from the clips that are there, and say what each one is made of.
 
     A film is made anew only if one of its clips, or their order, has changed. One that waits for a clip, or cannot be
-    made, stays as it was. Raises OutputUnwritable if the output cannot be read.
+    made, stays as it was. With `only_read` nothing is made. Raises OutputUnwritable if the output cannot be used.
     """
     planned = planned_films(plan)
     if not planned:
@@ -150,7 +152,7 @@ async def make_films(plan: Plan, records: Mapping[str, VideoRecord], store: Outp
     sizes = await store.sizes([*wanted, *(film.file for film in planned)])
     films: list[Film] = []
     for film in planned:
-        films.append(await _made(film, records, store, known, sizes))
+        films.append(await _made(film, records, store, known, sizes, only_read=only_read))
         if films[-1].is_new:  # after each, for a run that is stopped between them
             await store.write_bytes(DIGESTS_FILE, json.dumps(known, indent=1, sort_keys=True).encode())
     return tuple(films)
@@ -162,6 +164,8 @@ async def _made(
     store: OutputStore,
     known: dict[str, dict[str, Any]],
     sizes: Mapping[str, int],
+    *,
+    only_read: bool,
 ) -> Film:
     old = known.get(film.file)
     if old is not None and sizes.get(film.file) != old["size_bytes"]:
@@ -174,12 +178,16 @@ async def _made(
     digest = hashlib.sha256(json.dumps([_RULES, facts]).encode()).hexdigest()
     if old is not None and old["digest"] == digest:
         return _film(film, old)
+    if only_read:
+        return _film(film, old, problem="waits for `prefect-together join`: its clips have changed")
     try:
         joined, size_bytes = await _join(film, seams, records, store)
     except (ClipInvalid, OutputUnwritable, NoFrame) as error:
-        return _film(film, old, problem=error.reason)
+        return _film(film, old, problem=f"could not be joined: {error.reason}")
     except OSError as error:
-        return _film(film, old, problem=f"{error.filename or film.file}: {error.strerror or error}")
+        return _film(
+            film, old, problem=f"could not be joined: {error.filename or film.file}: {error.strerror or error}"
+        )
     shots = zip(film.shots, joined.starts_seconds, joined.parts_seconds, strict=True)
     known[film.file] = {
         "digest": digest,
