@@ -130,6 +130,10 @@ async def test_a_missing_clip_is_named_and_the_old_film_stays(store: LocalStore)
     records = await downloaded(store, plan, clips)
     (store.scratch / "videos/a.mp4").unlink()
     (film,) = await make_films(plan, records, store)
+    assert film.why_old is None  # it is the film of these clips anyway
+
+    film_path(store, film).unlink()
+    (film,) = await make_films(plan, records, store)
     assert film.why_old == "waits for row 2 (a): gone"
 
 

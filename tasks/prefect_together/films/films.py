@@ -170,14 +170,21 @@ async def _made(
     old = known.get(film.file)
     if old is not None and sizes.get(film.file) != old["size_bytes"]:
         old = None
-    missing = _missing(film, records, sizes)
-    if missing:
-        return _film(film, old, missing=missing)
+    waiting = tuple(
+        _missing(row, video, record.status if record else "planned")
+        for row, video in film.shots
+        if (record := records.get(video.key)) is None or record.state != State.DOWNLOADED
+    )
+    if waiting:
+        return _film(film, old, missing=waiting)
     seams = _seams(film, records)
     facts = [[records[video.key].sha256, seam] for (_, video), seam in zip(film.shots, seams, strict=True)]
     digest = hashlib.sha256(json.dumps([_RULES, facts]).encode()).hexdigest()
     if old is not None and old["digest"] == digest:
         return _film(film, old)
+    gone = tuple(_missing(row, video, "gone") for row, video in film.shots if records[video.key].file not in sizes)
+    if gone:
+        return _film(film, old, missing=gone)
     if only_read:
         return _film(film, old, problem="waits for `prefect-together join`: its clips have changed")
     try:
@@ -212,17 +219,8 @@ def _film(
     return Film(film.name, film.file, made["seconds"], shots, missing, problem, is_new)
 
 
-def _missing(
-    film: PlannedFilm, records: Mapping[str, VideoRecord], sizes: Mapping[str, int]
-) -> tuple[MissingShot, ...]:
-    found: list[MissingShot] = []
-    for row, video in film.shots:
-        record = records.get(video.key)
-        if record is None or record.state != State.DOWNLOADED:
-            found.append(MissingShot(row.number, video.row_id, video.take, record.status if record else "planned"))
-        elif record.file not in sizes:
-            found.append(MissingShot(row.number, video.row_id, video.take, "gone"))
-    return tuple(found)
+def _missing(row: PlannedRow, video: PlannedVideo, status: str) -> MissingShot:
+    return MissingShot(row.number, video.row_id, video.take, status)
 
 
 def _seams(film: PlannedFilm, records: Mapping[str, VideoRecord]) -> list[str]:
