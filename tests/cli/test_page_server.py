@@ -109,3 +109,13 @@ async def test_a_remote_directory_is_served_piece_by_piece(tmp_path: Path) -> No
     assert (part.status_code, part.content) == (206, CLIP[-100:])
     assert (beyond.status_code, missing.status_code) == (416, 404)
     assert (head.headers["content-length"], head.content) == (str(len(CLIP)), b"")
+
+
+def test_films_are_served_and_can_be_sought_in(output_dir: Path) -> None:
+    (output_dir / "films").mkdir()
+    (output_dir / "films" / "Harbour & sea.mp4").write_bytes(CLIP)
+
+    with viewing(output_dir) as client:
+        part = client.get("films/Harbour%20%26%20sea.mp4", headers={"range": "bytes=1000-1999"})
+
+    assert (part.status_code, part.content, part.headers["content-type"]) == (206, CLIP[1000:2000], "video/mp4")

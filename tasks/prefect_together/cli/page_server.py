@@ -1,4 +1,4 @@
-"""Serves the page and the clips of an output directory on 127.0.0.1, and nothing else that lies there.
+"""Serves the page, the clips and the films of an output directory on 127.0.0.1, and nothing else that lies there.
 
 The address has a token that nobody can guess: other users of the machine, and other pages in the browser, see nothing.
 Clips are served with Range, so that players can seek; those of a remote directory are read piece by piece.
@@ -45,7 +45,7 @@ def serve_page(store: OutputStore, *, port: int = 0, on_start: Callable[[str], N
 
 
 def page_app(store: OutputStore, token: str) -> Starlette:
-    """The page at `/TOKEN/`, results.csv, videos.csv and the clips below it; everything else is 404."""
+    """The page at `/TOKEN/`, results.csv, videos.csv, clips and films below it; everything else is 404."""
 
     async def answer(request: Request) -> Response:
         if not secrets.compare_digest(request.path_params["token"].encode(), token.encode()):

@@ -25,7 +25,7 @@ function playerOf(film, about) {
     title.dir = "auto";
     button.type = "button";
     button.title = shot.id;
-    button.append(element("span", clockOf(shot.start), "clock"), title);
+    button.append(element("span", timeOf(shot.start), "starts"), title);
     button.onclick = () => { video.currentTime = shot.start + 0.001; play(video); };
     const item = element("li");
     item.append(button);
@@ -40,4 +40,4 @@ function playerOf(film, about) {
   about.append(chapters);
   return video;
 }
-const clockOf = (time) => `${Math.floor(time / 60)}:${String(Math.floor(time % 60)).padStart(2, "0")}`;
+const timeOf = (time) => `${Math.floor(time / 60)}:${String(Math.floor(time % 60)).padStart(2, "0")}`;
