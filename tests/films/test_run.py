@@ -67,6 +67,17 @@ def test_a_failed_shot_leaves_the_old_film_and_is_named(harness: Harness, capsys
     assert "film Harbour: the new cut waits for row 3 (boats): failed" in said
 
 
+def test_a_run_that_breaks_off_shows_the_films_of_earlier_ones(harness: Harness) -> None:
+    harness.run(table_text(SHOTS))
+    harness.api.fault("401", endpoint="create", count=None)
+
+    harness.run(table_text([SHOTS[0], {**SHOTS[1], "prompt": "A storm over the boats"}]))
+
+    page = (harness.output_dir / "index.html").read_text()
+    assert '"name":"Harbour","source":"films/Harbour.mp4"' in page
+    assert "waits for row 3 (boats): refused" in page
+
+
 def test_what_cannot_be_joined_is_a_warning_and_the_run_is_complete(harness: Harness) -> None:
     harness.output_dir.mkdir(parents=True, exist_ok=True)
     (harness.output_dir / "films").write_text("a file where the films' folder would be")

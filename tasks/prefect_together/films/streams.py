@@ -100,7 +100,8 @@ def _sound_of(opened: InputContainer) -> Sound | None:
 
 def turn_of(frame: VideoFrame) -> tuple[int, int, int, int] | None:
     """The part of a frame's display matrix that turns and mirrors: (x, y) is shown at (ax + cy, bx + dy)."""
-    side_data = frame.side_data.get("DISPLAYMATRIX")
+    # PyAV's frames whose side data was read are freed late, by the garbage collector: let that be a small one.
+    side_data = frame.reformat(width=16, height=16).side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return None
     a, b, _, c, d = (max(-1, min(1, number)) for number in struct.unpack_from("=5i", bytes(side_data)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -190,7 +191,7 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
                     await batch.run()
                 else:
                     await shards.run(batch, run, notes)
-            films = await films_of(plan, ledger, store, logger)
+            films = await _joined_films(plan, ledger, store, logger)
         except BaseException as error:  # a stop too: what came of the run is written in any case
             if isinstance(error, TogetherVideoError):
                 notes.append(str(error))
@@ -203,7 +204,7 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
         return await report()
 
 
-async def films_of(plan: Plan, ledger: Ledger, store: OutputStore, logger: RunLogger) -> tuple[Film, ...]:
+async def _joined_films(plan: Plan, ledger: Ledger, store: OutputStore, logger: RunLogger) -> tuple[Film, ...]:
     """Join the films that the plan names. What cannot be joined is a warning: the clips are there in any case."""
     if not any(row.film for row in plan.rows):
         return ()
@@ -279,6 +280,10 @@ async def _write(
         if not any(error.url in note for note in notes):
             notes = (*notes, f"{error}; this is what the run knew last, and the same run again reads the ledger")
     rows = row_results(plan, records, unsettled, store)
+    if not summary.films and any(row.film for row in plan.rows):  # a run that was stopped shows those of earlier ones
+        from prefect_together.films.films import make_films
+
+        summary = replace(summary, films=await make_films(plan, records, store, only_read=True))
     await write_outputs(store, plan, rows, summary)
     page = store.uri(PAGE_FILE)
     if summary.is_sandbox:
