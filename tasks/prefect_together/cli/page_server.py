@@ -25,7 +25,8 @@ from prefect_together.clips.store import OutputStore, checked_name
 from prefect_together.errors import OutputUnwritable
 from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, VIDEOS_FILE
 
-SERVED_FOLDERS = ("films", "videos")
+SERVED = re.compile(r"videos/.*|films/[^/]+\.mp4")
+"""Clips and films, by their names below the output directory; besides the page and its tables."""
 PIECE_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _HEADERS = {"referrer-policy": "no-referrer", "x-content-type-options": "nosniff", "cache-control": "no-store"}
@@ -51,7 +52,7 @@ def page_app(store: OutputStore, token: str) -> Starlette:
         if not secrets.compare_digest(request.path_params["token"].encode(), token.encode()):
             raise HTTPException(404)
         name = request.path_params["name"] or PAGE_FILE
-        if name not in (PAGE_FILE, RESULTS_FILE, VIDEOS_FILE) and name.partition("/")[0] not in SERVED_FOLDERS:
+        if name not in (PAGE_FILE, RESULTS_FILE, VIDEOS_FILE) and not SERVED.fullmatch(name):
             raise HTTPException(404)
         try:
             checked_name(name)
