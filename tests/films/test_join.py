@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
 
 import av
@@ -13,7 +14,7 @@ from clip_files import make_clip
 from film_clips import greys, shot
 from prefect_together.clips.inspection import inspect_clip
 from prefect_together.errors import ClipInvalid, OutputUnwritable
-from prefect_together.films.join import Part, join_clips
+from prefect_together.films.join import JoinStopped, Part, join_clips
 
 
 def written(directory: Path, *clips: bytes) -> list[Part]:
@@ -158,3 +159,17 @@ def test_a_bad_clip_is_named_and_the_old_film_stays(tmp_path: Path) -> None:
 
     assert (tmp_path / "film.mp4").read_bytes() == b"the old film"
     assert list(tmp_path.glob("*.part")) == []
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_a_join_that_is_stopped_leaves_the_old_film_and_nothing_else(tmp_path: Path, is_whole: bool) -> None:
+    one, two = written(tmp_path, shot([50] * 12), shot([90] * 12))
+    (tmp_path / "film.mp4").write_bytes(b"the old film")
+    stopped = Event()
+    stopped.set()
+
+    with pytest.raises(JoinStopped):
+        join_clips([one, Part(two.path, drop_first_frame=not is_whole)], tmp_path / "film.mp4", stopped)
+
+    assert (tmp_path / "film.mp4").read_bytes() == b"the old film"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.mp4", "1.mp4", "film.mp4"]

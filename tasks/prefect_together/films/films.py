@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from PIL import Image, ImageChops, ImageStat
@@ -243,11 +244,15 @@ async def _join(
     lengths = [_seconds(records[video.key]) for _, video in film.shots]
     borrowed = [] if store.is_local else list(dict.fromkeys(names))
     paths = [store.scratch / (name if store.is_local else f"{FOLDER}/{name}") for name in names]
-    target = store.scratch / film.file
+    target, stopped = store.scratch / film.file, Event()
     try:
         for name in borrowed:
             await _fetch(store, name, store.scratch / FOLDER / name)
-        joined = await asyncio.to_thread(_join_now, paths, seams, lengths, target)
+        try:
+            joined = await asyncio.to_thread(_join_now, paths, seams, lengths, target, stopped)
+        except asyncio.CancelledError:
+            stopped.set()  # or the end of the process would wait for the thread
+            raise
         size_bytes = target.stat().st_size
         await store.publish(film.file, replaces=True)
     finally:
@@ -270,11 +275,13 @@ async def _fetch(store: OutputStore, name: str, path: Path) -> None:
             await in_thread(file.write, piece)
 
 
-def _join_now(paths: Sequence[Path], seams: Sequence[str], lengths: Sequence[float], target: Path) -> Joined:
+def _join_now(
+    paths: Sequence[Path], seams: Sequence[str], lengths: Sequence[float], target: Path, stopped: Event
+) -> Joined:
     parts = [Part(paths[0])]
     for number in range(1, len(paths)):
         parts.append(part_at_seam(paths[number - 1], paths[number], seams[number], lengths[number - 1]))
-    return join_clips(parts, target)
+    return join_clips(parts, target, stopped)
 
 
 def part_at_seam(earlier: Path, later: Path, seam: str, earlier_seconds: float) -> Part:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
+from threading import Event
 from typing import Any, cast
 
 import av
@@ -79,16 +80,21 @@ class Joined:
     is_copied: bool
 
 
+class JoinStopped(Exception):
+    """Nobody waits for the film any more; what was there before is there still."""
+
+
 class _NotCopyable(Exception):
     """The streams agree, and their packets do not fit into one stream anyway."""
 
 
-def join_clips(parts: Sequence[Part], target: Path) -> Joined:
+def join_clips(parts: Sequence[Part], target: Path, stopped: Event | None = None) -> Joined:
     """Join clips into an MP4 at `target`, which is replaced only by a complete film that was checked.
 
     Copied packet by packet if all streams agree and nothing is left out; else encoded anew in the first one's size and
     rate, letterboxed where the aspect ratio differs, with silence where a clip has no sound and another has. Blocks
-    for as long as that takes: call it in a thread. Raises ClipInvalid with the clip's name, OutputUnwritable, OSError.
+    for as long as that takes: call it in a thread. Raises ClipInvalid with the clip's name, OutputUnwritable, OSError,
+    and JoinStopped soon after `stopped` is set.
     """
     if not parts:
         raise ClipInvalid("a film needs at least one clip")
@@ -99,7 +105,7 @@ def join_clips(parts: Sequence[Part], target: Path) -> Joined:
     aside = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
         with writing_to(aside):
-            joined = _copied_or_encoded(parts, clips, aside)
+            joined = _copied_or_encoded(parts, clips, aside, stopped or Event())
             facts = inspect_clip(aside)
             with aside.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -129,15 +135,15 @@ def _remove_abandoned(target: Path) -> None:
                 part.unlink()
 
 
-def _copied_or_encoded(parts: Sequence[Part], clips: Sequence[Streams], aside: Path) -> Joined:
+def _copied_or_encoded(parts: Sequence[Part], clips: Sequence[Streams], aside: Path, stopped: Event) -> Joined:
     if can_be_copied(clips) and all(part.is_whole for part in parts):
         # The muxer refuses what MP4 cannot hold, and times that do not fit.
         with suppress(_NotCopyable, av.error.FFmpegError, ValueError):
-            return _copied(parts, aside)
-    return _Encoder(clips).encode(parts, aside)
+            return _copied(parts, aside, stopped)
+    return _Encoder(clips, stopped).encode(parts, aside)
 
 
-def _copied(parts: Sequence[Part], aside: Path) -> Joined:
+def _copied(parts: Sequence[Part], aside: Path, stopped: Event) -> Joined:
     starts: list[float] = []
     ends: list[float] = []
     last_dts: dict[int, Fraction] = {}
@@ -145,6 +151,7 @@ def _copied(parts: Sequence[Part], aside: Path) -> Joined:
     with cast(Any, av.open(aside, "w", format="mp4", options=MUXER_OPTIONS)) as film:
         film_streams: list[Any] = []
         for part in parts:
+            _check(stopped)
             with open_any(part.path) as opened:
                 streams = [video_stream(opened), *opened.streams.audio[:1]]
                 film_streams = film_streams or [film.add_stream_from_template(stream) for stream in streams]
@@ -172,11 +179,16 @@ def _copied(parts: Sequence[Part], aside: Path) -> Joined:
     return Joined(ends[-1], tuple(starts), lengths, is_copied=True)
 
 
+def _check(stopped: Event) -> None:
+    if stopped.is_set():
+        raise JoinStopped
+
+
 class _Encoder:
     """Encodes parts one after the other into an H.264 stream of constant rate, and an AAC stream of the same length."""
 
-    def __init__(self, clips: Sequence[Streams]) -> None:
-        self.clips = clips
+    def __init__(self, clips: Sequence[Streams], stopped: Event) -> None:
+        self.clips, self.stopped = clips, stopped
         self.first: Picture = clips[0].picture
         self.size = tuple(max(2, side - side % 2) for side in self.first.shown_size)
         self.rate = self.first.rate
@@ -226,6 +238,7 @@ class _Encoder:
             if part.drop_first_frame:
                 next(frames, None)
             for frame in frames:
+                _check(self.stopped)
                 at = Fraction(frame.pts or 0) * time_base
                 if part.drop_seconds > 0 and at < drop_until:
                     continue
