@@ -173,3 +173,17 @@ def test_a_join_that_is_stopped_leaves_the_old_film_and_nothing_else(tmp_path: P
 
     assert (tmp_path / "film.mp4").read_bytes() == b"the old film"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.mp4", "1.mp4", "film.mp4"]
+
+
+@pytest.mark.parametrize("layouts", [("stereo", "mono"), ("mono", "stereo")])
+def test_sound_of_another_layout_gets_that_of_the_first(tmp_path: Path, layouts: tuple[str, str]) -> None:
+    clips = [shot([50] * 12, tone=0.5, layout=layout) for layout in layouts]
+    one, two = written(tmp_path, *clips)
+
+    join_clips([one, two], tmp_path / "film.mp4")
+
+    with cast(Any, av.open(str(tmp_path / "film.mp4"))) as opened:
+        assert opened.streams.audio[0].layout.name == layouts[0]
+    levels = loudness(tmp_path / "film.mp4")
+    assert sound_seconds(tmp_path / "film.mp4") == pytest.approx(2.0, abs=0.07)
+    assert min(levels[1:11] + levels[13:23]) > 0.2

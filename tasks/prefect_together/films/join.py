@@ -17,11 +17,9 @@ from typing import Any, cast
 import av
 import av.error
 import av.filter
-import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 from av.video.frame import VideoFrame
-from numpy.typing import NDArray
 
 from prefect_together.clips.inspection import inspect_clip, libav_message, video_stream
 from prefect_together.clips.part_file import sync_directory, writing_to
@@ -32,6 +30,7 @@ from prefect_together.films.streams import Picture, Sound, Streams, can_be_copie
 MUXER_OPTIONS = {"movflags": "faststart"}
 VIDEO_OPTIONS = {"crf": "16", "preset": "medium"}
 SOUND_BITS_PER_SECOND = 192_000
+FLOAT_BYTES = 4
 ABANDONED_SECONDS = 3600
 """A part of a film that nobody has written to for that long was left by a process that was killed."""
 
@@ -154,7 +153,9 @@ def _copied(parts: Sequence[Part], aside: Path, stopped: Event) -> Joined:
             _check(stopped)
             with open_any(part.path) as opened:
                 streams = [video_stream(opened), *opened.streams.audio[:1]]
-                film_streams = film_streams or [film.add_stream_from_template(stream) for stream in streams]
+                film_streams = film_streams or [
+                    film.add_stream_from_template(stream, opaque=True) for stream in streams
+                ]
                 shift = end - start_seconds(video_stream(opened))
                 starts.append(float(end))
                 for packet in opened.demux(*streams):
@@ -292,43 +293,46 @@ class _Encoder:
         until = round(self.frames / self.rate * rate_hz)
         if begin is not None:
             for samples in _sound(part.path, begin, rate_hz, self._layout()):
-                self._encode_sound(film, audio, samples[:, : until - self.samples])
+                self._encode_sound(film, audio, samples[: (until - self.samples) * self._sample_bytes()])
                 if self.samples >= until:
                     break
-        channels = 1 if self._layout() == "mono" else 2
         while self.samples < until:
-            silence = np.zeros((channels, min(rate_hz, until - self.samples)), dtype=np.float32)
-            self._encode_sound(film, audio, silence)
+            self._encode_sound(film, audio, bytes(min(rate_hz, until - self.samples) * self._sample_bytes()))
 
-    def _encode_sound(self, film: Any, audio: Any, samples: NDArray[np.float32]) -> None:
-        if not samples.shape[1]:
+    def _sample_bytes(self) -> int:
+        return FLOAT_BYTES * (1 if self._layout() == "mono" else 2)
+
+    def _encode_sound(self, film: Any, audio: Any, samples: bytes) -> None:
+        count = len(samples) // self._sample_bytes()
+        if not count:
             return
-        frame = AudioFrame.from_ndarray(np.ascontiguousarray(samples), "fltp", self._layout())
+        frame = AudioFrame(format="flt", layout=self._layout(), samples=count)
+        frame.planes[0].update(samples.ljust(frame.planes[0].buffer_size, b"\0"))
         frame.sample_rate = audio.codec_context.sample_rate
         frame.pts, frame.time_base = self.samples, Fraction(1, frame.sample_rate)
         film.mux(audio.encode(frame))
-        self.samples += samples.shape[1]
+        self.samples += count
 
 
-def _sound(path: Path, begin: Fraction, rate_hz: int, layout: str) -> Iterator[NDArray[np.float32]]:
-    """A clip's sound from `begin` on, resampled, holes filled: arrays of (channels, samples)."""
+def _sound(path: Path, begin: Fraction, rate_hz: int, layout: str) -> Iterator[bytes]:
+    """A clip's sound from `begin` on, resampled, holes filled: 32-bit floats, the channels of a sample side by side."""
+    sample_bytes = FLOAT_BYTES * (1 if layout == "mono" else 2)
     written = 0
     with open_any(path) as opened:
         stream = opened.streams.audio[0]
-        resampler = AudioResampler("fltp", layout, rate_hz)
+        resampler = AudioResampler("flt", layout, rate_hz)
         for frame in (one for decoded in opened.decode(stream) for one in resampler.resample(decoded)):
-            samples = cast("NDArray[np.float32]", frame.to_ndarray())
+            samples = bytes(frame.planes[0])[: frame.samples * sample_bytes]
             position = written if frame.pts is None else round((float(frame.time or 0) - float(begin)) * rate_hz)
             if written == 0 and position < 0:
-                samples = samples[:, -position:]
+                samples = samples[-position * sample_bytes :]
             elif position - written > (GAP_SECONDS * rate_hz if written else 0):
-                yield np.zeros((samples.shape[0], position - written), dtype=np.float32)
+                yield bytes((position - written) * sample_bytes)
                 written = position
-            if samples.shape[1]:
-                yield samples
-                written += samples.shape[1]
+            yield samples
+            written += len(samples) // sample_bytes
         for frame in resampler.resample(None):
-            yield cast("NDArray[np.float32]", frame.to_ndarray())
+            yield bytes(frame.planes[0])[: frame.samples * sample_bytes]
 
 
 AAC_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
