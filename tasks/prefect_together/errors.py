@@ -23,7 +23,7 @@ TogetherVideoError
 ├── JobFailed               the service gave the job up, with its code, message and failure class
 ├── JobTimedOut             the deadline passed; the job continues and a later run can collect it
 ├── JobNotFound             the service no longer knows the job
-├── NoPoster                no picture can be had of a clip, which may play anyway
+├── NoFrame                 no picture can be had of a clip, which may play anyway
 └── DownloadFailed          the clip is not on disk; the job is paid and can be collected again
     ├── LinkExpired         403, 404, 410 on the video's URL: ask the job for a fresh one
     ├── NoLink              the job is completed, and the service gives no link
@@ -390,7 +390,7 @@ class JobNotFound(TogetherVideoError):
         return f"the service does not know the job (HTTP 404, job {self.job_id}): is it the right key and address?"
 
 
-class NoPoster(TogetherVideoError):
+class NoFrame(TogetherVideoError):
     """No picture could be made of a clip. Nothing is said about the clip: it was checked when it came."""
 
     def __init__(self, reason: str) -> None:

@@ -30,6 +30,9 @@ def output_dir(tmp_path: Path) -> Path:
     (place / "ledger.db").write_text("the ledger")
     (tmp_path / "secret.txt").write_text("a secret")
     (place / "videos" / "link.mp4").symlink_to(tmp_path / "secret.txt")
+    (place / "films").mkdir()
+    (place / "films" / "films.json").write_text("{}")
+    (place / "films" / "film.mp4.1234.part").write_bytes(CLIP)
     return place
 
 
@@ -76,6 +79,8 @@ def test_nothing_else_is_served_and_nothing_without_the_token(output_dir: Path) 
         "%2e%2e/secret.txt",
         "videos/link.mp4",
         "videos",
+        "films/films.json",
+        "films/film.mp4.1234.part",
         "x",
     ]
     with viewing(output_dir) as client:
@@ -109,3 +114,12 @@ async def test_a_remote_directory_is_served_piece_by_piece(tmp_path: Path) -> No
     assert (part.status_code, part.content) == (206, CLIP[-100:])
     assert (beyond.status_code, missing.status_code) == (416, 404)
     assert (head.headers["content-length"], head.content) == (str(len(CLIP)), b"")
+
+
+def test_films_are_served_and_can_be_sought_in(output_dir: Path) -> None:
+    (output_dir / "films" / "Harbour & sea.mp4").write_bytes(CLIP)
+
+    with viewing(output_dir) as client:
+        part = client.get("films/Harbour%20%26%20sea.mp4", headers={"range": "bytes=1000-1999"})
+
+    assert (part.status_code, part.content, part.headers["content-type"]) == (206, CLIP[1000:2000], "video/mp4")

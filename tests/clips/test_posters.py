@@ -10,7 +10,7 @@ from PIL import Image
 
 from clip_files import make_clip, sound_alone
 from prefect_together.clips.inspection import POSTER_BYTES, poster
-from prefect_together.errors import NoPoster
+from prefect_together.errors import NoFrame
 
 
 def test_a_poster_is_a_jpeg_of_the_clips_proportions(tmp_path: Path) -> None:
@@ -61,10 +61,10 @@ def test_a_clip_of_black_alone_still_has_a_poster() -> None:
     ids=["empty", "page", "sound", "cut", "without index"],
 )
 def test_of_what_cannot_be_decoded_there_is_none(content: bytes, reason: str) -> None:
-    with pytest.raises(NoPoster, match=reason):
+    with pytest.raises(NoFrame, match=reason):
         poster(content)
 
 
 def test_of_a_file_that_is_not_there_there_is_none(tmp_path: Path) -> None:
-    with pytest.raises(NoPoster, match="No such file"):
+    with pytest.raises(NoFrame, match="No such file"):
         poster(tmp_path / "gone.mp4")

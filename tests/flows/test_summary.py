@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from clip_files import make_clip
 from prefect_together.clips.store import LocalStore
 from prefect_together.errors import FailureClass
+from prefect_together.films.films import Film, FilmShot, MissingShot
 from prefect_together.flows.prefect_ui import posters_of, progress_text, summary_markdown
 from prefect_together.ledger.states import State, Status
 from prefect_together.results.outcome import RunOutcome, advice
@@ -170,3 +172,19 @@ async def test_posters_are_of_the_first_clips_small_and_none_of_a_clip_that_is_b
     assert list(found) == [f"videos/film-{number}.mp4" for number in (2, *range(5, 14))]
     assert all(jpeg.startswith(b"\xff\xd8") for jpeg in found.values())
     assert sum(map(len, found.values())) < 150_000
+
+
+def test_the_films_are_in_a_table_linked_where_a_browser_can_follow() -> None:
+    shots = (FilmShot("k1", "dawn", 0.0, 5.0), FilmShot("k2", "boats", 5.0, 4.9))
+    films = (
+        Film("Har|bour", "films/Har bour.mp4", 9.9, shots),
+        Film("Night", None, None, (), (MissingShot(4, "night", 1, "failed"),)),
+    )
+    ended = replace(outcome(row(2)), films=films)
+
+    local = summary_markdown(ended, NO_SUMMARY, {})
+    served = summary_markdown(replace(ended, output_dir="https://films.example/out"), NO_SUMMARY, {})
+
+    assert "| Har\\|bour | 10 s, 2 shots |  |" in local
+    assert "| Night |  | waits for row 4 (night): failed |" in local
+    assert "| [Har\\|bour](https://films.example/out/films/Har%20bour.mp4) | 10 s, 2 shots |  |" in served

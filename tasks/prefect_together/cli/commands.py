@@ -57,6 +57,7 @@ for name, group, function, text in (
         "cli.table_commands:plan",
         "Check every row of a table, its price and its time. Sends nothing.",
     ),
+    ("join", SET_UP, "cli.table_commands:join", "Join the clips of the last table into its films. Sends nothing."),
     ("recover", SET_UP, "cli.table_commands:recover", "Rebuild a lost ledger from videos.csv and the clips."),
 ):
     app.command(f"prefect_together.{function}", name=name, group=group, help=text)  # imported when asked for
@@ -178,6 +179,7 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
     """
     from prefect_together.cli import printing
     from prefect_together.clips.remote_store import open_store
+    from prefect_together.films.films import make_films
     from prefect_together.ledger.plans import budget_in, from_text
     from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, PageSummary, row_results, write_outputs
     from prefect_together.results.results import totals
@@ -189,6 +191,7 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
         raise SettingsInvalid([Problem(f"{view.url} has no planned table of {output_dir}: run it again")])
     store = open_store(output_dir)
     rows = row_results(last, view.records, view.unsettled, store)
+    films = asyncio.run(make_films(last, view.records, store, only_read=True))
     written_at = datetime.now().astimezone().isoformat(timespec="seconds")
     summary = PageSummary(
         table=last.source,
@@ -197,6 +200,7 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
         is_running=bool(view.runs),
         is_sandbox=view.is_sandbox,
         warnings=tuple(str(warning) for warning in last.warnings),
+        films=films,
     )
     asyncio.run(write_outputs(store, last, rows, summary))
     written = [store.uri(PAGE_FILE), store.uri(RESULTS_FILE)]

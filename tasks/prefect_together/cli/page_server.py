@@ -1,4 +1,4 @@
-"""Serves the page and the clips of an output directory on 127.0.0.1, and nothing else that lies there.
+"""Serves the page, the clips and the films of an output directory on 127.0.0.1, and nothing else that lies there.
 
 The address has a token that nobody can guess: other users of the machine, and other pages in the browser, see nothing.
 Clips are served with Range, so that players can seek; those of a remote directory are read piece by piece.
@@ -25,7 +25,8 @@ from prefect_together.clips.store import OutputStore, checked_name
 from prefect_together.errors import OutputUnwritable
 from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, VIDEOS_FILE
 
-SERVED_FOLDERS = ("videos",)
+SERVED = re.compile(r"videos/.*|films/[^/]+\.mp4")
+"""Clips and films, by their names below the output directory; besides the page and its tables."""
 PIECE_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _HEADERS = {"referrer-policy": "no-referrer", "x-content-type-options": "nosniff", "cache-control": "no-store"}
@@ -45,13 +46,13 @@ def serve_page(store: OutputStore, *, port: int = 0, on_start: Callable[[str], N
 
 
 def page_app(store: OutputStore, token: str) -> Starlette:
-    """The page at `/TOKEN/`, results.csv, videos.csv and the clips below it; everything else is 404."""
+    """The page at `/TOKEN/`, results.csv, videos.csv, clips and films below it; everything else is 404."""
 
     async def answer(request: Request) -> Response:
         if not secrets.compare_digest(request.path_params["token"].encode(), token.encode()):
             raise HTTPException(404)
         name = request.path_params["name"] or PAGE_FILE
-        if name not in (PAGE_FILE, RESULTS_FILE, VIDEOS_FILE) and name.partition("/")[0] not in SERVED_FOLDERS:
+        if name not in (PAGE_FILE, RESULTS_FILE, VIDEOS_FILE) and not SERVED.fullmatch(name):
             raise HTTPException(404)
         try:
             checked_name(name)

@@ -20,9 +20,10 @@ from rich.text import Text
 from prefect_together.request.catalogue import Estimate, catalogue, estimate_usd
 from prefect_together.request.model_spec import Mode, ModelSpec
 from prefect_together.request.request import VideoRequest
-from prefect_together.results.text import dollars, duration, held, state_counts
+from prefect_together.results.text import counted, dollars, duration, held, state_counts
 
 if TYPE_CHECKING:
+    from prefect_together.films.films import Film
     from prefect_together.ledger.view import LedgerView
     from prefect_together.results.plan_report import PlanReport
     from prefect_together.results.results import Totals
@@ -37,6 +38,19 @@ PROMPT_CHARACTERS = 60
 DOUBTS_SHOWN = 50
 Cells = tuple[str, ...]
 OF_THE_SANDBOX = "Made by the sandbox: imitations, nothing was paid."
+
+
+def film_lines(films: Iterable[Film], output_dir: str) -> list[str]:
+    """A line for each film: where it is and how long; and one for what it waits for."""
+    lines: list[str] = []
+    for film in films:
+        if film.file is not None and film.seconds is not None:
+            made = ", made now" if film.is_new else ""
+            shots = counted(len(film.shots), "shot")
+            lines.append(f"{output_dir.rstrip('/')}/{film.file}  {duration(film.seconds)}, {shots}{made}")
+        if film.why_old is not None:
+            lines.append(f"film {film.name}{'' if film.file is None else ': the new cut'} {film.why_old}")
+    return lines
 
 
 def print_models(models: Sequence[ListedModel]) -> None:

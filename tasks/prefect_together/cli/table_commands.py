@@ -1,4 +1,4 @@
-"""The commands that take a table's options without a run: plan and recover. They send nothing."""
+"""The commands that work on a table without a run: plan, join and recover. They send nothing."""
 
 from __future__ import annotations
 
@@ -71,6 +71,37 @@ def plan(
     report = asyncio.run(report_on(checked, output_dir, locations.ledger, in_flight))
     printing.print_json(asdict(report)) if as_json else printing.print_plan(report, budget_usd=budget)
     return 0
+
+
+def join(output_dir: Annotated[str, TABLE], *, ledger: Annotated[str | None, TABLE] = None) -> int:
+    """Join the clips of an output directory into the films that the last table names in its column film.
+
+    Free and repeatable: a film is made anew only if one of its clips has changed. Exit code 1 if a clip is missing.
+
+    Args:
+        output_dir: The output directory of the runs.
+        ledger: Path or postgresql:// URL of the ledger, if it is not in the output directory.
+    """
+    from prefect_together.clips.remote_store import open_store
+    from prefect_together.films.films import Film, make_films
+    from prefect_together.ledger.plans import from_text
+    from prefect_together.ledger.view import ledger_of, read_ledger
+
+    async def run() -> tuple[str, tuple[Film, ...]]:
+        view = await read_ledger(ledger_of(output_dir, ledger))
+        text = view.table_of(output_dir)
+        if text is None:
+            raise SettingsInvalid([Problem(f"{view.url} has no planned table of {redacted(output_dir)}: run it again")])
+        store = open_store(output_dir)
+        films = await make_films(from_text(text, view.records), view.records, store)
+        return store.uri("films").removesuffix("/films"), films
+
+    directory, films = asyncio.run(run())
+    if not films:
+        raise SettingsInvalid([Problem(f"no row of the last table into {directory} names a film: column film")])
+    for line in printing.film_lines(films, output_dir):
+        print(line)
+    return 1 if any(film.why_old for film in films) else 0
 
 
 def recover(

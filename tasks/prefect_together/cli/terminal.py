@@ -14,6 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from prefect_together.cli.printing import film_lines
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid, TogetherVideoError
 from prefect_together.execution.signals import Stopped
@@ -118,6 +119,7 @@ def print_ending(result: object) -> int:
     if isinstance(result, RunOutcome):
         print(_wrapped(result.headline))
         _print_lines([*result.named, *([f"{result.more}, in {RESULTS_FILE}"] if result.more else []), *result.notes])
+        _print_lines(film_lines(result.films, _near(result.output_dir)))
         print(f"  {_near(result.page)}   each clip beside its prompt")
         print(f"  {_near(result.output_dir)}/{RESULTS_FILE}  the table with status, file and cost of each row")
         if any(len(row.takes) > 1 for row in result.rows):

@@ -21,7 +21,7 @@ from av.video.stream import VideoStream
 from PIL import Image, ImageStat
 
 from prefect_together.clips.http import HEAD_BYTES, text_excerpt
-from prefect_together.errors import ClipInvalid, NoPoster
+from prefect_together.errors import ClipInvalid, NoFrame
 
 MAX_BOXES = 100_000
 DEMUXERS = {"mp4": "mov", "mov": "mov", "webm": "matroska", "mkv": "matroska"}
@@ -138,7 +138,7 @@ def inspect_clip(path: Path) -> MediaFacts:
         else:
             check_segment(head, size_bytes)
     try:
-        with _open(path, container) as opened:
+        with open_clip(path, container) as opened:
             return _read_all(opened, container)
     except av.error.FFmpegError as error:
         raise ClipInvalid(f"the {container.upper()} cannot be read: {libav_message(error)}") from error
@@ -214,8 +214,11 @@ def length_seconds(opened: InputContainer, stream: VideoStream, end_seconds: flo
     return opened.duration / 1_000_000 if opened.duration is not None else end_seconds
 
 
-def _open(file: Path | BinaryIO, container: str) -> InputContainer:
-    """Open a clip without decoding it. Tags that are not UTF-8 are no damage, which PyAV below 19 has to be told."""
+def open_clip(file: Path | BinaryIO, container: str) -> InputContainer:
+    """Open a clip, whose container `container_of` gave, without decoding it.
+
+    Tags that are not UTF-8 are no damage, which PyAV below 19 has to be told.
+    """
     tags: dict[str, Any] = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
     return av.open(file, "r", format=DEMUXERS[container], options=QUICK_OPENING, **tags)
 
@@ -236,23 +239,23 @@ def poster(clip: Path | bytes, *, width_px: int = 320, max_bytes: int = POSTER_B
 
     The key frame before the first third; if it is plain (a fade from black), the next frame that is not. The quality is
     reduced until the JPEG fits into `max_bytes`; a noisy picture may exceed it even at the lowest quality. Takes some
-    milliseconds, mostly without the GIL: call it in a thread. Raises NoPoster, nothing else.
+    milliseconds, mostly without the GIL: call it in a thread. Raises NoFrame, nothing else.
     """
     try:
         with clip.open("rb") if isinstance(clip, Path) else io.BytesIO(clip) as file:
             return _poster(file, width_px, max_bytes)
     except av.error.FFmpegError as error:
-        raise NoPoster(libav_message(error)) from error
+        raise NoFrame(libav_message(error)) from error
     except ClipInvalid as error:
-        raise NoPoster(error.reason) from error
+        raise NoFrame(error.reason) from error
     except OSError as error:
-        raise NoPoster(error.strerror or str(error)) from error
+        raise NoFrame(error.strerror or str(error)) from error
 
 
 def _poster(file: BinaryIO, width_px: int, max_bytes: int) -> bytes:
     container = container_of(file.read(HEAD_BYTES))
     file.seek(0)
-    with _open(file, container) as opened:
+    with open_clip(file, container) as opened:
         stream = video_stream(opened)
         opened.seek(int(length_seconds(opened, stream, 0.0) / 3 * 1_000_000))
         return _jpeg(_first_not_plain(opened.decode(stream), width_px), max_bytes)

@@ -139,18 +139,19 @@ class RemoteStore:
         with self._errors(name), suppress(PermissionError, FileNotFoundError):
             self._fs.rm_file(self._key(name))
 
-    async def publish(self, name: str) -> str:
+    async def publish(self, name: str, *, replaces: bool = False) -> str:
         """Upload `scratch / name`, verify its size, delete the local file; return its name. Raises OutputUnwritable.
 
-        A file of another size that has the name already is kept, and the clip named "NAME-2", "NAME-3"...
+        A file of another size that has the name already is kept, and the clip named "NAME-2", "NAME-3"..., unless it
+        `replaces` what is there.
         """
-        return await in_thread(self._upload, self.scratch / checked_name(name), name)
+        return await in_thread(self._upload, self.scratch / checked_name(name), name, replaces)
 
-    def _upload(self, local: Path, wanted: str) -> str:
+    def _upload(self, local: Path, wanted: str, replaces: bool) -> str:
         with self._errors(wanted):
             size_bytes = local.stat().st_size
         names = map(str, numbered(PurePosixPath(wanted)))
-        name = next(name for name in names if self._size(name) in (None, size_bytes))
+        name = wanted if replaces else next(name for name in names if self._size(name) in (None, size_bytes))
         with self._errors(name):
             self._put(name, lambda key: self._fs.put_file(str(local), key))
         self._check_size(name, size_bytes)

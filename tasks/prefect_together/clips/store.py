@@ -48,8 +48,11 @@ class OutputStore(Protocol):
         """Create the output directory and its folders, and test that files can be written there."""
         ...
 
-    async def publish(self, name: str) -> str:
-        """Make the finished clip `scratch / name` available in the output; return its name there."""
+    async def publish(self, name: str, *, replaces: bool = False) -> str:
+        """Make the finished file `scratch / name` available in the output; return its name there.
+
+        A file of another size with that name is kept, and the new one numbered, unless it `replaces` it.
+        """
         ...
 
     async def write_bytes(self, name: str, content: bytes) -> None:
@@ -117,7 +120,7 @@ class LocalStore:
                     probe.flush()
                     os.fsync(probe.fileno())
 
-    async def publish(self, name: str) -> str:
+    async def publish(self, name: str, *, replaces: bool = False) -> str:
         """The same name: the file is in the output directory already."""
         return name
 

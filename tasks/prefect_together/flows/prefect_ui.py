@@ -27,14 +27,14 @@ from prefect.utilities.urls import url_for
 from pydantic import Field, ValidationError
 
 from prefect_together.clips.store import OutputStore
-from prefect_together.errors import NoPoster, NotApproved, OutputUnwritable
+from prefect_together.errors import NoFrame, NotApproved, OutputUnwritable
 from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.results.outcome import Rows, RunOutcome, advice
 from prefect_together.results.outputs import PAGE_FILE, PageSummary
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import ModelTotals, RowResult, TakeResult
-from prefect_together.results.text import dollars, duration, held, markdown_cell, price_text, state_counts
+from prefect_together.results.text import counted, dollars, duration, held, markdown_cell, price_text, state_counts
 from prefect_together.table.plan import Plan, PlannedVideo
 
 ROWS_NAMED = 20
@@ -51,6 +51,7 @@ def summary_markdown(outcome: RunOutcome, page: PageSummary, posters: Mapping[st
     parts = [
         [f"# {markdown_cell(outcome.counts)}"],
         _facts(outcome, page),
+        _films(outcome),
         _clips(outcome, posters),
         _models(outcome.totals.models),
         _to_do(outcome),
@@ -78,6 +79,22 @@ def _facts(outcome: RunOutcome, page: PageSummary) -> list[str]:
         f"- The table with status, file and cost of each row: {_link_or_path(f'{outcome.output_dir}/results.csv')}"
     )
     return [*lines, *(f"- {markdown_cell(note)}" for note in outcome.notes)]
+
+
+def _films(outcome: RunOutcome) -> list[str]:
+    """The films that were joined from the clips, with what the others wait for."""
+    if not outcome.films:
+        return []
+    lines = ["## Films", "", "| film | length | |", "|---|---|---|"]
+    for film in outcome.films:
+        name = markdown_cell(film.name)
+        location = f"{outcome.output_dir}/{quote(film.file)}" if film.file else None
+        if location is not None and _is_link(location):
+            name = f"[{name}]({location})"
+        length = "" if film.seconds is None else f"{duration(film.seconds)}, {counted(len(film.shots), 'shot')}"
+        old = "" if film.why_old is None else f"{'the new cut ' if film.file else ''}{film.why_old}"
+        lines.append(f"| {name} | {length} | {markdown_cell(old)} |")
+    return lines
 
 
 def _clips(outcome: RunOutcome, posters: Mapping[str, bytes]) -> list[str]:
@@ -259,7 +276,7 @@ async def posters_of(rows: Sequence[RowResult], store: OutputStore) -> dict[str,
     with suppress(TimeoutError):
         async with asyncio.timeout(POSTERS_SECONDS):
             for file in list(dict.fromkeys(files))[:POSTERS]:
-                with suppress(NoPoster, OutputUnwritable):
+                with suppress(NoFrame, OutputUnwritable):
                     clip = Path(store.uri(file)) if store.is_local else await store.read_bytes(file)
                     if clip is not None:
                         found[file] = await asyncio.to_thread(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
@@ -52,6 +53,7 @@ from prefect_together.steps.global_limit import check_limit
 from prefect_together.table.plan import Plan
 
 if TYPE_CHECKING:
+    from prefect_together.films.films import Film
     from prefect_together.shards.shards import Shards
 
 T = TypeVar("T")
@@ -167,6 +169,7 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
         await ledger.save_table(locations.output_name, text, is_sandbox=is_sandbox)
         run = OpenRun(plan, locations, settings, store, ledger, progress, logger)
         notes: list[str] = []
+        films: tuple[Film, ...] = ()
 
         async def report() -> RunOutcome:
             summary = PageSummary(
@@ -176,6 +179,7 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
                 budget_usd=budget_usd,
                 is_sandbox=is_sandbox,
                 warnings=(*(str(warning) for warning in plan.warnings), *notes),
+                films=films,
             )
             outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes), progress))
             ui.results = (outcome, summary, store)
@@ -187,6 +191,7 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
                     await batch.run()
                 else:
                     await shards.run(batch, run, notes)
+            films = await _joined_films(plan, ledger, store, logger)
         except BaseException as error:  # a stop too: what came of the run is written in any case
             if isinstance(error, TogetherVideoError):
                 notes.append(str(error))
@@ -197,6 +202,23 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
                 raise LedgerUnavailable(error.url, said) from error
             raise
         return await report()
+
+
+async def _joined_films(plan: Plan, ledger: Ledger, store: OutputStore, logger: RunLogger) -> tuple[Film, ...]:
+    """Join the films that the plan names. What cannot be joined is a warning: the clips are there in any case."""
+    if not any(row.film for row in plan.rows):
+        return ()
+    from prefect_together.films.films import make_films  # with libav, which no run waits for at its start
+
+    try:
+        films = await make_films(plan, await ledger.records(list(plan.videos)), store)
+    except Exception as error:  # noqa: BLE001 - libav reads files of anybody's making, and no film is worth a failed run
+        logger.warning("the films could not be joined: %s", error)
+        return ()
+    for film in films:
+        if film.problem is not None:
+            logger.warning("film %s %s", film.name, film.problem)
+    return films
 
 
 async def _refuse_to_pay_again(
@@ -258,12 +280,18 @@ async def _write(
         if not any(error.url in note for note in notes):
             notes = (*notes, f"{error}; this is what the run knew last, and the same run again reads the ledger")
     rows = row_results(plan, records, unsettled, store)
+    if not summary.films and any(row.film for row in plan.rows):  # a run that was stopped shows those of earlier ones
+        from prefect_together.films.films import make_films
+
+        summary = replace(summary, films=await make_films(plan, records, store, only_read=True))
     await write_outputs(store, plan, rows, summary)
     page = store.uri(PAGE_FILE)
     if summary.is_sandbox:
         notes = (SANDBOX_NOTE, *notes)
     output_dir = page.removesuffix(PAGE_FILE).rstrip("/")
-    return RunOutcome(Rows(rows), totals(rows), output_dir, page, notes=notes, new_usd=progress.new_usd)
+    return RunOutcome(
+        Rows(rows), totals(rows), output_dir, page, notes=notes, new_usd=progress.new_usd, films=summary.films
+    )
 
 
 class RunInTheUi:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prefect_together.errors import Problem
@@ -13,14 +13,17 @@ from prefect_together.table.plan import Plan, PlannedRow, PlannedVideo
 
 
 def to_text(plan: Plan, *, budget_usd: float | None = None) -> str:
-    """The table's own columns and cells, which videos belong to which row, its warnings, and the run's budget."""
-    rows = [[row.number, list(row.cells.values()), row.row_id, row.keys, row.shared_with] for row in plan.rows]
+    """The table's columns and cells, which videos and film each row has, its warnings, and the run's budget."""
+    rows = [
+        [row.number, list(row.cells.values()), row.row_id, row.keys, row.shared_with, row.film] for row in plan.rows
+    ]
     cells = list(plan.rows[0].cells) if plan.rows else []
     content = {
         "source": plan.source,
         "columns": plan.columns,
         "cells": cells,
         "rows": rows,
+        "sources": {key: video.sources for key, video in plan.videos.items() if video.sources},
         "warnings": [str(warning) for warning in plan.warnings],
         "budget_usd": budget_usd,
     }
@@ -32,11 +35,12 @@ def from_text(text: str, records: Mapping[str, VideoRecord]) -> Plan:
     content: dict[str, Any] = json.loads(text)
     names: list[str] = content["cells"]
     rows = tuple(
-        PlannedRow(number, dict(zip(names, cells, strict=True)), row_id, tuple(keys), shared_with)
-        for number, cells, row_id, keys, shared_with in content["rows"]
+        PlannedRow(number, dict(zip(names, cells, strict=True)), row_id, tuple(keys), shared_with, film)
+        for number, cells, row_id, keys, shared_with, film in content["rows"]
         if all(key in records for key in keys)  # a run that was killed before it had entered its rows
     )
-    videos = {key: video_of(records[key]) for row in rows for key in row.keys}
+    sources: dict[str, list[str]] = content["sources"]
+    videos = {key: video_of(records[key], sources.get(key, ())) for row in rows for key in row.keys}
     warnings = tuple(Problem(text) for text in content["warnings"])
     return Plan(content["source"], tuple(content["columns"]), rows, videos, warnings)
 
@@ -46,7 +50,7 @@ def budget_in(text: str) -> float | None:
     return json.loads(text)["budget_usd"]
 
 
-def video_of(record: VideoRecord) -> PlannedVideo:
+def video_of(record: VideoRecord, sources: Iterable[str] = ()) -> PlannedVideo:
     """A video of which only the ledger's record is left. Its request has the seed alone and must not be sent."""
     seed = json.loads(record.parameters).get("seed")
     return PlannedVideo(
@@ -58,4 +62,5 @@ def video_of(record: VideoRecord) -> PlannedVideo:
         low_usd=record.estimate_usd,
         estimate_usd=record.estimate_usd,
         file_stems=(),
+        sources=tuple(sources),
     )

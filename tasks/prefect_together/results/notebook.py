@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import fsspec
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock
-from prefect_together.errors import NoPoster
+from prefect_together.errors import NoFrame
 from prefect_together.grid.columns import PLAIN_CELLS, unescape_cell
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import TakeResult
@@ -89,7 +89,7 @@ def _clip_html(take: TakeResult, output_dir: str) -> str:
     if take.file_url is None:
         from prefect_together.clips.inspection import poster  # libav and Pillow
 
-        with suppress(NoPoster):
+        with suppress(NoFrame):
             jpeg = base64.b64encode(poster(Path(output_dir) / take.file)).decode()
             picture = f' poster="data:image/jpeg;base64,{jpeg}"'
     return f'<video controls preload="none" width="240"{picture} src="{escape(source)}"></video>'

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 from prefect_together.errors import FailureClass, TogetherVideoError
 from prefect_together.ledger.states import STATES, State, Status
 from prefect_together.results.notebook import outcome_html
 from prefect_together.results.results import RowResult, TakeResult, Totals
 from prefect_together.results.text import counted, dollars, held, state_counts
+
+if TYPE_CHECKING:
+    from prefect_together.films.films import Film
 
 NAMED_ROWS = 3
 MAX_ID_CHARACTERS = 60
@@ -42,7 +45,8 @@ class RunOutcome:
     """What a run over a table leaves: its rows in the table's order, sums, and where they lie.
 
     `output_dir` holds videos/, results.csv and index.html, as a path or URL without credentials. `notes` say what
-    happened beside the rows. `new_usd` are the charges for jobs that this run itself created.
+    happened beside the rows. `new_usd` are the charges for jobs that this run itself created. `films` are joined from
+    its clips.
     """
 
     rows: Sequence[RowResult]
@@ -51,6 +55,7 @@ class RunOutcome:
     page: str
     notes: tuple[str, ...] = ()
     new_usd: float | None = None
+    films: tuple[Film, ...] = ()
 
     @property
     def failed(self) -> tuple[RowResult, ...]:

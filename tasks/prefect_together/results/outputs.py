@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from prefect_together.clips.store import OutputStore
@@ -26,12 +26,15 @@ from prefect_together.results.results import RowResult, TakeResult, Totals, resu
 from prefect_together.results.text import dollars
 from prefect_together.table.plan import Plan, PlannedVideo
 
+if TYPE_CHECKING:
+    from prefect_together.films.films import Film  # with libav, which no run waits for at its start
+
 MAX_TEXT_CHARACTERS = 40_000
 """Longer texts are cut in the page, and say so: above the API's own limit of 32,000 for a prompt."""
 
 _SHOWN_ELSEWHERE = {"id", "prompt", "model", "count"}
 _MARKERS = re.compile(r"@@(POLICY|TITLE|DATA|STYLE|SCRIPT)@@")
-_SCRIPTS = ("text", "head", "view", "lines", "cards", "clips", "together", "dialog", "controls")
+_SCRIPTS = ("text", "head", "films", "view", "lines", "cards", "clips", "together", "dialog", "controls")
 """The page's one script, in the order of its parts."""
 
 
@@ -41,7 +44,7 @@ class PageSummary:
 
     `table` is the prompt table's name, `written_at` an ISO 8601 time with offset. `run_url` links to the run in
     the Prefect UI (http or https); `is_running` says that the run still works and the page will be written again;
-    `is_sandbox` that the clips are imitations and nothing was paid.
+    `is_sandbox` that the clips are imitations and nothing was paid. `films` are joined from the clips.
     """
 
     table: str | None = None
@@ -53,6 +56,7 @@ class PageSummary:
     is_running: bool = False
     is_sandbox: bool = False
     warnings: tuple[str, ...] = ()
+    films: tuple[Film, ...] = ()
 
 
 NO_SUMMARY = PageSummary()
@@ -124,6 +128,7 @@ def _content(rows: Sequence[RowResult], *, title: str, summary: PageSummary) -> 
     return {
         "title": title,
         "summary": _summary(summary),
+        "films": _films(rows, summary.films),
         "totals": _totals(totals(rows)),
         "reasons": _reasons(rows),
         "columns": columns,
@@ -209,6 +214,24 @@ def _summary(summary: PageSummary) -> dict[str, object]:
         "isSandbox": summary.is_sandbox,
         "warnings": list(summary.warnings),
     }
+
+
+def _films(rows: Sequence[RowResult], films: Sequence[Film]) -> list[dict[str, object]]:
+    """Each film with its chapters, and why it is not made of what the table asks for, if it is not."""
+    prompts = {take.key: take.prompt for row in rows for take in row.takes}
+    return [
+        {
+            "name": film.name,
+            "source": None if film.file is None else quote(film.file),
+            "seconds": _finite(film.seconds),
+            "whyOld": film.why_old,
+            "shots": [
+                {"id": shot.row_id, "start": shot.start_seconds, "prompt": _cut(prompts.get(shot.key) or "")}
+                for shot in film.shots
+            ],
+        }
+        for film in films
+    ]
 
 
 def _totals(total: Totals) -> dict[str, object]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from prefect_together.errors import Problem
+from prefect_together.grid.columns import parameter_name
 from prefect_together.request.catalogue import estimate_usd
 from prefect_together.request.fields import counted
 from prefect_together.request.request import VideoRequest
@@ -104,6 +105,7 @@ class PlannedVideo:
 
     `estimate_usd` is the high reading of its price (what is reserved), `low_usd` the low one; None if unknown.
     `file_stems` are possible names without extension, best first: the first that no other work has is taken.
+    `sources` are the keys of the videos whose clips it needs first.
     """
 
     key: str
@@ -114,6 +116,7 @@ class PlannedVideo:
     low_usd: float | None
     estimate_usd: float | None
     file_stems: Sequence[str]
+    sources: tuple[str, ...] = ()
 
     @property
     def extension(self) -> str:
@@ -131,7 +134,7 @@ class PlannedRow:
     """A row of the table, as its own `cells`, and the keys of its videos in the order of their takes.
 
     `number` is the row as a spreadsheet counts it. `shared_with` is the number of the earlier row whose job it shares,
-    if all its videos are those of that row.
+    if all its videos are those of that row. `film` names the film that its clips are joined into.
     """
 
     number: int
@@ -139,6 +142,7 @@ class PlannedRow:
     row_id: str
     keys: tuple[str, ...]
     shared_with: int | None
+    film: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +201,14 @@ def make_plan(table: PromptTable) -> Plan:
             first_row_of[video.key] = row.number
             videos[video.key] = video
         row_id = row.row_id or derived_id(asked[0].request.prompt, asked[0].fingerprint)
-        rows.append(PlannedRow(row.number, row.cells, row_id, keys, shared_with))
+        rows.append(PlannedRow(row.number, row.cells, row_id, keys, shared_with, _film(row)))
     repeats = _repeats(sharing, paid_twice, overlapping)
     return Plan(table.source, table.columns, tuple(rows), videos, (*table.warnings, *repeats))
+
+
+def _film(row: TableRow) -> str | None:
+    cells = (text.strip() for column, text in row.cells.items() if parameter_name(column) == "film")
+    return next((text for text in cells if text), None)
 
 
 def _videos(row: TableRow) -> list[PlannedVideo]:

@@ -82,6 +82,7 @@ addEventListener("hashchange", () => {
 addEventListener("pagehide", writeAddress);
 
 showHead();
+showFilms();
 showFigures();
 showStates();
 showModels();
