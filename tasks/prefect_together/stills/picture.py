@@ -12,9 +12,6 @@ from prefect_together.clips.inspection import MediaFacts
 from prefect_together.errors import ClipInvalid
 from prefect_together.request.image_content import BROKEN_IMAGE
 
-MAX_STILL_BYTES = 50_000_000
-"""A PNG of the largest size has 11 MB without any compression."""
-
 SUFFIXES = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 
 

@@ -17,6 +17,9 @@ from prefect_together.stills.models import image_models
 SHORTEST_SIDE, LONGEST_SIDE, SIDE_STEP = 256, 1920, 8
 """Width and height in pixels."""
 
+MAX_STILL_BYTES = 50_000_000
+"""A PNG of the largest size has 11 MB without any compression."""
+
 PARAMETERS = ("model", "prompt", "width", "height", "seed", "steps")
 
 
