@@ -69,8 +69,9 @@ def test_create_and_download_make_a_picture_named_after_its_kind(
     async def own() -> None:
         async with session_at(makes_a_still(content)) as (session, server):
             job = await create_still(REQUEST, session=session)
-            still = await download_still(job, tmp_path / "still.jpg", session=session)
+            still = await download_still(job, tmp_path / "still.jpg", request=REQUEST, session=session)
         assert (still.path, still.media.width, still.media.height) == (tmp_path / name, 320, 256)
+        assert not any("asked for" in warning for warning in still.warnings)
         assert (server.posts, server.gets) == (1, 1)
 
     prefect_server.run(own)
@@ -103,6 +104,16 @@ async def test_a_dead_link_says_that_the_still_must_be_made_again(tmp_path: Path
             await download_still.fn(job, tmp_path / "still.jpg", session=session)
 
     assert files_in(tmp_path) == []
+
+
+async def test_a_picture_of_another_size_is_taken_with_a_warning(tmp_path: Path) -> None:
+    wider = REQUEST.model_copy(update={"width": 512})
+
+    async with session_at(makes_a_still(picture())) as (session, _):
+        job = await create_still.fn(wider, session=session)
+        still = await download_still.fn(job, tmp_path / "still.jpg", request=wider, session=session)
+
+    assert still.warnings == ("asked for 512x256, black-forest-labs/FLUX.2-pro made 320x256: taken as it is",)
 
 
 async def test_what_is_no_whole_picture_leaves_no_file(tmp_path: Path) -> None:

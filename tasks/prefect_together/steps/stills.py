@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from prefect_together.steps.tasks import (
 )
 from prefect_together.stills.catalogue import estimate_still_usd
 from prefect_together.stills.request import StillRequest
+from prefect_together.stills.sizes import size_warning
 
 
 @task(
@@ -78,18 +80,22 @@ async def download_still(
     job: VideoJob,
     target: Path | str,
     *,
+    request: StillRequest | None = None,
     row: str = "still",
     credentials_block: str | None = None,
     session: VideoSession | None = None,
 ) -> DownloadedClip:
     """Download the picture of a still, check that it is a whole JPEG, PNG or WebP, and put it under its final name.
 
-    Free and safe to repeat as long as the link works. The suffix of `target`, whose directory must exist, follows the
+    Free and safe to repeat as long as the link works. A picture of another size than `request` asked for is paid for,
+    and so taken, with a warning. The suffix of `target`, whose directory must exist, follows the
     kind of picture. Raises DownloadFailed: StillGone, ClipInvalid, ClipTooLarge, OutputUnwritable.
     """
     logger = logger_for(row)
     async with open_or_shared(session, credentials_block) as parts:
         picture = await parts.download_still(job, Path(target))
+    if request is not None and (other := size_warning(request, picture.media.width, picture.media.height)):
+        picture = replace(picture, warnings=(*picture.warnings, other))
     logger.info("%s: still %s downloaded to %s, %d bytes", row, job.id, picture.path, picture.size_bytes)
     for warning in picture.warnings:
         logger.warning("%s: %s", row, warning)

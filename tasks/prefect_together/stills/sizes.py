@@ -7,7 +7,7 @@ import re
 
 from prefect_together.request.request import VideoRequest
 from prefect_together.stills.models import image_models
-from prefect_together.stills.request import LONGEST_SIDE, SHORTEST_SIDE, SIDE_STEP
+from prefect_together.stills.request import LONGEST_SIDE, SHORTEST_SIDE, SIDE_STEP, StillRequest
 
 USUAL_PIXELS = 1280 * 720
 """Where a video names only a shape."""
@@ -37,6 +37,13 @@ def still_size(video: VideoRequest, model: str) -> tuple[int, int]:
     if known and known.least_pixels and known.most_pixels and not known.least_pixels <= pixels <= known.most_pixels:
         pixels = (known.least_pixels + known.most_pixels) // 2
     return _fitted(wide, high, pixels)
+
+
+def size_warning(request: StillRequest, width: int, height: int) -> str | None:
+    """What to say of a picture of another size than was asked for; None if it has the right one."""
+    if (request.width or width, request.height or height) == (width, height):
+        return None
+    return f"asked for {request.width}x{request.height}, {request.model} made {width}x{height}: taken as it is"
 
 
 def _sides(size: str) -> tuple[int, int]:
