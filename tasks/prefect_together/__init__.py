@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from prefect_together.results.notebook import results_frame
     from prefect_together.results.outcome import RowsFailed, RunOutcome
     from prefect_together.sandbox import Sandbox, SandboxProcess
+    from prefect_together.steps.stills import create_still, download_still
     from prefect_together.steps.tasks import create_video, download_video, wait_for_video
     from prefect_together.steps.video_job import TogetherVideoJob
+    from prefect_together.stills.request import StillRequest
     from prefect_together.table.prompt_table import read_table
     from prefect_together.table.rows import PromptTable
 
@@ -36,13 +38,16 @@ _HOMES = {
     "RunOutcome": "results.outcome",
     "Sandbox": "sandbox",
     "SandboxProcess": "sandbox",
+    "StillRequest": "stills.request",
     "TogetherCredentials": "credentials",
     "TogetherVideoJob": "steps.video_job",
     "VideoJob": "api.jobs",
     "VideoRequest": "request.request",
     "VideoSession": "api.session",
     "check_request": "request.catalogue",
+    "create_still": "steps.stills",
     "create_video": "steps.tasks",
+    "download_still": "steps.stills",
     "download_video": "steps.tasks",
     "estimate_usd": "request.catalogue",
     "known_models": "request.catalogue:catalogue",
@@ -63,13 +68,16 @@ __all__ = [
     "RunOutcome",
     "Sandbox",
     "SandboxProcess",
+    "StillRequest",
     "TogetherCredentials",
     "TogetherVideoJob",
     "VideoJob",
     "VideoRequest",
     "VideoSession",
     "check_request",
+    "create_still",
     "create_video",
+    "download_still",
     "download_video",
     "estimate_usd",
     "known_models",

@@ -27,6 +27,7 @@ TogetherVideoError
 └── DownloadFailed          the clip is not on disk; the job is paid and can be collected again
     ├── LinkExpired         403, 404, 410 on the video's URL: ask the job for a fresh one
     ├── NoLink              the job is completed, and the service gives no link
+    │   └── StillGone       the only link to a still is dead
     ├── ClipInvalid         what was served is not the video that was paid for
     ├── ClipTooLarge        more bytes than the limit
     └── OutputUnwritable    the output directory is full, read-only or gone
@@ -431,6 +432,14 @@ class NoLink(DownloadFailed):
     def __str__(self) -> str:
         paid = "completed, cost not reported" if self.cost_usd is None else f"paid ${self.cost_usd:.2f}"
         return f"{paid}, no link: ask Together with job id {self.job_id}; later runs check again"
+
+
+class StillGone(NoLink):
+    """The link to a still that is paid for is dead, and the service has no other."""
+
+    def __str__(self) -> str:
+        paid = "cost not reported" if self.cost_usd is None else f"paid ${self.cost_usd:.3g}"
+        return f"{paid}, and the only link to the still is dead ({self.job_id}): make it again"
 
 
 class ClipInvalid(DownloadFailed):

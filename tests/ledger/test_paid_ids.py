@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,11 @@ class TestPaidIds:
         journal = LedgerJournal(ledger, LocalStore(Path()), key, 0.28, None, CircuitBreaker(), Progress(0.0))
         end = clock.time() + 60
         return await submit(
-            api, a_video().request, pacer=SubmitPacer(clock), journal=journal, give_up_at=end, clock=clock
+            partial(api.create, a_video().request),
+            pacer=SubmitPacer(clock),
+            journal=journal,
+            give_up_at=end,
+            clock=clock,
         )
 
     @pytest.mark.parametrize("error", [OverflowError("int too large"), KeyError("id"), RuntimeError("odd")])

@@ -40,7 +40,8 @@ def test_a_flow_that_starts_has_loaded_nothing_that_only_some_tables_and_clips_n
 
 
 @pytest.mark.parametrize(
-    "name", ["request.catalogue", "sandbox", "table.prompt_table", "ledger.ledger", "api.session", "api.poll"]
+    "name",
+    ["request.catalogue", "sandbox", "table.prompt_table", "ledger.ledger", "api.session", "api.poll", "api.images"],
 )
 def test_the_lower_layers_load_no_prefect(name: str) -> None:
     assert "prefect" not in loaded(f"import prefect_together.{name}")

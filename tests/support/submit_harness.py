@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 
 from fake_clock import FakeClock
 from prefect_together.api.jobs import VideoJob
@@ -102,8 +103,7 @@ class Harness:
 
     async def submit(self, *, for_seconds: float = 3600.0) -> VideoJob:
         return await submit(
-            self.api,
-            REQUEST,
+            partial(self.api.create, REQUEST),
             pacer=self.pacer,
             journal=self.journal,
             give_up_at=self.clock.time() + for_seconds,

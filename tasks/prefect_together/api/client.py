@@ -8,9 +8,10 @@ Redirects are off too: one that is followed sends the create call again, or hide
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, cast
 
 import aiohttp
@@ -60,7 +61,7 @@ _NEVER_SENT_BY_HTTPX = (
 def classify_submission(
     error: Exception, *, texts: ForeignText | None = None, unproven_url: str | None = None
 ) -> SubmissionRefused | NeverSent | SubmissionInDoubt:
-    """Say what an exception from the SDK's `videos.create` means for the job.
+    """Say what an exception from the SDK's `videos.create` (or `images.generate`) means for the job.
 
     Works for the SDK on httpx and on aiohttp. Whatever is not known to be safe is `SubmissionInDoubt`. `unproven_url`
     is the base URL as long as nothing shows that the service is there: then 404 and 405 can mean that it is not.
@@ -207,12 +208,13 @@ class VideoApi:
         retrieve_timeout: httpx.Timeout = RETRIEVE_TIMEOUT,
         longest_call_seconds: float = LONGEST_CALL_SECONDS,
     ) -> None:
-        """`client` should be one of `open_client`: it follows no redirects."""
+        """`client` should be one of `open_client`: it follows no redirects. `images` is the SDK's for stills."""
         # Raw: the SDK's model of the answer would be made only to be taken apart again.
         self._creates = client.with_options(max_retries=0, timeout=create_timeout).videos.with_raw_response
+        self.images = client.with_options(max_retries=0, timeout=create_timeout).images.with_raw_response
         self._retrieves = client.with_options(max_retries=0, timeout=retrieve_timeout).videos.with_raw_response
         self._encode_image, self._longest_call_seconds = encode_image, longest_call_seconds
-        self._texts = ForeignText(client.api_key or "")
+        self.texts = ForeignText(client.api_key or "")
         self._unproven_url: str | None = str(client.base_url).rstrip("/")
         self._created: set[str] = set()
 
@@ -228,14 +230,22 @@ class VideoApi:
         again), or SubmissionInDoubt (a job may exist: never send again unasked). Reads the request's local images.
         """
         kwargs = request.create_kwargs(encode_image=self._encode_image)
+        answer = await self.answer_to(partial(self._creates.create, **kwargs))
+        job = parse_job(answer, self.texts)
+        if job is None:
+            raise SubmissionInDoubt(f"answered without a usable job id: {self.texts.clean(answer, 120)}")
+        return self.paid(job)
+
+    async def answer_to(self, create: Callable[[], Awaitable[AsyncAPIResponse[Any]]]) -> object:
+        """The decoded answer to one call that costs money, sent exactly once. Raises as `create` does."""
         try:
             async with asyncio.timeout(self._longest_call_seconds):
-                answer = await _body_of(await self._creates.create(**kwargs))
+                return await _body_of(await create())
         except _NO_ANSWER as error:
-            raise classify_submission(error, texts=self._texts, unproven_url=self._unproven_url) from None
-        job = parse_job(answer, self._texts)
-        if job is None:
-            raise SubmissionInDoubt(f"answered without a usable job id: {self._texts.clean(answer, 120)}")
+            raise classify_submission(error, texts=self.texts, unproven_url=self._unproven_url) from None
+
+    def paid(self, job: VideoJob) -> VideoJob:
+        """The job itself, if no other call was answered with its id; else SubmissionInDoubt."""
         if job.id in self._created:
             raise SubmissionInDoubt(f"answered with the id of another video's job, {job.id}")
         self._created.add(job.id)
@@ -256,15 +266,15 @@ class VideoApi:
             if status == 404:
                 raise JobNotFound(job_id) from None
             if status in ACCOUNT_STATUSES:
-                raise AccountBlocked(status, *error_fields(error.body, error.message, self._texts)) from None
+                raise AccountBlocked(status, *error_fields(error.body, error.message, self.texts)) from None
             pause = retry_after_seconds(error.response.headers)
             raise PollMissed(f"HTTP {status} on retrieve", pause, status in (429, 503)) from None
         except _NO_ANSWER as error:
-            reason = self._texts.clean(f"{type(error).__name__} on retrieve: {error.__cause__ or error}")
+            reason = self.texts.clean(f"{type(error).__name__} on retrieve: {error.__cause__ or error}")
             raise PollMissed(reason) from None
-        job = parse_job(answer, self._texts)
+        job = parse_job(answer, self.texts)
         if job is None:
-            raise PollMissed(f"retrieve answered without a job: {self._texts.clean(answer, 120)}")
+            raise PollMissed(f"retrieve answered without a job: {self.texts.clean(answer, 120)}")
         if job.id != job_id:
             raise PollMissed(f"retrieve answered with another job, {job.id}")
         self._unproven_url = None

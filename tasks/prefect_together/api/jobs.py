@@ -97,7 +97,7 @@ def parse_job(body: object, texts: ForeignText | None = None) -> VideoJob | None
     def clean(value: object, limit: int = 300) -> str | None:
         return texts.clean(value, limit) or None if isinstance(value, str) else None
 
-    outputs = _mapping(fields.get("outputs"))
+    outputs = mapping(fields.get("outputs"))
     code, message = _error_of(fields)
     cost_usd, cost_problem = _cost(outputs)
     return VideoJob(
@@ -144,24 +144,24 @@ def classify_failure(status: str | None, code: str | None, message: str | None) 
 def _error_of(fields: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """`error.message`, else `info.errors[0].message`, else `info.errors` as it stands."""
     raw_error = fields.get("error")
-    error = _mapping(raw_error)
+    error = mapping(raw_error)
     if error:
         return _text(error.get("code")), _text(error.get("message"))
     if isinstance(raw_error, str) and raw_error:
         return None, raw_error
-    first = _first(_mapping(fields.get("info")).get("errors"))
-    entry = _mapping(first)
+    first = first_item(mapping(fields.get("info")).get("errors"))
+    entry = mapping(first)
     if entry:
         return _text(entry.get("code")), _text(entry.get("message")) or str(entry)
     return None, str(first) if first else None
 
 
-def _first(value: object) -> object:
+def first_item(value: object) -> object:
     """The first item of a list; anything else as it is."""
     return next(iter(cast("list[object]", value)), None) if isinstance(value, list) else value
 
 
-def _mapping(value: object) -> Mapping[str, Any]:
+def mapping(value: object) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else {}
 
 

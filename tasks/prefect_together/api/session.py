@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from together import AsyncTogether
 
@@ -18,8 +19,12 @@ from prefect_together.api.submit import SubmitPacer
 from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip, download_clip
 from prefect_together.clips.http import DownloadSession, open_download_session
 from prefect_together.clock import SYSTEM_CLOCK, Clock
-from prefect_together.errors import AccountBlocked, JobNotFound, LinkExpired, NoLink
+from prefect_together.errors import AccountBlocked, JobNotFound, LinkExpired, NoLink, StillGone
 from prefect_together.request.images import encode_image
+from prefect_together.stills.request import MAX_STILL_BYTES
+
+if TYPE_CHECKING:
+    from prefect_together.clips.inspection import MediaFacts
 
 MAX_DOWNLOADS = 16
 """Downloads at once."""
@@ -89,6 +94,41 @@ class VideoSession:
                 )
                 add_to_span(span, size_bytes=clip.size_bytes)
                 return clip
+
+    async def download_still(self, job: VideoJob, target: Path) -> DownloadedClip:
+        """Fetch and check the picture of a still. There is one link to it, and no other to be had.
+
+        Raises StillGone when the link is gone, else as `download_clip`.
+        """
+        url = job.video_url
+        if url is None:
+            raise StillGone(job.id, job.cost_usd)
+
+        async def same_link() -> str:
+            return url
+
+        async with self.download_slots:
+            with call_span("download_still", job_id=job.id, model=job.model, cost_usd=job.cost_usd) as span:
+                try:
+                    picture = await download_clip(
+                        self.downloads,
+                        url,
+                        target,
+                        refresh_link=same_link,
+                        max_bytes=MAX_STILL_BYTES,
+                        clock=self.clock,
+                        inspect=_inspected_picture,
+                    )
+                except LinkExpired as error:
+                    raise StillGone(job.id, job.cost_usd) from error
+                add_to_span(span, size_bytes=picture.size_bytes)
+                return picture
+
+
+def _inspected_picture(path: Path) -> MediaFacts:
+    from prefect_together.stills.picture import inspect_picture  # Pillow is loaded with the first still, in a thread
+
+    return inspect_picture(path)
 
 
 @asynccontextmanager

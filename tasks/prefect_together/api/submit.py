@@ -10,10 +10,10 @@ import contextlib
 import math
 import random
 from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from prefect_together.api.client import VideoApi
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.poll_schedule import RandomSource
 from prefect_together.clock import SYSTEM_CLOCK, Clock
@@ -25,8 +25,6 @@ from prefect_together.errors import (
     SubmissionInDoubt,
     SubmissionRefused,
 )
-from prefect_together.request.catalogue import estimate_usd
-from prefect_together.request.request import VideoRequest
 
 FIRST_IN_FLIGHT, MOST_IN_FLIGHT, LEAST_IN_FLIGHT = 8, 100, 4
 """Create calls without an answer: at first, at most, and what refusals leave (one may hang for minutes)."""
@@ -198,7 +196,7 @@ LAST_ANSWER_SECONDS = 0.8
 class Journal(Protocol):
     """Where a submit writes what it does, before and after each create call.
 
-    `estimate_usd` is what is reserved for one call; None: the catalogue's price.
+    `estimate_usd` is what is reserved for one call; None if its price is unknown.
     """
 
     estimate_usd: float | None
@@ -237,15 +235,14 @@ class NoJournal:
 
 
 async def submit(
-    api: VideoApi,
-    request: VideoRequest,
+    create: Callable[[], Awaitable[VideoJob]],
     *,
     pacer: SubmitPacer,
     journal: Journal,
     give_up_at: float,
     clock: Clock = SYSTEM_CLOCK,
 ) -> VideoJob:
-    """Create the job and return it as the service answered.
+    """Create the job by `create`, one call of `VideoApi.create` or `create_still`, and return it as it was answered.
 
     Sent again by itself: what was refused for rate (until `give_up_at`, unix seconds) and what provably never left
     this machine (six times). Each attempt is in the journal before it is sent. Raises BadParameter, WrongAddress,
@@ -258,7 +255,7 @@ async def submit(
             pacer.released()
             raise refusal
         try:
-            job = await _attempt(api, request, journal)
+            job = await _attempt(create, journal)
         except RateLimited as error:
             refusal = error
             pacer.refused(error.retry_after_seconds)
@@ -281,10 +278,10 @@ async def submit(
             return job
 
 
-async def _attempt(api: VideoApi, request: VideoRequest, journal: Journal) -> VideoJob:
+async def _attempt(create: Callable[[], Awaitable[VideoJob]], journal: Journal) -> VideoJob:
     """One create call with its entries in the journal. A cancellation does not separate the call from its entry."""
     attempt = await _intend(journal)
-    call = asyncio.create_task(api.create(request))
+    call = asyncio.ensure_future(create())
     try:
         job = await asyncio.shield(call)
     except asyncio.CancelledError:
@@ -295,20 +292,13 @@ async def _attempt(api: VideoApi, request: VideoRequest, journal: Journal) -> Vi
         raise
     except SubmissionInDoubt as error:
         await journal.in_doubt(attempt, error.reason)
-        raise SubmissionInDoubt(error.reason, _reserved_usd(journal, request)) from error
+        raise SubmissionInDoubt(error.reason, journal.estimate_usd) from error
     except Exception as error:  # whatever went wrong, the request may have been sent
         reason = f"{type(error).__name__}: {error}"
         await journal.in_doubt(attempt, reason)
-        raise SubmissionInDoubt(reason, _reserved_usd(journal, request)) from error
+        raise SubmissionInDoubt(reason, journal.estimate_usd) from error
     await journal.accepted(attempt, job)
     return job
-
-
-def _reserved_usd(journal: Journal, request: VideoRequest) -> float | None:
-    if journal.estimate_usd is not None:
-        return journal.estimate_usd
-    estimate = estimate_usd(request)
-    return estimate.high_usd if estimate else None
 
 
 async def _intend(journal: Journal) -> int:
@@ -323,7 +313,7 @@ async def _intend(journal: Journal) -> int:
         raise
 
 
-async def _end_cancelled(call: asyncio.Task[VideoJob], journal: Journal, attempt: int) -> None:
+async def _end_cancelled(call: asyncio.Future[VideoJob], journal: Journal, attempt: int) -> None:
     """The run is stopped while a create call is in flight: give the answer a moment, then write what is known."""
     with contextlib.suppress(asyncio.CancelledError):
         await asyncio.wait([call], timeout=LAST_ANSWER_SECONDS)

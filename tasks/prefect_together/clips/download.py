@@ -40,6 +40,7 @@ FRESH_LINKS = 2
 """How many links in a row may be dead before the download fails as expired."""
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".webm", ".mkv"})
+STILL_SUFFIXES = frozenset({".jpg", ".png", ".webp"})
 
 # Two pools: writing and hashing must not queue behind a flush to a slow disk. Threads start with the first clip.
 _WRITERS = ThreadPoolExecutor(4, thread_name_prefix="clip-write")
@@ -76,12 +77,14 @@ async def download_clip(
     attempts: int = 5,
     clock: Clock = SYSTEM_CLOCK,
     on_bytes: Callable[[int], None] | None = None,
+    inspect: Callable[[Path], MediaFacts] | None = None,
 ) -> DownloadedClip:
     """Download `url` to `target`, whose directory must exist, resuming from `NAME.part` if an earlier try left one.
 
     After a dropped connection, 408, 429, 5xx or `stall_seconds` without a byte the download is resumed, up to
     `attempts` times without progress, with exponential backoff or the server's Retry-After. A dead link is replaced by
-    the result of `refresh_link`. `on_bytes` is called on the event loop with each number of bytes written.
+    the result of `refresh_link`. `on_bytes` is called on the event loop with each number of bytes written. `inspect`
+    checks what is no video: a still.
 
     The suffix follows the container (a WebM is saved as .webm), and no file that is not this clip is replaced: see
     `DownloadedClip.path`. Raises LinkExpired, ClipInvalid, ClipTooLarge, OutputUnwritable, DownloadFailed, and whatever
@@ -89,7 +92,17 @@ async def download_clip(
     """
     part = await _in(_WRITERS, PartFile.open, target)
     download = _Download(
-        session, url, part, target, refresh_link, max_bytes, stall_seconds, attempts, clock, on_bytes or _ignore
+        session,
+        url,
+        part,
+        target,
+        refresh_link,
+        max_bytes,
+        stall_seconds,
+        attempts,
+        clock,
+        on_bytes or _ignore,
+        inspect or _inspected,
     )
     try:
         media, path = await download.run()
@@ -123,10 +136,11 @@ class _Download:
         attempts: int,
         clock: Clock,
         on_bytes: Callable[[int], None],
+        inspect: Callable[[Path], MediaFacts],
     ) -> None:
         self._session, self._url, self._part, self._target = session, url, part, target
         self._max_bytes, self._stall_seconds, self._attempts = max_bytes, stall_seconds, attempts
-        self._refresh_link, self._clock, self._on_bytes = refresh_link, clock, on_bytes
+        self._refresh_link, self._clock, self._on_bytes, self._inspect = refresh_link, clock, on_bytes, inspect
         self._total_bytes: int | None = None
         self._validator: str | None = None
         self._requests = self._failures = self._dead_links = 0
@@ -155,7 +169,7 @@ class _Download:
             raise
 
     def _check_and_rename(self) -> tuple[MediaFacts, Path]:
-        media = self._part.check(_inspected)
+        media = self._part.check(self._inspect)
         return media, self._part.publish(_with_suffix_of(media.container, self._target))
 
     async def _restart(self) -> None:
@@ -334,7 +348,7 @@ def _ignore(_size_bytes: int) -> None:
 
 
 def _with_suffix_of(container: str, target: Path) -> Path:
-    is_other = target.suffix.lower() in VIDEO_SUFFIXES - {f".{container}"}
+    is_other = target.suffix.lower() in (VIDEO_SUFFIXES | STILL_SUFFIXES) - {f".{container}"}
     return target.with_suffix(f".{container}") if is_other else target
 
 

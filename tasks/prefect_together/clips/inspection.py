@@ -105,7 +105,10 @@ _PARSE_ONLY = {"skip_idct": "all", "skip_loop_filter": "all"}
 
 @dataclass(frozen=True)
 class MediaFacts:
-    """What a clip contains. `container` is "mp4", "mov", "webm" or "mkv"; `fps` is the average, if known."""
+    """What a clip contains. `container` is "mp4", "mov", "webm" or "mkv"; `fps` is the average, if known.
+
+    A still has no length; its container is "jpg", "png" or "webp".
+    """
 
     container: str
     duration_seconds: float

@@ -67,7 +67,10 @@ MEDIA_FIELDS = {
 }
 """Columns that hold images, videos and sounds, with the field of the API's `media` that each of them fills."""
 
-SETTABLE = (*PARAMETERS, "prompt_template", *MEDIA_FIELDS, "extra_body", "count", "price_usd")
+STILL_COLUMNS = ("still_prompt", "still_model")
+"""What the first frame is made from by the images API, and by which model."""
+
+SETTABLE = (*PARAMETERS, "prompt_template", *MEDIA_FIELDS, *STILL_COLUMNS, "extra_body", "count", "price_usd")
 """What a column, or a default for the whole run, can set."""
 
 UNDERSTOOD = ("id", *SETTABLE, "film")
@@ -300,6 +303,16 @@ class MediaDraft:
                 del self.media[part], self._origins[part]
             self._add_part(column, part, values[column])
 
+    def add_first_frame(self, column: str, image: str) -> None:
+        """Let the video begin with `image`, which stands for what is made from `column`."""
+        frames: list[object] = self.media.setdefault("frame_images", [])
+        if any(isinstance(one, Mapping) and _begins(cast("Mapping[str, object]", one)) for one in frames):
+            self.problems.append((column, "makes the first frame, and the row gives one too: keep one of them"))
+            return
+        self._origins.setdefault("frame_images", column)
+        self._origins[f"frame_images.{len(frames)}"] = column
+        frames.append({"input_image": image, "frame": "first"})
+
     def column_of(self, place: str) -> str:
         """The column that filled a place such as "frame_images.0.frame"; "media" if no column of its own did."""
         parts = place.split(".")
@@ -368,6 +381,11 @@ class MediaDraft:
         except ValueError as error:
             self.problems.append((column, str(error)))
             return item
+
+
+def _begins(frame_image: Mapping[str, object]) -> bool:
+    """Whether a frame image is the first frame, or may be taken for it."""
+    return frame_image.get("frame") in (None, "first", 0, "0")
 
 
 def _items(value: object) -> list[object]:

@@ -344,6 +344,7 @@ class VideoParameters(Card):
     output_format: _Several[Literal["MP4", "WEBM"]] = _optional("Container of the clip.")
     output_quality: _Several[Annotated[int, Field(ge=0)]] = _optional("Lower is better; the API's default is 20.")
     generate_audio: Annotated[bool | None, _TRUE_OR_FALSE] = _optional("Sound, on models that can.")
+    still_model: str | SkipJsonSchema[None] = _optional("Image model for the rows of a table with a still_prompt.")
 
     def set_values(self) -> dict[str, object]:
         """The parameters that are set, by name."""

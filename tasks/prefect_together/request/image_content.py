@@ -30,7 +30,7 @@ _TURNED = range(2, 9)
 _PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
 
 # What Pillow raises on files that are damaged or made to harm; seen by feeding it broken ones.
-_BROKEN_IMAGE = (
+BROKEN_IMAGE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -79,7 +79,7 @@ def picture_to_send(content: bytes, name: str) -> tuple[bytes, str]:
                         return sent
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{shown(name)} has more pixels than a video frame could need: make it smaller") from error
-    except _BROKEN_IMAGE as error:
+    except BROKEN_IMAGE as error:
         if other := _other_kind(content):
             raise ValueError(f"{shown(name)} is {other}, which is not taken: save it as PNG or JPEG") from error
         raise ValueError(
@@ -91,7 +91,7 @@ def picture_to_send(content: bytes, name: str) -> tuple[bytes, str]:
 
 
 def _is_turned(picture: Image.Image) -> bool:
-    with suppress(*_BROKEN_IMAGE):  # damaged EXIF does not make a picture unfit
+    with suppress(*BROKEN_IMAGE):  # damaged EXIF does not make a picture unfit
         return picture.getexif().get(0x0112) in _TURNED
     return False
 

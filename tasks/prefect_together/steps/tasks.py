@@ -41,6 +41,7 @@ from prefect_together.errors import (
     SubmissionRefused,
 )
 from prefect_together.prefect_internals import flow_run_is_retried, task_run_id
+from prefect_together.request.catalogue import Estimate, estimate_usd
 from prefect_together.request.request import VideoRequest
 
 RATE_LIMIT_MINUTES = 30.0
@@ -98,7 +99,7 @@ _sent: dict[UUID, VideoJob | SubmissionInDoubt] = {}
 """What became of the create calls of this process's task runs: the job, or that one may have been accepted."""
 
 
-async def _accepted_at_most_once(send: Callable[[], Awaitable[VideoJob]], *, has_ledger: bool) -> VideoJob:
+async def accepted_at_most_once(send: Callable[[], Awaitable[VideoJob]], *, has_ledger: bool) -> VideoJob:
     """The job of a create call; what Prefect runs again, by retries of the task or of its flow, is not sent again.
 
     A retry of a task run whose job was accepted (its result could not be stored, say) gets that job. Raises
@@ -127,7 +128,12 @@ async def _accepted_at_most_once(send: Callable[[], Awaitable[VideoJob]], *, has
     return job
 
 
-def _was_not_accepted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+def without_ledger(estimate: Estimate | None) -> NoJournal:
+    """The journal of a single call of this price."""
+    return NoJournal(estimate_usd=None if estimate is None else estimate.high_usd)
+
+
+def was_not_accepted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     return isinstance(_error_of(state), NOT_ACCEPTED)
 
 
@@ -140,7 +146,7 @@ def _error_of(state: State[Any]) -> object:
     task_run_name="create {row}",
     cache_policy=NO_CACHE,
     retries=0,
-    retry_condition_fn=_was_not_accepted,
+    retry_condition_fn=was_not_accepted,
     persist_result=False,
 )
 async def create_video(
@@ -172,18 +178,17 @@ async def create_video(
         SubmissionInDoubt: no usable answer; a job may exist and be billed. Never send it again unasked.
         RetryRefused: the flow run is a retry, and there is no journal.
     """
-    logger = _logger_for(row)  # first: nothing may fail between the payment and the return of the job's id
-    async with _session(session, credentials_block) as parts:
+    logger = logger_for(row)  # first: nothing may fail between the payment and the return of the job's id
+    async with open_or_shared(session, credentials_block) as parts:
         send = partial(
             submit,
-            parts.api,
-            request,
+            partial(parts.api.create, request),
             pacer=parts.pacer,
-            journal=journal or NoJournal(),
+            journal=journal or without_ledger(estimate_usd(request)),
             give_up_at=give_up_at or parts.clock.time() + RATE_LIMIT_MINUTES * 60,
             clock=parts.clock,
         )
-        job = await _accepted_at_most_once(send, has_ledger=journal is not None)
+        job = await accepted_at_most_once(send, has_ledger=journal is not None)
     logger.info("%s: job %s created", row, job.id)
     return job
 
@@ -227,13 +232,13 @@ async def wait_for_video(
         AccountBlocked: the key is refused.
     """
     job_id = job if isinstance(job, str) else job.id
-    logger = _logger_for(row)
+    logger = logger_for(row)
 
     def on_change(before: str | None, status: str | None) -> None:
         if status != "completed":  # has a line of its own below: each costs 0.7 ms on its way to the server
             logger.info("%s: job %s: %s -> %s", row, job_id, before or "created", shown_status(status))
 
-    async with _session(session, credentials_block) as parts:
+    async with open_or_shared(session, credentials_block) as parts:
         now = parts.clock.time()
         done = await wait(
             parts.api,
@@ -253,7 +258,7 @@ async def wait_for_video(
     return done
 
 
-def _download_can_be_repeated(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+def download_can_be_repeated(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """A failed download is free to repeat, unless the reason would be the same again."""
     error = _error_of(state)
     return isinstance(error, DownloadFailed) and not isinstance(error, ClipTooLarge | NoLink | OutputUnwritable)
@@ -267,7 +272,7 @@ def _download_can_be_repeated(_task: Task[..., Any], _run: TaskRun, state: State
     retries=2,
     retry_delay_seconds=[5, 30],
     retry_jitter_factor=0.5,
-    retry_condition_fn=_download_can_be_repeated,
+    retry_condition_fn=download_can_be_repeated,
 )
 async def download_video(
     job: VideoJob | str,
@@ -294,8 +299,8 @@ async def download_video(
         DownloadFailed: LinkExpired, NoLink, ClipInvalid, ClipTooLarge, OutputUnwritable; the target is left unchanged.
     """
     known = VideoJob(id=job) if isinstance(job, str) else job
-    logger = _logger_for(row)
-    async with _session(session, credentials_block) as parts:
+    logger = logger_for(row)
+    async with open_or_shared(session, credentials_block) as parts:
         clip = await parts.download(known, Path(target), max_bytes=max_bytes)
     logger.info("%s: job %s downloaded to %s, %d bytes", row, known.id, clip.path, clip.size_bytes)
     for warning in clip.warnings:
@@ -303,7 +308,7 @@ async def download_video(
     return clip
 
 
-def _logger_for(row: str) -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
+def logger_for(row: str) -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
     """The run's logger, with `row` named in errors from here on; outside of a run (`create_video.fn`) an ordinary one.
 
     A function of its own, since cloudpickle copies a task's function with all that it names, and cannot copy the
@@ -324,7 +329,7 @@ async def client_of(credentials_block: str | None) -> AbstractAsyncContextManage
 
 
 @asynccontextmanager
-async def _session(session: VideoSession | None, credentials_block: str | None) -> AsyncGenerator[VideoSession]:
+async def open_or_shared(session: VideoSession | None, credentials_block: str | None) -> AsyncGenerator[VideoSession]:
     """The shared session, or one for this task alone."""
     if session is not None:
         yield session

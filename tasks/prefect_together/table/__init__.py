@@ -1,4 +1,4 @@
 """The cells of a prompt table turned into checked rows and these into a plan: identities, file names, prices.
 
-Uses `request` and `grid`. No Prefect; nothing is sent.
+Uses `request`, `stills` and `grid`. No Prefect; nothing is sent.
 """

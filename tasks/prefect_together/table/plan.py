@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from prefect_together.errors import Problem
+from prefect_together.errors import Problem, TableInvalid
 from prefect_together.grid.columns import parameter_name
 from prefect_together.request.catalogue import estimate_usd
 from prefect_together.request.fields import counted
 from prefect_together.request.request import VideoRequest
+from prefect_together.table.stills import NOT_MADE_YET
 from prefect_together.table.variants import variant_name
 
 if TYPE_CHECKING:
@@ -178,6 +179,9 @@ def make_plan(table: PromptTable) -> Plan:
     Rows without ids that ask for the same request share its video; rows with ids of their own do not. What repeats is
     warned about.
     """
+    for row in table.rows:
+        if row.still is not None:
+            raise TableInvalid(table.source, [Problem(NOT_MADE_YET, row.number, "still_prompt", row.row_id)])
     videos: dict[str, PlannedVideo] = {}
     first_row_of: dict[str, int] = {}
     rows: list[PlannedRow] = []

@@ -1,8 +1,8 @@
 """The prompt table: its rows as checked requests, with every mistake in it named at once. Sends nothing.
 
-Columns named after the API's parameters set them; `id`, `count`, `price_usd`, `first_frame`, `last_frame` and the
-parts of `media` are understood; all others are carried through. An empty cell sets nothing: the run's own setting
-holds.
+Columns named after the API's parameters set them; `id`, `count`, `price_usd`, `first_frame`, `last_frame`, the parts of
+`media`, `still_prompt` and `still_model` are understood; all others are carried through. An empty cell sets nothing:
+the run's own setting holds.
 """
 
 from __future__ import annotations
@@ -87,6 +87,9 @@ def read_table(
     warnings += [*column_warnings(grid.columns, places, grid.rows), *reader.warnings.problems()]
     unused = "is set for the whole run and not used: each row has its own"
     warnings += [Problem(unused, column=name) for name in settings if name in reader.unused_defaults]
+    if "still_model" in settings and "still_prompt" not in {*places, *settings}:
+        message = "is set for the whole run and not used: no row has a still_prompt"
+        warnings.append(Problem(message, column="still_model"))
     if problems:
         raise TableInvalid(label, sorted(problems, key=lambda problem: problem.row or 0), warnings)
     return PromptTable(label, grid.columns, tuple(row for row in rows if row is not None), tuple(warnings))

@@ -17,6 +17,8 @@ from prefect_together.request.fields import as_number, counted, shown
 from prefect_together.request.images import load_image
 from prefect_together.request.media import Image
 from prefect_together.request.request import PARAMETERS, VideoRequest, problems_of
+from prefect_together.stills.request import StillRequest
+from prefect_together.table.stills import PLACEHOLDER, still_of
 from prefect_together.table.variants import LISTED, PromptTemplate, combinations, listed_values
 
 
@@ -39,8 +41,8 @@ MOST_TAKES = 1000
 """Videos of one row."""
 
 _PLAIN_PARAMETERS = tuple(name for name in (*PARAMETERS, "extra_body") if name != "media")
-_MEDIA_COLUMNS = frozenset({"media", *MEDIA_FIELDS})
-_TEXTS = frozenset({"id", "prompt", "prompt_template", "negative_prompt"})
+_MEDIA_COLUMNS = frozenset({"media", *MEDIA_FIELDS, "still_prompt"})
+_TEXTS = frozenset({"id", "prompt", "prompt_template", "negative_prompt", "still_prompt"})
 _WITH_DECIMALS = frozenset({"seconds", "guidance_scale", "price_usd"})
 _COMMENT = re.compile(r"#+\s")
 _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}")
@@ -56,7 +58,8 @@ class TableRow:
     `number` is the row as a spreadsheet counts it (the header is row 1; in JSON lines the line's number), `row_id`
     its own id as it stands, `count` how many takes of each request it asks for, `price_usd` the price of one take if
     the table gives it, `cells` the table's own columns as text, verbatim. `requests` are one for each combination of
-    the values that the parameters in `varied` list. In a videos.csv a row is one video: take `take` of `video_id`.
+    the values that the parameters in `varied` list, and `still` the picture that all of them begin with, if it is to be
+    made. In a videos.csv a row is one video: take `take` of `video_id`.
     """
 
     number: int
@@ -68,6 +71,7 @@ class TableRow:
     varied: tuple[str, ...] = ()
     take: int = 1
     video_id: str | None = None
+    still: StillRequest | None = None
 
 
 class SharedProblems:
@@ -155,6 +159,7 @@ class RowReader:
         price_usd = _price_usd(draft)
         listed = _listed(draft, takes=count)
         requests = self._requests(draft, listed, cells, takes=count)
+        still = self._still(draft, cells, requests)
         if draft.mistakes or draft.cell_mistakes:
             self._note(draft, row_id)
             return None
@@ -162,7 +167,7 @@ class RowReader:
             return None
         own = dict(zip(self._columns, cells, strict=True))
         video_id = texts.get("video_id") if self._of_videos else None
-        return TableRow(number, row_id, count, price_usd, requests, own, tuple(listed), take, video_id)
+        return TableRow(number, row_id, count, price_usd, requests, own, tuple(listed), take, video_id, still)
 
     def _fill_prompt(self, draft: _Draft, cells: Sequence[str]) -> None:
         """The prompt of a row that has a template, its own or the run's."""
@@ -215,6 +220,8 @@ class RowReader:
         values = {name: draft.given[name] for name in _PLAIN_PARAMETERS if name in draft.given.keys() - draft.wrong}
         if not _MEDIA_COLUMNS.isdisjoint(draft.given):
             draft.media.add(draft.given, row_columns=draft.of_row)
+            if "still_prompt" in draft.given:
+                draft.media.add_first_frame("still_prompt", PLACEHOLDER)
             for name, message in draft.media.problems:
                 draft.refuse(name, message)
                 draft.wrong.add("media")
@@ -248,6 +255,32 @@ class RowReader:
             draft.mistakes += [(finding.field, finding.message) for finding in seed_findings(None, request, takes)]
         self._check_prompt(request, draft)
         return request if has_model else None
+
+    def _still(
+        self, draft: _Draft, cells: Sequence[str], requests: Sequence[VideoRequest] | None
+    ) -> StillRequest | None:
+        """What the row's videos begin with, if it is to be made; what is wrong is noted."""
+        template = draft.given.get("still_prompt")
+        if template is None:
+            if "still_model" in draft.of_row:
+                self.warnings.add(self._name_of("still_model"), "is not used without a still_prompt", row=draft.number)
+            return None
+        prompt, problems = self._template.fill(str(template), cells)
+        for column, message in problems:
+            if column is None:
+                draft.refuse("still_prompt", message)
+            else:
+                draft.cell_mistakes.append((column, message))
+        if problems or "still_prompt" in draft.wrong:
+            return None
+        video = requests[0] if requests else VideoRequest(model=_SOME_MODEL)
+        still, found = still_of(draft.given, prompt, video, catalogue_checks=self._catalogue_checks)
+        for finding in found:
+            if finding.is_error:
+                draft.refuse(finding.field, finding.message)
+            else:
+                self.warnings.add(self._name_of(finding.field), finding.message, row=draft.number)
+        return still
 
     def _refuse_no_model(self, draft: _Draft) -> None:
         if "model" in self._places:
