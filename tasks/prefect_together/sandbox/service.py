@@ -1,4 +1,4 @@
-"""The imitated service without its HTTP: jobs accepted and read, links, clips, scripts, limits, figures.
+"""The imitated service without its HTTP: jobs accepted and read, pictures, links, clips, scripts, limits, figures.
 
 All of it is used from one event loop. Time comes from the clock that is passed in.
 """
@@ -17,27 +17,31 @@ from pathlib import Path
 from typing import Any, cast
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock
-from prefect_together.sandbox.acceptance import failure_of
 from prefect_together.sandbox.answers import Recorder, billed_usd
 from prefect_together.sandbox.downloads import ServedFile
 from prefect_together.sandbox.faults import Faults
+from prefect_together.sandbox.images import MAX_SEED, Picture, pictures_of
 from prefect_together.sandbox.jobs import (
+    JOBS_FILE,
     ClipPlan,
     Ending,
     Failure,
     Job,
-    JobStore,
+    JsonLines,
     Script,
     has_ended,
     is_completed,
+    job_fields,
+    job_of,
     peak_in_flight,
     plan_clip,
     without_long_texts,
 )
-from prefect_together.sandbox.models import ModelFacts, price_usd
+from prefect_together.sandbox.models import ModelFacts, failure_of, price_usd
 from prefect_together.sandbox.settings import RENDER, SHARED, TINY, SandboxSettings
 from prefect_together.sandbox.studio import Studio
 
+PICTURES_FILE = "images.jsonl"
 TINY_CLIP = Path(__file__).with_name("tiny.mp4")
 EARLY_FAILURE_SHARE = 0.2
 """A bad parameter is found out soon: such a job fails after this share of its generation time."""
@@ -64,6 +68,7 @@ class VideoService:
         self.base_url = ""
         self.file_url = ""
         self.jobs: dict[str, Job] = {}
+        self.pictures: dict[tuple[str, int], Picture] = {}
         self.faults = Faults(random.Random(settings.seed))
         self.recorder = Recorder(settings.keep_requests)
         self.limit = (
@@ -82,21 +87,26 @@ class VideoService:
         self._clips.mkdir(parents=True, exist_ok=True)
         for partial in self._clips.glob("*.part"):
             partial.unlink(missing_ok=True)
-        self._store = JobStore(self._folder)
+        self._job_file = JsonLines(self._folder / JOBS_FILE)
+        self._picture_file = JsonLines(self._folder / PICTURES_FILE)
         self._studio = Studio(self._clip_done, settings.render_processes)
         self._files: dict[object, ServedFile] = {}
         self._waiting: dict[ClipPlan, list[Job]] = {}
         self._clip_made = asyncio.Event()
 
     async def start(self) -> None:
-        """Take up the jobs of an earlier run in the same state directory."""
-        for job in self._store.load():
-            self.jobs[job.id] = job
+        """Take up the jobs and pictures of an earlier run in the same state directory."""
+        for fields in self._picture_file.load():
+            picture = Picture(**fields)
+            self.pictures[picture.id, picture.index] = picture
+        for fields in self._job_file.load():
+            job = self.jobs[fields["id"]] = job_of(fields)
             await self._order_clip(job)
 
     async def close(self) -> None:
         await self._studio.close()
-        self._store.close()
+        self._job_file.close()
+        self._picture_file.close()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
@@ -122,7 +132,7 @@ class VideoService:
             script=script,
             hidden_reads=self.settings.hidden_reads if fault == "hidden" else 0,
         )
-        self._store.append(job)
+        self._job_file.append(job_fields(job))
         self.jobs[job.id] = job
         await self._order_clip(job, keyframe=_first_frame(request))
         return job
@@ -157,16 +167,31 @@ class VideoService:
             job.link = f"{job.id.replace('-', '')}{current}{round(now * 1000):x}"
         return f"{self.file_url}/shrt/{job.link}"
 
-    def linked_job(self, token: str) -> tuple[Job | None, bool]:
-        """The job behind a link's token, and whether the link still holds."""
+    def linked(self, token: str) -> tuple[Job | Picture | None, bool]:
+        """The job or picture behind a link's token, and whether the link has not expired."""
         parts = token.split("-")
         try:
-            job = self.jobs.get(str(uuid.UUID(parts[0])))
+            key = str(uuid.UUID(parts[0]))
             generation, issued_at = int(parts[1]), int(parts[2], 16) / 1000
+            linked = self.pictures.get((key, int(parts[3]))) if len(parts) > 3 else self.jobs.get(key)
         except (ValueError, IndexError):
             return None, False
         fresh = self.clock.time() - issued_at <= self.settings.link_seconds
-        return job, fresh and generation >= self._link_generation
+        return linked, fresh and generation >= self._link_generation
+
+    def make_pictures(self, request: Mapping[str, Any]) -> list[Picture]:
+        """Accept a call for pictures: from here on they exist and are billed."""
+        seed, now = self._rng.randint(0, MAX_SEED), self.clock.time()
+        made = pictures_of(request, any_seed=seed, now=now, cost_factor=self.settings.cost_factor)
+        for picture in made:
+            self._picture_file.append(asdict(picture))
+            self.pictures[picture.id, picture.index] = picture
+        return made
+
+    def picture_link(self, picture: Picture) -> str:
+        """The picture's short link. It is answered once: there is no fresh one later."""
+        token = f"{picture.id.replace('-', '')}-{self._link_generation}-{round(self.clock.time() * 1000):x}"
+        return f"{self.file_url}/shrt/{token}-{picture.index}"
 
     def expire_links(self) -> None:
         """Make every link that was handed out invalid. The next read of a job gives a fresh one."""
@@ -193,8 +218,9 @@ class VideoService:
         return sum(1 for job in self.jobs.values() if job.prompt == prompt)
 
     def stats(self) -> dict[str, Any]:
-        """Counts of requests and jobs, dollars billed. Failed and cancelled jobs are not billed here."""
+        """Counts of requests, jobs and pictures, dollars billed. Failed and cancelled jobs are not billed here."""
         now = self.clock.time()
+        images_usd = sum(picture.cost_usd for picture in self.pictures.values())
         statuses = Counter(str(job.status(now)) for job in self.jobs.values())
         billed = [job for job in self.jobs.values() if job.is_billed]
         spans = [job.span(now) for job in self.jobs.values()]
@@ -203,7 +229,10 @@ class VideoService:
             "jobs": dict(statuses),
             "accepted": len(self.jobs),
             "accepted_by_prompt": dict(Counter(job.prompt for job in self.jobs.values())),
-            "billed_usd": round(sum(job.cost_usd for job in billed), 6),
+            "images": len(self.pictures),
+            "images_by_prompt": dict(Counter(picture.prompt for picture in self.pictures.values())),
+            "images_billed_usd": round(images_usd, 6),
+            "billed_usd": round(sum(job.cost_usd for job in billed) + images_usd, 6),
             "peak_in_flight": peak_in_flight(spans),
             "reads": sum(job.reads for job in self.jobs.values()),
             "faults_met": dict(self.faults.met),
@@ -228,6 +257,10 @@ class VideoService:
             }
             for job in self.jobs.values()
         ]
+
+    def image_list(self) -> list[dict[str, Any]]:
+        """Every picture with its prompt, seed, size, downloads and cost."""
+        return [asdict(picture) for picture in self.pictures.values()]
 
     def fault_list(self) -> list[dict[str, Any]]:
         return [asdict(rule) for rule in self.faults.rules]
