@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from pydantic import ValidationError
 
@@ -272,3 +272,37 @@ def _wrong_prompt(request: Mapping[str, Any], facts: ModelFacts) -> Refusal | No
         limits = f"between {facts.prompt_min} and {facts.prompt_max} characters"
         return Refusal(400, f"prompt must be {limits}, it has {length}.", param="prompt")
     return None
+
+
+def frame_pictures(request: Mapping[str, Any], frames: int) -> dict[str, str]:
+    """What was sent for the `first` and the `last` of a clip's `frames`; pictures for frames between them do nothing.
+
+    Without `frame`, one picture is the first, two are the first and the last.
+    """
+    media: Mapping[str, Any] = request.get("media") or {}
+    sent: list[Any] = media.get("frame_images") or request.get("frame_images") or []
+    found: dict[str, str] = {}
+    for number, entry in enumerate(sent):
+        is_object = isinstance(entry, Mapping)
+        fields: Mapping[str, Any] = cast("Mapping[str, Any]", entry) if is_object else {"input_image": entry}
+        at = fields.get("frame")
+        if at is None:
+            at = "first" if number == 0 else "last"
+        elif isinstance(at, int | float):
+            at = "first" if at <= 0 else "last" if at >= frames - 1 else at
+        if isinstance(fields.get("input_image"), str) and at in ("first", "last"):
+            found[at] = fields["input_image"]
+    return found
+
+
+def video_addresses(request: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The fields and URLs of all videos that were sent."""
+    media: Mapping[str, Any] = request.get("media") or {}
+    found: list[tuple[str, str]] = []
+    for name in ("frame_videos", "reference_videos", "source_video"):
+        value: Any = media.get(name) or []
+        for entry in cast("list[Any]", value) if isinstance(value, list) else [value]:
+            url: Any = cast("Mapping[str, Any]", entry).get("video") if isinstance(entry, Mapping) else entry
+            if isinstance(url, str):
+                found.append((f"media.{name}", url))
+    return found

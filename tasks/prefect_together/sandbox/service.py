@@ -6,15 +6,16 @@ All of it is used from one event loop. Time comes from the clock that is passed 
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 import shutil
 import tempfile
 import uuid
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.sandbox.answers import Recorder, billed_usd
@@ -37,7 +38,7 @@ from prefect_together.sandbox.jobs import (
     plan_clip,
     without_long_texts,
 )
-from prefect_together.sandbox.models import ModelFacts, failure_of, price_usd
+from prefect_together.sandbox.models import ModelFacts, failure_of, frame_pictures, price_usd, video_addresses
 from prefect_together.sandbox.settings import RENDER, SHARED, TINY, SandboxSettings
 from prefect_together.sandbox.studio import Studio
 
@@ -114,7 +115,11 @@ class VideoService:
         """Accept a job: from here on it exists and is billed."""
         seconds = self.settings.generation.sample(self._rng) / self.settings.speed
         ending, failure = _JOB_FAULTS.get(fault or "", ("completed", None))
-        if found := failure_of(request, facts):
+        plan = plan_clip(request, facts)
+        source = self._continued(request)
+        if source is not None:
+            plan = replace(plan, width=source.plan.width, height=source.plan.height, fps=source.plan.fps)
+        if found := failure_of(request, facts) or self._wrong_inputs(request, plan):
             ending, failure, seconds = "failed", found, seconds * EARLY_FAILURE_SHARE
         script = self._next_script(str(request.get("prompt") or ""))
         if script is not None:
@@ -123,7 +128,7 @@ class VideoService:
         job = Job(
             id=str(uuid.uuid4()),
             request=without_long_texts(dict(request)),
-            plan=plan_clip(request, facts),
+            plan=plan,
             created_at=self.clock.time(),
             generation_seconds=seconds,
             cost_usd=billed_usd(price, self.settings.shape),
@@ -132,9 +137,10 @@ class VideoService:
             script=script,
             hidden_reads=self.settings.hidden_reads if fault == "hidden" else 0,
         )
+        await self._keep_pictures(job, request)  # before the job is kept: a restart renders it with them
         self._job_file.append(job_fields(job))
         self.jobs[job.id] = job
-        await self._order_clip(job, keyframe=_first_frame(request))
+        await self._order_clip(job)
         return job
 
     def shows_completed(self, job: Job) -> bool:
@@ -282,7 +288,66 @@ class VideoService:
             return self._clips / name
         return TINY_CLIP if mode == TINY else Path(mode)
 
-    async def _order_clip(self, job: Job, *, keyframe: str | None = None) -> None:
+    def _own(self, url: str) -> tuple[Job | Picture | None, bool] | None:
+        """What one of this sandbox's own links leads to, and whether it has not expired; None for other addresses.
+
+        A link of an earlier run over the same state directory may have another port.
+        """
+        if not url.startswith(("http://", "https://")):
+            return None
+        linked = self.linked(url.rpartition("/")[2].partition(".")[0])
+        return linked if linked[0] is not None or url.startswith(self.file_url + "/") else None
+
+    def _continued(self, request: Mapping[str, Any]) -> Job | None:
+        """The job of this sandbox whose clip is to be continued."""
+        for name, url in video_addresses(request):
+            linked = self._own(url) if name == "media.frame_videos" else None
+            if linked is not None and isinstance(linked[0], Job):
+                return linked[0]
+        return None
+
+    def _wrong_inputs(self, request: Mapping[str, Any], plan: ClipPlan) -> Failure | None:
+        """What is wrong with own links that were sent, None for nothing. Other addresses are not fetched."""
+        pictures = [("media.frame_images", text) for text in frame_pictures(request, plan.frames).values()]
+        for name, url in [*pictures, *video_addresses(request)]:
+            linked = self._own(url)
+            if linked is None:
+                continue
+            if linked[0] is None or not linked[1]:
+                why = "the link has expired" if linked[0] else "not found"
+                return Failure("InvalidParameter", f"{name}: {url} could not be fetched: {why}.")
+            kind = "image" if name == "media.frame_images" else "video"
+            if isinstance(linked[0], Job) != (kind == "video"):
+                return Failure("InvalidParameter", f"{name}: {url} is no {kind}.")
+        source = self._continued(request)
+        if source is not None and plan.seconds <= source.plan.seconds:
+            lengths = f"{plan.seconds:g} seconds are the total, and the video to continue has {source.plan.seconds:g}"
+            return Failure("invalidDuration", f"{lengths}: nothing would be new.")
+        return None
+
+    async def _keep_pictures(self, job: Job, request: Mapping[str, Any]) -> None:
+        """Write the pictures sent for the clip's first and last frame beside the clip, for whoever renders it."""
+        if self.settings.clip != RENDER:
+            return
+        for name, text in frame_pictures(request, job.plan.frames).items():
+            linked = self._own(text)
+            if linked is not None and isinstance(linked[0], Picture):
+                content = await asyncio.to_thread(linked[0].content)
+            else:
+                content = _inline_picture(text)
+            if content is not None:
+                (self._clips / f"{job.id}.{name}").write_bytes(content)
+
+    async def _inputs(self, job: Job) -> dict[str, Path]:
+        """The files that the job's clip begins and ends with."""
+        files = {name: self._clips / f"{job.id}.{name}" for name in ("first", "last")}
+        files = {name: path for name, path in files.items() if path.exists()}
+        source = self._continued(job.request)
+        if source is not None and await self.clip(source) is not None:
+            files["source"] = self._clip_path(source)
+        return files
+
+    async def _order_clip(self, job: Job) -> None:
         if job.ending not in ("completed", "stuck") and job.script is None:
             return
         mode, path = self.settings.clip, self._clip_path(job)
@@ -301,7 +366,7 @@ class VideoService:
             prompt=job.prompt if mode == RENDER else "The same clip for all jobs of this size",
             model=job.made_by,
             due_at=job.due_at,
-            keyframe=keyframe if mode == RENDER else None,
+            inputs=await self._inputs(job) if mode == RENDER else None,
         )
 
     def _clip_done(self, job_id: str, problem: str | None) -> None:
@@ -315,15 +380,13 @@ class VideoService:
         self._clip_made = asyncio.Event()
 
 
-def _first_frame(request: Mapping[str, Any]) -> str | None:
-    """The first keyframe that was sent, wherever it was sent."""
-    media: Mapping[str, Any] = request.get("media") or {}
-    frames: list[Any] = media.get("frame_images") or request.get("frame_images") or []
-    for frame in frames:
-        image = cast("Mapping[str, Any]", frame).get("input_image") if isinstance(frame, Mapping) else frame
-        if isinstance(image, str):
-            return image
-    return None
+def _inline_picture(text: str) -> bytes | None:
+    """The bytes of bare base64 or a data URI; None for an address elsewhere and for what is no base64."""
+    encoded = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return None if text.startswith(("http://", "https://")) else base64.b64decode(encoded)
+    except ValueError:
+        return None
 
 
 class DynamicLimit:
