@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
 import time
 from pathlib import Path
 from typing import Any, cast
@@ -34,9 +32,9 @@ FREE_MODEL = "pixverse/pixverse-v6"
 SMALL = ClipPlan(320, 192, 1.0, 12)
 
 
-def made(folder: Path, plan: ClipPlan, *, prompt: str = "a lighthouse", keyframe: str | None = None) -> Path:
+def made(folder: Path, plan: ClipPlan, *, prompt: str = "a lighthouse") -> Path:
     path = folder / f"clip{plan.suffix}"
-    encode_clip(path, plan, draw_clip(plan, prompt=prompt, model=MODEL, keyframe=keyframe))
+    encode_clip(path, plan, draw_clip(plan, prompt=prompt, model=MODEL))
     return path
 
 
@@ -140,24 +138,6 @@ def test_the_mark_moves_and_the_words_stay(tmp_path: Path) -> None:
     first, later = (_image(frame) for frame in (frames[0], frames[6]))
     assert _difference(first, later, (0, 0, 320, 48)) < 1
     assert _difference(first, later, (0, 48, 320, 90)) > 5
-
-
-def test_a_keyframe_becomes_the_ground_of_the_clip(tmp_path: Path) -> None:
-    picture = io.BytesIO()
-    Image.new("RGB", (200, 100), (250, 20, 20)).save(picture, "PNG")
-    bare = base64.b64encode(picture.getvalue()).decode()
-
-    red = frames_of(made(tmp_path, SMALL, keyframe=f"data:image/png;base64,{bare}"))[0]
-
-    pixel = _image(red).getpixel((160, 110))
-    assert isinstance(pixel, tuple)
-    assert pixel[0] > 180
-    assert pixel[1] < 80
-
-
-@pytest.mark.parametrize("keyframe", ["", "no picture", "data:image/png;base64,AAAA", "https://example.com/a.png"])
-def test_what_is_no_picture_is_left_out(tmp_path: Path, keyframe: str) -> None:
-    assert len(frames_of(made(tmp_path, SMALL, keyframe=keyframe))) == 12
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

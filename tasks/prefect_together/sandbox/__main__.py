@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from prefect_together.sandbox import __doc__ as about
-from prefect_together.sandbox.faults import ANSWERS, CREATE, DOWNLOAD, RETRIEVE
+from prefect_together.sandbox.faults import ANSWERS, CREATE, DOWNLOAD, IMAGES, RETRIEVE
 from prefect_together.sandbox.server import READY, RunningServer, serve
 from prefect_together.sandbox.settings import RENDER, Generation, SandboxSettings, Shape
 
@@ -141,8 +141,9 @@ def command_parser() -> argparse.ArgumentParser:
 def _faults_listed() -> str:
     """Every fault with what it does, for --help."""
     groups = {
-        "create (with -after: the job is accepted anyway), retrieve, download": ANSWERS,
+        "create, images (with -after: accepted and billed anyway), retrieve, download": ANSWERS,
         "create": CREATE,
+        "images": IMAGES,
         "retrieve": RETRIEVE,
         "download": DOWNLOAD,
         "all": {"any": "one fault, drawn evenly", "storm": "every fault at this rate, one of those that come up"},

@@ -18,12 +18,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from prefect_together.sandbox.jobs import MISSING, Failure, Job, has_ended, is_completed
+from prefect_together.sandbox.jobs import MISSING, Failure, Job, has_ended, is_completed, without_long_texts
+from prefect_together.sandbox.models import Refusal
 from prefect_together.sandbox.settings import Shape
 
 _MESSAGES = {
@@ -112,6 +114,37 @@ def refusal(
     return JsonAnswer(body, status, headers)
 
 
+def refusal_answer(found: Refusal) -> Response:
+    """The answer to a body that is refused."""
+    return refusal(found.http_status, message=found.message, kind=found.kind, code=found.code, param=found.param)
+
+
+KEYS_REFUSED = {"invalid": 401, "no-credits": 402, "forbidden": 403}
+"""API keys that are answered with an error; every other key is taken."""
+MAX_BODY_BYTES = 100_000_000
+
+
+def caller_refusal(request: Request, body: bytes = b"") -> Response | None:
+    """What is wrong with the caller rather than with the request: no user agent, the key, too long a body."""
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    if not request.headers.get("user-agent", "").strip():
+        return refusal(403, message="A User-Agent is required.", kind="forbidden")
+    if scheme.lower() != "bearer" or not key.strip():
+        return refusal(401, message="Missing API key.", kind="invalid_request_error", code="missing_api_key")
+    if key.strip() in KEYS_REFUSED:
+        return refusal(KEYS_REFUSED[key.strip()])
+    return refusal(413) if len(body) > MAX_BODY_BYTES else None
+
+
+def json_object(raw: bytes) -> dict[str, Any] | None:
+    """The body as a JSON object; None for what is none, which is refused."""
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    return cast("dict[str, Any]", body) if isinstance(body, dict) else None
+
+
 def fault_answer(name: str, *, retry_after_seconds: float, authorization: str = "") -> Response:
     """The answer that a fault of `faults.ANSWERS` (without `-after`) gives in place of the real one."""
     if name == "echo":
@@ -135,6 +168,18 @@ def fault_answer(name: str, *, retry_after_seconds: float, authorization: str = 
     if name.endswith("-html") or (status in _PAGES and name != "503"):
         return _page(status)
     return refusal(status)
+
+
+class LateAnswer(JsonAnswer):
+    """An answer that comes when most clients have given up."""
+
+    def __init__(self, body: dict[str, Any], seconds: float) -> None:
+        super().__init__(body)
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not await pause(receive, self._seconds):
+            await super().__call__(scope, receive, send)
 
 
 @cache
@@ -260,7 +305,7 @@ DROPPED = "dropped"
 class RecordedRequest:
     """One request as it came in, headers in lower case. `answer` is the HTTP status, or "dropped".
 
-    `endpoint` is create, retrieve, link (the short link), download, models, whoami or other.
+    `endpoint` is create, retrieve, images, link (the short link), download, models or whoami.
     """
 
     endpoint: str
@@ -286,6 +331,21 @@ class Recorder:
     def add(self, request: RecordedRequest) -> None:
         self.answers[request.endpoint, request.answer] += 1
         self.requests.append(request)
+
+    def note(
+        self,
+        request: Request,
+        endpoint: str,
+        answer: Response,
+        *,
+        at: float,
+        body: object = None,
+        fault: str | None = None,
+    ) -> None:
+        """Keep a request with its answer. Inline images are left out of its body."""
+        outcome = DROPPED if isinstance(answer, DroppedConnection) else str(answer.status_code)
+        path, headers, kept = request.url.path, dict(request.headers), without_long_texts(body)
+        self.add(RecordedRequest(endpoint, request.method, path, headers, kept, outcome, fault, at))
 
     def calls(self, endpoint: str) -> int:
         return sum(count for (place, _), count in self.answers.items() if place == endpoint)

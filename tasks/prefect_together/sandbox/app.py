@@ -21,35 +21,31 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from prefect_together.sandbox.acceptance import refusal_of
 from prefect_together.sandbox.answers import (
-    DROPPED,
-    DroppedConnection,
     JsonAnswer,
-    RecordedRequest,
+    LateAnswer,
+    caller_refusal,
     fault_answer,
     half_json,
     job_body,
-    pause,
+    json_object,
     refusal,
+    refusal_answer,
 )
 from prefect_together.sandbox.downloads import download_routes
-from prefect_together.sandbox.faults import ANSWERS, ODD_COSTS, ODD_IDS, Command, Endpoint, carry_out
-from prefect_together.sandbox.jobs import MISSING, ClipPlan, Job, is_completed, without_long_texts
-from prefect_together.sandbox.models import facts_of, model_list
+from prefect_together.sandbox.faults import ANSWERS, ODD_COSTS, ODD_IDS, Command, carry_out
+from prefect_together.sandbox.images import ImageRoutes
+from prefect_together.sandbox.jobs import MISSING, ClipPlan, Job, is_completed
+from prefect_together.sandbox.models import facts_of, model_list, refusal_of
 from prefect_together.sandbox.service import VideoService
 
 MARK = (b"x-together-sandbox", b"prefect-together")
-MAX_BODY_BYTES = 100_000_000
 WHOAMI = {
     "type": "project_api_key",
     "api_key": {"id": "sandbox-key"},
     "organization": {"id": "sandbox-organization", "name": "Sandbox"},
     "project": {"id": "sandbox-project", "name": "Sandbox", "slug": "sandbox"},
 }
-KEYS_REFUSED = {"invalid": 401, "no-credits": 402, "forbidden": 403}
-"""API keys that are answered with an error; every other key is taken."""
-
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -59,6 +55,7 @@ def sandbox_app(service: VideoService) -> Starlette:
     routes = [
         Route("/v2/videos", api.create, methods=["POST"]),
         Route("/v2/videos/{id}", api.retrieve, methods=["GET"]),
+        Route("/v1/images/generations", ImageRoutes(service).generate, methods=["POST"]),
         Route("/v1/models", api.models, methods=["GET"]),
         Route("/v3/whoami", api.whoami, methods=["GET"]),
         *download_routes(service),
@@ -94,11 +91,11 @@ class VideoRoutes:
             raw = await request.body()
         except ClientDisconnect:
             return Response()
-        body = _parsed(raw)
+        body = json_object(raw)
         prompt = str((body or {}).get("prompt") or "")
         fault = self._service.faults.draw("create", prompt)
-        answer = self._refused(request, raw) or await self._create(request, body, fault)
-        self._record(request, "create", answer, body=body, fault=fault)
+        answer = caller_refusal(request, raw) or await self._create(request, body, fault)
+        self._service.recorder.note(request, "create", answer, body=body, fault=fault, at=self._service.clock.time())
         return answer
 
     async def retrieve(self, request: Request) -> Response:
@@ -108,18 +105,18 @@ class VideoRoutes:
             job = self._job_nobody_made(job_id)
         completed = job is not None and self._service.shows_completed(job)
         fault = self._service.faults.draw("retrieve", job.prompt if job else "", is_completed=completed)
-        answer = self._refused(request) or self._retrieve(request, job, fault)
-        self._record(request, "retrieve", answer, fault=fault)
+        answer = caller_refusal(request) or self._retrieve(request, job, fault)
+        self._service.recorder.note(request, "retrieve", answer, fault=fault, at=self._service.clock.time())
         return answer
 
     async def models(self, request: Request) -> Response:
-        answer = self._refused(request) or JsonAnswer(model_list())
-        self._record(request, "models", answer)
+        answer = caller_refusal(request) or JsonAnswer(model_list())
+        self._service.recorder.note(request, "models", answer, at=self._service.clock.time())
         return answer
 
     async def whoami(self, request: Request) -> Response:
-        answer = self._refused(request) or JsonAnswer(WHOAMI)
-        self._record(request, "whoami", answer)
+        answer = caller_refusal(request) or JsonAnswer(WHOAMI)
+        self._service.recorder.note(request, "whoami", answer, at=self._service.clock.time())
         return answer
 
     async def _create(self, request: Request, body: dict[str, Any] | None, fault: str | None) -> Response:
@@ -129,9 +126,7 @@ class VideoRoutes:
             return fault_answer(fault, retry_after_seconds=seconds, authorization=authorization)
         facts = facts_of(str((body or {}).get("model")), accept_unknown=self._service.settings.accept_unknown_models)
         if wrong := refusal_of(body, facts):
-            return refusal(
-                wrong.http_status, message=wrong.message, kind=wrong.kind, code=wrong.code, param=wrong.param
-            )
+            return refusal_answer(wrong)
         assert body is not None
         assert facts is not None
         limit = self._service.limit
@@ -182,69 +177,15 @@ class VideoRoutes:
             return LateAnswer(body, settings.late_seconds)
         return JsonAnswer(body)
 
-    def _refused(self, request: Request, body: bytes = b"") -> Response | None:
-        """What is wrong with the caller rather than with the request."""
-        scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if not request.headers.get("user-agent", "").strip():
-            return refusal(403, message="A User-Agent is required.", kind="forbidden")
-        if scheme.lower() != "bearer" or not key.strip():
-            return refusal(401, message="Missing API key.", kind="invalid_request_error", code="missing_api_key")
-        if key.strip() in KEYS_REFUSED:
-            return refusal(KEYS_REFUSED[key.strip()])
-        return refusal(413) if len(body) > MAX_BODY_BYTES else None
-
     def _job_nobody_made(self, job_id: str) -> Job:
         plan = ClipPlan(width=1366, height=768, seconds=5, fps=25)
         now = self._service.clock.time()
         return Job(job_id, {"model": "model"}, plan, now - 10, 1.0, 1.0, clip_ready_at=now - 9)
 
-    def _record(
-        self,
-        request: Request,
-        endpoint: Endpoint | str,
-        answer: Response,
-        *,
-        body: object = None,
-        fault: str | None = None,
-    ) -> None:
-        self._service.recorder.add(
-            RecordedRequest(
-                endpoint,
-                request.method,
-                request.url.path,
-                dict(request.headers),
-                without_long_texts(body),
-                DROPPED if isinstance(answer, DroppedConnection) else str(answer.status_code),
-                fault,
-                self._service.clock.time(),
-            )
-        )
-
-
-class LateAnswer(JsonAnswer):
-    """An answer that comes when most clients have given up."""
-
-    def __init__(self, body: dict[str, Any], seconds: float) -> None:
-        super().__init__(body)
-        self._seconds = seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not await pause(receive, self._seconds):
-            await super().__call__(scope, receive, send)
-
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
     message = f"{request.method} {request.url.path} is not part of the sandbox."
     return refusal(404, message=message, kind="not_found")
-
-
-def _parsed(raw: bytes) -> dict[str, Any] | None:
-    """The body as a JSON object; None for what is none, which `refusal_of` refuses."""
-    try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, Any]", body) if isinstance(body, dict) else None
 
 
 def control_routes(service: VideoService) -> list[Route]:
@@ -269,7 +210,13 @@ class ControlRoutes:
         return JsonAnswer(self._service.stats())
 
     async def state(self, request: Request) -> Response:
-        return JsonAnswer({"jobs": self._service.job_list(), "faults": self._service.fault_list()})
+        return JsonAnswer(
+            {
+                "jobs": self._service.job_list(),
+                "images": self._service.image_list(),
+                "faults": self._service.fault_list(),
+            }
+        )
 
     async def requests(self, request: Request) -> Response:
         if request.method == "DELETE":

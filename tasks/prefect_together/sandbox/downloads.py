@@ -1,7 +1,8 @@
-"""Clips behind their short links: redirects, ranges, padding, expiry, and everything that goes wrong in a download."""
+"""Clips and pictures behind their short links: redirects, ranges, padding, expiry, and faults of a download."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from dataclasses import dataclass
@@ -14,15 +15,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from prefect_together.sandbox.answers import (
-    DROPPED,
-    DroppedConnection,
-    RecordedRequest,
     fault_answer,
     hang_up,
     pause,
     refusal,
 )
 from prefect_together.sandbox.faults import ANSWERS
+from prefect_together.sandbox.images import Picture
 from prefect_together.sandbox.jobs import Job
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def download_routes(service: VideoService) -> list[Route]:
-    """`/shrt/TOKEN` redirects to `/files/TOKEN.mp4`. Neither checks a key."""
+    """`/shrt/TOKEN` redirects to `/files/TOKEN.mp4` (.webm, .jpg, .png). Neither checks a key."""
     clips = ClipRoutes(service)
     return [
         Route("/shrt/{token}", clips.redirect, methods=["GET"]),
@@ -39,44 +38,47 @@ def download_routes(service: VideoService) -> list[Route]:
 
 
 class ClipRoutes:
-    """The two steps to a clip."""
+    """The two steps to a clip or a picture."""
 
     def __init__(self, service: VideoService) -> None:
         self._service = service
 
     async def redirect(self, request: Request) -> Response:
         token: str = request.path_params["token"]
-        job, holds = self._service.linked_job(token)
-        if job is None:
+        linked, is_fresh = self._service.linked(token)
+        if linked is None:
             answer: Response = refusal(404)
-        elif not holds:
+        elif not is_fresh:
             answer = refusal(self._service.settings.expired_status, message="The link has expired.", kind="expired")
         else:
-            answer = RedirectResponse(f"{self._service.file_url}/files/{token}{job.plan.suffix}", 302)
-        self._record(request, "link", answer, None)
+            answer = RedirectResponse(f"{self._service.file_url}/files/{token}{linked.suffix}", 302)
+        self._service.recorder.note(request, "link", answer, at=self._service.clock.time())
         return answer
 
     async def file(self, request: Request) -> Response:
         token, _, _ = request.path_params["name"].partition(".")
-        job, holds = self._service.linked_job(token)
-        fault = self._service.faults.draw("download", job.prompt) if job else None
-        answer = await self._file(request, job if holds else None, fault)
-        self._record(request, "download", answer, fault)
+        linked, is_fresh = self._service.linked(token)
+        fault = self._service.faults.draw("download", linked.prompt) if linked else None
+        answer = await self._file(request, linked if is_fresh else None, fault)
+        self._service.recorder.note(request, "download", answer, fault=fault, at=self._service.clock.time())
         return answer
 
-    async def _file(self, request: Request, job: Job | None, fault: str | None) -> Response:
+    async def _file(self, request: Request, linked: Job | Picture | None, fault: str | None) -> Response:
         settings = self._service.settings
         if fault == "410":
             return refusal(410, message="The link has expired.", kind="expired")
         if fault in ANSWERS:
             return fault_answer(fault, retry_after_seconds=settings.retry_after_seconds)
-        if job is None:
+        if linked is None:
             return refusal(settings.expired_status, message="The link has expired.", kind="expired")
-        clip = await self._service.clip(job)
-        if clip is None:
+        if isinstance(linked, Job):
+            file = await self._service.clip(linked)
+        else:
+            file = ServedFile.of(await asyncio.to_thread(linked.content))
+        if file is None:
             return refusal(404)
-        job.downloads += 1
-        return self._served(request, clip, fault)
+        linked.downloads += 1
+        return self._served(request, file, fault)
 
     def _served(self, request: Request, clip: ServedFile, fault: str | None) -> Response:
         settings = self._service.settings
@@ -100,17 +102,9 @@ class ClipRoutes:
             too_large_bytes=settings.too_large_bytes,
         )
 
-    def _record(self, request: Request, endpoint: str, answer: Response, fault: str | None) -> None:
-        outcome = DROPPED if isinstance(answer, DroppedConnection) else str(answer.status_code)
-        headers = dict(request.headers)
-        now = self._service.clock.time()
-        self._service.recorder.add(
-            RecordedRequest(endpoint, request.method, request.url.path, headers, None, outcome, fault, now)
-        )
-
 
 class ClipAnswer(Response):
-    """A clip or a part of it, sent in blocks, with one fault at most."""
+    """A file or a part of it, sent in blocks, with one fault at most."""
 
     def __init__(
         self,
@@ -174,6 +168,7 @@ class ClipAnswer(Response):
         return block + bytes(stop - start - len(block))
 
 
+_PICTURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png"}
 _ZEROS = bytes(1 << 18)
 BLOCK_BYTES = len(_ZEROS)
 
@@ -204,8 +199,8 @@ class ServedFile:
             size, total = len(content), pad_to_bytes
         else:
             total = size
-        media_type = "video/mp4" if is_mp4 else "video/webm"
-        return cls(content, size, total, f'"{mark}-{total:x}"', media_type)
+        media_type = next((kind for start, kind in _PICTURES.items() if head.startswith(start)), "video/webm")
+        return cls(content, size, total, f'"{mark}-{total:x}"', "video/mp4" if is_mp4 else media_type)
 
     def read(self, start: int, stop: int) -> bytes:
         """The bytes from `start` up to `stop`, `stop` being at most `size_bytes`."""

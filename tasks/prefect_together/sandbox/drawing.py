@@ -1,9 +1,7 @@
-"""The first frame of a clip: a scene above its prompt, or its prompt over the keyframe sent. No encoding."""
+"""Stills and first frames of clips: a scene above its prompt, or a picture that was sent, alone. No encoding."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import colorsys
 import io
 import random
@@ -11,11 +9,15 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from PIL import Image, ImageDraw, ImageFont
 
 from prefect_together.sandbox.jobs import ClipPlan
 from prefect_together.sandbox.scenes import Scene, scene_of
+
+if TYPE_CHECKING:
+    from av.video.plane import VideoPlane
 
 STRIP_ROWS = 32
 """The least height of the strip at the foot, which shows only the moving mark."""
@@ -42,24 +44,63 @@ class Planes:
     scene: Scene | None = None
 
 
-def draw_clip(plan: ClipPlan, *, prompt: str, model: str, keyframe: str | None = None) -> Planes:
-    """Draw the first frame of a clip: a scene above the prompt, or the prompt over the keyframe.
+def draw_clip(plan: ClipPlan, *, prompt: str, model: str) -> Planes:
+    """Draw the first frame of a clip's own scene, above its prompt.
 
     `model` is what stands in the small line at the foot; prompt and model choose the colours.
-    `keyframe` is bare base64 or a data URI; what does not decode is left out.
     """
-    picture = _background(plan, keyframe)
-    scene = None if picture else scene_of(prompt, plan.width, round(strip_top(plan.height) * SCENE_SHARE))
-    if picture is None:
-        luma = Image.new("L", (plan.width, plan.height), GROUND)
-        if scene is not None:
-            luma.paste(scene.still(), (0, 0))
-        blue, red = _colours(plan, scene, f"{prompt} {model}")
-    else:
-        luma, small_blue, small_red = picture
-        blue, red = small_blue.tobytes(), small_red.tobytes()
-    _write(luma, plan, prompt=prompt, model=model, top=scene.end if scene else 0, dim=picture is not None)
+    scene = scene_of(prompt, plan.width, round(strip_top(plan.height) * SCENE_SHARE))
+    luma = Image.new("L", (plan.width, plan.height), GROUND)
+    if scene is not None:
+        luma.paste(scene.still(), (0, 0))
+    blue, red = _colours(luma.size, scene, f"{prompt} {model}")
+    foot = f"{readable(model)}   {plan.width}x{plan.height}   {plan.seconds:g} s   {plan.fps} fps"
+    _write(luma, prompt=prompt, foot=foot, top=scene.end if scene else 0)
+    ImageDraw.Draw(luma).rectangle((0, strip_top(plan.height), plan.width, plan.height), fill=STRIP)
     return Planes(luma.tobytes(), _grey_strip(blue, plan), _grey_strip(red, plan), scene)
+
+
+def fit_picture(plan: ClipPlan, content: bytes) -> Planes | None:
+    """A picture that was sent, cropped to fill the clip, with nothing over it. None for what does not decode."""
+    from av.video.frame import VideoFrame  # here: stills are drawn in the sandbox's own process, without FFmpeg
+
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > _MAX_IMAGE_PIXELS:
+                return None
+            image.draft("RGB", (plan.width, plan.height))
+            whole = image.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    scale = max(plan.width / whole.width, plan.height / whole.height)
+    across, down = plan.width / scale, plan.height / scale
+    left, top = (whole.width - across) / 2, (whole.height - down) / 2
+    filled = whole.resize((plan.width, plan.height), Image.Resampling.BILINEAR, (left, top, left + across, top + down))
+    # FFmpeg's own conversion, so that a frame that is decoded is the picture again.
+    frame = cast("VideoFrame", VideoFrame.from_image(filled)).reformat(format="yuv420p")  # pyright: ignore[reportUnknownMemberType]
+    luma, blue, red = (_rows(plane) for plane in frame.planes)
+    return Planes(luma, blue, red)
+
+
+def _rows(plane: VideoPlane) -> bytes:
+    """A plane's pixels without what fills up its lines."""
+    content = bytes(plane)
+    return b"".join(content[at : at + plane.width] for at in range(0, plane.height * plane.line_size, plane.line_size))
+
+
+def draw_still(width: int, height: int, *, prompt: str, model: str) -> Image.Image:
+    """Draw a picture: a scene above its prompt. Prompt and `model` choose the colours and where what moves is."""
+    scene = scene_of(prompt, width, round(strip_top(height) * SCENE_SHARE))
+    luma = Image.new("L", (width, height), GROUND)
+    words = f"{prompt} {model}"
+    if scene is not None:
+        picture = scene.still()
+        scene.draw_movers(picture, random.Random(words.encode(errors="replace")).random())
+        luma.paste(picture, (0, 0))
+    _write(luma, prompt=prompt, foot=f"{readable(model)}   {width}x{height}", top=scene.end if scene else 0)
+    half = (width // 2, height // 2)
+    colours = (Image.frombytes("L", half, plane).resize(luma.size) for plane in _colours(luma.size, scene, words))
+    return Image.merge("YCbCr", (luma, *colours)).convert("RGB")
 
 
 def strip_top(height: int) -> int:
@@ -117,74 +158,45 @@ def _pieces(word: str, font: AnyFont, width: float) -> list[str]:
     return [*pieces, piece]
 
 
-def _write(luma: Image.Image, plan: ClipPlan, *, prompt: str, model: str, top: int, dim: bool) -> None:
-    """Write the prompt below row `top`, and a line on the clip at the foot. `dim` darkens what is behind the words."""
+def _write(luma: Image.Image, *, prompt: str, foot: str, top: int) -> None:
+    """Write the prompt below row `top`, and a line at the foot."""
     draw = ImageDraw.Draw(luma)
-    width, foot_top = plan.width, strip_top(plan.height)
-    margin = max(4, min(width, plan.height) // 16)
-    font, line_height, lines = _set(readable(prompt) or "(no prompt)", plan, top, margin)
+    width, height = luma.size
+    foot_top = strip_top(height)
+    margin = max(4, min(width, height) // 16)
+    font, line_height, lines = _set(readable(prompt) or "(no prompt)", luma.size, top, margin)
     small_size = max(8, min(line_height // 3, width // 32))
     foot_at = foot_top - margin // 2 - round(small_size * 1.4)
-    if dim:
-        _darken(luma, (0, 0, width, margin * 2 + line_height * len(lines)))
-        _darken(luma, (0, foot_at - small_size // 2, width, foot_top))
     for number, line in enumerate(lines):
         draw.text((margin, top + margin * (0.5 if top else 1) + number * line_height), line, font=font, fill=228)
-    foot = f"{readable(model)}   {width}x{plan.height}   {plan.seconds:g} s   {plan.fps} fps"
     draw.text((margin, foot_at), foot, font=_font(small_size, eastern=False), fill=170)
-    draw.rectangle((0, foot_top, width, plan.height), fill=STRIP)
 
 
-def _set(text: str, plan: ClipPlan, top: int, margin: int) -> tuple[AnyFont, int, list[str]]:
+def _set(text: str, size: tuple[int, int], top: int, margin: int) -> tuple[AnyFont, int, list[str]]:
     """Font, line height and lines of a text: as large as fits, cut short where even the smallest does not."""
-    largest = max(10, min(plan.width, plan.height) // (18 if top else 14))
+    width, height = size
+    largest = max(10, min(width, height) // (18 if top else 14))
     best: tuple[AnyFont, int, list[str]] | None = None
-    for size in (largest, max(9, largest * 2 // 3), max(8, largest // 2), max(8, largest // 3)):
-        font, line_height = _font(size, eastern=_is_eastern(text)), round(size * 1.35)
+    for points in (largest, max(9, largest * 2 // 3), max(8, largest // 2), max(8, largest // 3)):
+        font, line_height = _font(points, eastern=_is_eastern(text)), round(points * 1.35)
         foot = round(line_height * 0.6) + margin // 2
-        room = strip_top(plan.height) - top - foot - (margin // 2 if top else 2 * margin)
+        room = strip_top(height) - top - foot - (margin // 2 if top else 2 * margin)
         max_lines = max(1, room // line_height)
-        best = font, line_height, wrap(text, font, plan.width - 2 * margin, max_lines)
+        best = font, line_height, wrap(text, font, width - 2 * margin, max_lines)
         if not (best[2] and best[2][-1].endswith("…")):
             break
     assert best is not None
     return best
 
 
-def _darken(luma: Image.Image, box: tuple[int, int, int, int]) -> None:
-    luma.paste(luma.crop(box).point([value // 3 for value in range(256)]), box[:2])
-
-
-def _background(plan: ClipPlan, keyframe: str | None) -> tuple[Image.Image, Image.Image, Image.Image] | None:
-    """The keyframe, cropped to fill the clip, as three planes. None without one, or if it is no picture."""
-    if not keyframe or keyframe.startswith(("http://", "https://")):
-        return None
-    encoded = keyframe.partition(",")[2] if keyframe.startswith("data:") else keyframe
-    try:
-        with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
-            if image.width * image.height > _MAX_IMAGE_PIXELS:
-                return None
-            image.draft("RGB", (plan.width, plan.height))
-            whole = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, binascii.Error, Image.DecompressionBombError):
-        return None
-    scale = max(plan.width / whole.width, plan.height / whole.height)
-    across, down = plan.width / scale, plan.height / scale
-    left, top = (whole.width - across) / 2, (whole.height - down) / 2
-    filled = whole.resize((plan.width, plan.height), Image.Resampling.BILINEAR, (left, top, left + across, top + down))
-    luma, blue, red = filled.convert("YCbCr").split()
-    half = (plan.width // 2, plan.height // 2)
-    return luma, blue.resize(half, Image.Resampling.BOX), red.resize(half, Image.Resampling.BOX)
-
-
-def _colours(plan: ClipPlan, scene: Scene | None, words: str) -> tuple[bytes, bytes]:
+def _colours(whole: tuple[int, int], scene: Scene | None, words: str) -> tuple[bytes, bytes]:
     """The two colour planes: the sky's colour, and another where the scene has land or water, and below it.
 
     Even in each row of what moves. Which colours, say the words.
     """
     noise = random.Random(words.encode(errors="replace"))
     sky, (hue, strength) = noise.choice(_PALETTES[scene.kind if scene else "lights"])
-    size = plan.width // 2, plan.height // 2
+    size = whole[0] // 2, whole[1] // 2
     land = Image.new("L", size, 255)
     if scene is not None:
         mask = scene.land().resize((size[0], scene.end // 2), Image.Resampling.NEAREST)

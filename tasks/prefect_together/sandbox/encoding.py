@@ -3,7 +3,8 @@
 The clip is a picture whose scene moves in loops that all show the same packets. An MP4's picture is encoded for each
 clip, its moving frames once for each size, rate and kind of scene: they touch only the scene and the mark at the foot,
 whose brightness is the same in all of them (constant quantiser, no deblocking, no arithmetic coding: nothing else
-carries over). VP8 adapts its probabilities, so a WebM's loop is encoded whole.
+carries over). VP8 adapts its probabilities, so a WebM's loop is encoded whole. Pictures that were sent, and the clip
+that is continued, come before and after the loops, encoded for each clip.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 from av.stream import Stream
-from av.video.frame import VideoFrame
+from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
@@ -31,6 +32,8 @@ from prefect_together.sandbox.drawing import STRIP, Planes, strip_top
 from prefect_together.sandbox.jobs import ClipPlan
 from prefect_together.sandbox.scenes import Scene
 
+PICTURE_SECONDS = 0.4
+"""How long a picture that was sent stands still, and then how long it fades."""
 LOOP_SECONDS = 5.0
 WEBM_LOOP_SECONDS = 1.0
 SAMPLE_RATE = 48_000
@@ -43,6 +46,7 @@ _H264 = {
     "preset": "ultrafast",
     "tune": "zerolatency",
     "qp": "26",
+    "forced-idr": "1",
     "x264-params": "scenecut=0:bframes=0:weightp=0:mbtree=0:aq-mode=0:no-deblock=1:cabac=0:keyint=infinite",
 }
 _VP8 = {
@@ -54,7 +58,7 @@ _VP8 = {
     "qmax": "48",
 }
 
-_moving: OrderedDict[tuple[int, int, int, int, str], list[bytes]] = OrderedDict()
+_moving: OrderedDict[tuple[int, int, int, int, str], list[tuple[bytes, bool]]] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -73,14 +77,23 @@ class _Piece:
         return float(self.start * self.time_base)
 
 
-def encode_clip(path: Path, plan: ClipPlan, planes: Planes) -> None:
+@dataclass(frozen=True)
+class Inputs:
+    """What a clip begins and ends with: the pictures sent for its first and last frame, the clip that it continues."""
+
+    first: Planes | None = None
+    last: Planes | None = None
+    source: Path | None = None
+
+
+def encode_clip(path: Path, plan: ClipPlan, planes: Planes, inputs: Inputs | None = None) -> None:
     """Write the clip to `path` (its suffix does not matter). Raises OSError and av.error.FFmpegError."""
     options = {} if plan.webm else {"movflags": "+faststart"}
     with av.open(str(path), "w", format="webm" if plan.webm else "mp4", options=options) as container:
         video = _video_stream(container, plan)
         audio = _audio_stream(container, plan) if plan.audio else None
         container.start_encoding()
-        pieces = _video_pieces(_loop_packets(video, plan, planes), video, plan)
+        pieces = _video_pieces(_Encoder(video, plan), planes, inputs or Inputs())
         if audio is not None:
             pieces += _audio_pieces(audio, plan)
         for piece in sorted(pieces, key=lambda piece: piece.at_seconds):
@@ -118,22 +131,40 @@ def _audio_stream(container: OutputContainer, plan: ClipPlan) -> AudioStream:
     return stream
 
 
-def _loop_packets(stream: VideoStream, plan: ClipPlan, planes: Planes) -> list[bytes]:
+class _Encoder:
+    """The clip's encoder; each frame becomes one packet. A key frame needs nothing before it."""
+
+    def __init__(self, stream: VideoStream, plan: ClipPlan) -> None:
+        self.stream, self.plan = stream, plan
+        self._encoded = 0
+
+    def packet(self, frame: VideoFrame, *, is_key: bool = False) -> tuple[bytes, bool]:
+        """The frame's packet, and whether it is a key frame."""
+        frame.pts, frame.pict_type = self._encoded, PictureType.I if is_key else PictureType.NONE
+        self._encoded += 1
+        encoded = cast("list[Packet[Stream]]", self.stream.encode(frame))  # pyright: ignore[reportUnknownMemberType]
+        if len(encoded) != 1:
+            raise ValueError(f"the encoder gave {len(encoded)} packets for frame {frame.pts}")
+        return bytes(encoded[0]), encoded[0].is_keyframe
+
+
+def _loop_packets(encoder: _Encoder, planes: Planes) -> list[tuple[bytes, bool]]:
     """One loop: the still picture as a key frame, then the frames in which the mark moves on."""
+    plan = encoder.plan
     seconds = WEBM_LOOP_SECONDS if plan.webm else LOOP_SECONDS
     length = min(plan.frames, max(1, round(seconds * plan.fps)))
-    frame = _frame(plan, planes)
-    first = _encode(stream, frame, 0)
+    frame = _frame(plan, planes, marked=True)
+    first = encoder.packet(frame, is_key=True)
     key = (plan.width, plan.height, plan.fps, length, planes.scene.kind if planes.scene else "")
     moving = None if plan.webm else _moving.get(key)
     if moving is None:
-        moving = list[bytes]()
+        moving = list[tuple[bytes, bool]]()
         still = planes.scene.still() if planes.scene else None
         for number in range(1, length):
             _move_mark(frame, plan, (number - 1) / length, number / length)
             if planes.scene is not None and still is not None:
                 _put_rows(frame, _moved(planes.scene, still, number / length), planes.scene.ground)
-            moving.append(_encode(stream, frame, number))
+            moving.append(encoder.packet(frame))
         if not plan.webm:
             _moving[key] = moving
             if len(_moving) > LOOPS_KEPT:
@@ -141,7 +172,63 @@ def _loop_packets(stream: VideoStream, plan: ClipPlan, planes: Planes) -> list[b
     return [first, *moving]
 
 
-def _frame(plan: ClipPlan, planes: Planes) -> VideoFrame:
+def _opening_packets(encoder: _Encoder, planes: Planes, inputs: Inputs) -> list[tuple[bytes, bool]]:
+    """What comes before the clip's own scene: all frames of the clip it continues, or the first picture and a fade."""
+    if inputs.source is not None:
+        return _source_packets(encoder, inputs.source)
+    if inputs.first is None:
+        return []
+    still, fade = _lengths(encoder.plan)
+    return [*_still_packets(encoder, inputs.first, still), *_fade_packets(encoder, inputs.first, planes, fade)]
+
+
+def _closing_packets(encoder: _Encoder, planes: Planes, inputs: Inputs, room: int) -> list[tuple[bytes, bool]]:
+    """What comes after the clip's own scene, `room` frames at most: a fade to the last picture, and that."""
+    if inputs.last is None or room < 1:
+        return []
+    still, fade = _lengths(encoder.plan)
+    still = min(still, room)
+    fading = _fade_packets(encoder, planes, inputs.last, min(fade, room - still))
+    return [*fading, *_still_packets(encoder, inputs.last, still)]
+
+
+def _lengths(plan: ClipPlan) -> tuple[int, int]:
+    """For how many frames a picture that was sent stands still and fades; in a short clip a fifth of it each."""
+    part, most = round(PICTURE_SECONDS * plan.fps), plan.frames // 5
+    return max(1, min(part, most)), min(part, most)
+
+
+def _still_packets(encoder: _Encoder, planes: Planes, length: int) -> list[tuple[bytes, bool]]:
+    frame = _frame(encoder.plan, planes)
+    return [encoder.packet(frame, is_key=number == 0) for number in range(length)]
+
+
+def _fade_packets(encoder: _Encoder, before: Planes, after: Planes, length: int) -> list[tuple[bytes, bool]]:
+    """`length` frames between two pictures."""
+    frames = (_frame(encoder.plan, _blended(before, after, (step + 1) / (length + 1))) for step in range(length))
+    return [encoder.packet(frame, is_key=number == 0) for number, frame in enumerate(frames)]
+
+
+def _blended(before: Planes, after: Planes, part: float) -> Planes:
+    def blend(one: bytes, other: bytes) -> bytes:
+        first, second = (Image.frombytes("L", (len(content), 1), content) for content in (one, other))
+        return Image.blend(first, second, part).tobytes()
+
+    return Planes(blend(before.luma, after.luma), blend(before.blue, after.blue), blend(before.red, after.red))
+
+
+def _source_packets(encoder: _Encoder, source: Path) -> list[tuple[bytes, bool]]:
+    """All frames of the clip that is continued, encoded again: its container may be another one."""
+    packets: list[tuple[bytes, bool]] = []
+    with av.open(str(source)) as container:
+        for decoded in container.decode(container.streams.video[0]):
+            frame = decoded.reformat(encoder.plan.width, encoder.plan.height, "yuv420p")
+            frame.time_base = Fraction(1, encoder.plan.fps)
+            packets.append(encoder.packet(frame, is_key=not packets))
+    return packets
+
+
+def _frame(plan: ClipPlan, planes: Planes, *, marked: bool = False) -> VideoFrame:
     frame = VideoFrame(plan.width, plan.height, "yuv420p")
     widths = (plan.width, plan.width // 2, plan.width // 2)
     for plane, width, content in zip(frame.planes, widths, (planes.luma, planes.blue, planes.red), strict=True):
@@ -149,7 +236,8 @@ def _frame(plan: ClipPlan, planes: Planes) -> VideoFrame:
         rows = [content[at : at + width] + padding for at in range(0, len(content), width)]
         filled = b"".join(rows) if padding else content
         plane.update(filled.ljust(plane.buffer_size, b"\0"))
-    _paint(frame, plan, 0.0, MARK_LUMA)
+    if marked:
+        _paint(frame, plan, 0.0, MARK_LUMA)
     return frame
 
 
@@ -184,19 +272,17 @@ def _paint(frame: VideoFrame, plan: ClipPlan, position: float, luma: int) -> Non
         pixels[at : at + mark] = bytes([luma]) * mark
 
 
-def _encode(stream: VideoStream, frame: VideoFrame, number: int) -> bytes:
-    frame.pts = number
-    encoded = cast("list[Packet[Stream]]", stream.encode(frame))  # pyright: ignore[reportUnknownMemberType]
-    if len(encoded) != 1:
-        raise ValueError(f"the encoder gave {len(encoded)} packets for frame {number}")
-    return bytes(encoded[0])
-
-
-def _video_pieces(loop: list[bytes], stream: VideoStream, plan: ClipPlan) -> list[_Piece]:
-    tick, length = Fraction(1, plan.fps), len(loop)
+def _video_pieces(encoder: _Encoder, planes: Planes, inputs: Inputs) -> list[_Piece]:
+    frames = encoder.plan.frames
+    opening = _opening_packets(encoder, planes, inputs)[:frames]
+    loop = _loop_packets(encoder, planes)
+    closing = _closing_packets(encoder, planes, inputs, frames - len(opening))
+    own = frames - len(opening) - len(closing)
+    packets = [*opening, *(loop[number % len(loop)] for number in range(own)), *closing]
+    tick = Fraction(1, encoder.plan.fps)
     return [
-        _Piece(stream, loop[number % length], number, 1, tick, is_key=number % length == 0)
-        for number in range(plan.frames)
+        _Piece(encoder.stream, content, number, 1, tick, is_key=is_key)
+        for number, (content, is_key) in enumerate(packets)
     ]
 
 

@@ -21,8 +21,9 @@ from prefect_together.sandbox.jobs import Failure, Script
 if TYPE_CHECKING:
     from prefect_together.sandbox.service import VideoService
 
-Endpoint = Literal["create", "retrieve", "download"]
-ENDPOINTS: tuple[Endpoint, ...] = ("create", "retrieve", "download")
+Endpoint = Literal["create", "retrieve", "images", "download"]
+"""`images` is the call that makes pictures; `download` fetches clips and pictures."""
+ENDPOINTS: tuple[Endpoint, ...] = ("create", "retrieve", "images", "download")
 
 ANSWERS = {
     "400": "invalid_request_error",
@@ -52,7 +53,7 @@ ANSWERS = {
     "drop": "connection closed without an answer",
     "reset": "connection reset without an answer",
 }
-"""Answers in place of the real one: on create the job is not accepted, with `-after` behind the name it is."""
+"""Answers in place of the real one: on create and images nothing is accepted, with `-after` behind the name it is."""
 
 CREATE = {
     "late": "accepted, and answered later than a client waits",
@@ -68,6 +69,12 @@ CREATE = {
     "job-moderated": "the job fails for its content",
     "job-cancelled": "the job is cancelled",
     "job-stuck": "the job never ends",
+}
+IMAGES = {
+    "late": "made and billed, and answered later than a client waits",
+    "half-json": "made and billed, and answered 200 with half a JSON body",
+    "no-data": "made and billed, and answered without a picture",
+    "no-url": "made and billed, and answered without the picture's URL",
 }
 RETRIEVE = {
     "late": "answered later than a client waits",
@@ -118,6 +125,12 @@ STORM: Mapping[Endpoint, tuple[str, ...]] = {
         *("408-after", "409-after", "500-after", "502-after", "503-html-after", "504-after", "524-after"),
         *("html-after", "drop-after", "reset-after"),
     ),
+    "images": (
+        *("408", "409", "429", "429-retry-after", "429-bare", "500", "502", "503", "503-html", "504", "524"),
+        *("529", "html", "drop", "reset", *IMAGES),
+        *("408-after", "409-after", "500-after", "502-after", "503-html-after", "504-after", "524-after"),
+        *("html-after", "drop-after", "reset-after"),
+    ),
     "retrieve": (
         *("404", "408", "409", "429", "429-retry-after", "429-bare", "500", "502", "503", "503-html", "504"),
         *("524", "529", "html", "drop", "reset", *RETRIEVE),
@@ -133,8 +146,8 @@ STORM: Mapping[Endpoint, tuple[str, ...]] = {
 
 def names(endpoint: Endpoint) -> list[str]:
     """Every fault that an endpoint knows."""
-    own = {"create": CREATE, "retrieve": RETRIEVE, "download": DOWNLOAD}[endpoint]
-    after = [f"{name}-after" for name in ANSWERS] if endpoint == "create" else []
+    own = {"create": CREATE, "retrieve": RETRIEVE, "images": IMAGES, "download": DOWNLOAD}[endpoint]
+    after = [f"{name}-after" for name in ANSWERS] if endpoint in ("create", "images") else []
     return [*ANSWERS, *after, *own, "storm", "any"]
 
 
@@ -310,6 +323,10 @@ class SandboxControl(Scripting):
     def jobs(self) -> list[dict[str, Any]]:
         """Every job with its prompt, status, times, reads, downloads and cost."""
         return cast("dict[str, Any]", self._call("GET", "/sandbox/state"))["jobs"]
+
+    def images(self) -> list[dict[str, Any]]:
+        """Every picture with its prompt, seed, size, downloads and cost."""
+        return cast("dict[str, Any]", self._call("GET", "/sandbox/state"))["images"]
 
     def requests(self) -> list[dict[str, Any]]:
         """The last requests, oldest first, with headers and bodies."""

@@ -5,17 +5,16 @@ Holds no clock and no HTTP.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
     from prefect_together.sandbox.models import ModelFacts
-import json
-from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
 
 MISSING = "(missing)"
 """In a script: the answer has no `status` at all (None stands for `"status": null`)."""
@@ -123,6 +122,10 @@ class Job:
     @property
     def prompt(self) -> str:
         return str(self.request.get("prompt") or "")
+
+    @property
+    def suffix(self) -> str:
+        return self.plan.suffix
 
     @property
     def made_by(self) -> str:
@@ -270,45 +273,46 @@ LONGEST_TEXT = 40_000
 """Inline images are longer than any prompt: they are not kept."""
 
 
-class JobStore:
-    """The jobs file of a state directory."""
+class JsonLines:
+    """A file of JSON objects, one a line, that is only appended to."""
 
-    def __init__(self, state_dir: Path) -> None:
-        state_dir.mkdir(parents=True, exist_ok=True)
-        self._path = state_dir / JOBS_FILE
-        self._file = self._path.open("ab", buffering=0)
-        if not _ends_with_newline(self._path):
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        if not _ends_with_newline(path):
             self._file.write(b"\n")
 
-    def append(self, job: Job) -> None:
-        """Write one job before its acceptance is answered. It outlives a kill of the sandbox, not of the machine."""
-        line = {
-            "id": job.id,
-            "request": job.request,
-            "plan": asdict(job.plan),
-            "created_at": job.created_at,
-            "generation_seconds": job.generation_seconds,
-            "cost_usd": job.cost_usd,
-            "ending": job.ending,
-            "failure": asdict(job.failure) if job.failure else None,
-            "script": asdict(job.script) if job.script else None,
-        }
-        self._file.write(json.dumps(line).encode() + b"\n")
+    def append(self, fields: Mapping[str, Any]) -> None:
+        """Write one line at once. It outlives a kill of the sandbox, not of the machine."""
+        self._file.write(json.dumps(fields).encode() + b"\n")
 
-    def load(self) -> Iterator[Job]:
-        """The jobs of earlier runs, oldest first. A line that was cut short is left out."""
+    def load(self) -> Iterator[dict[str, Any]]:
+        """The lines of earlier runs, oldest first. A line that was cut short is left out."""
         for line in self._path.read_bytes().splitlines():
-            try:
-                fields: dict[str, Any] = json.loads(line)
-            except ValueError:
-                continue
-            yield _job(fields)
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)
 
     def close(self) -> None:
         self._file.close()
 
 
-def _job(fields: dict[str, Any]) -> Job:
+def job_fields(job: Job) -> dict[str, Any]:
+    """What is kept of a job: what was decided when it was accepted."""
+    return {
+        "id": job.id,
+        "request": job.request,
+        "plan": asdict(job.plan),
+        "created_at": job.created_at,
+        "generation_seconds": job.generation_seconds,
+        "cost_usd": job.cost_usd,
+        "ending": job.ending,
+        "failure": asdict(job.failure) if job.failure else None,
+        "script": asdict(job.script) if job.script else None,
+    }
+
+
+def job_of(fields: Mapping[str, Any]) -> Job:
+    """The job of which `job_fields` were kept."""
     script, failure = fields["script"], fields["failure"]
     return Job(
         id=fields["id"],

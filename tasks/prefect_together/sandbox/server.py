@@ -165,7 +165,7 @@ class Sandbox(Scripting):
         self._on_loop(self._service.expire_links)
 
     def calls(self, endpoint: str) -> int:
-        """How many requests came in for create, retrieve, link, download, models or whoami."""
+        """How many requests came in for create, retrieve, images, link, download, models or whoami."""
         return self._on_loop(lambda: self._service.recorder.calls(endpoint))
 
     def accepted(self, prompt: str | None = None) -> int:
@@ -176,8 +176,12 @@ class Sandbox(Scripting):
         """Every job with its prompt, status, times, reads, downloads and cost."""
         return self._on_loop(self._service.job_list)
 
+    def images(self) -> list[dict[str, Any]]:
+        """Every picture with its prompt, seed, size, downloads and cost."""
+        return self._on_loop(self._service.image_list)
+
     def stats(self) -> dict[str, Any]:
-        """Counts of requests by endpoint and answer, jobs by status, accepted by prompt, dollars billed."""
+        """Counts of requests by endpoint and answer, jobs and pictures by prompt, dollars billed."""
         return self._on_loop(self._service.stats)
 
     def _order(self, order: Command, fields: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The imitated service without its HTTP: jobs accepted and read, links, clips, scripts, limits, figures.
+"""The imitated service without its HTTP: jobs accepted and read, pictures, links, clips, scripts, limits, figures.
 
 All of it is used from one event loop. Time comes from the clock that is passed in.
 """
@@ -6,38 +6,43 @@ All of it is used from one event loop. Time comes from the clock that is passed 
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 import shutil
 import tempfile
 import uuid
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock
-from prefect_together.sandbox.acceptance import failure_of
 from prefect_together.sandbox.answers import Recorder, billed_usd
 from prefect_together.sandbox.downloads import ServedFile
 from prefect_together.sandbox.faults import Faults
+from prefect_together.sandbox.images import MAX_SEED, Picture, pictures_of
 from prefect_together.sandbox.jobs import (
+    JOBS_FILE,
     ClipPlan,
     Ending,
     Failure,
     Job,
-    JobStore,
+    JsonLines,
     Script,
     has_ended,
     is_completed,
+    job_fields,
+    job_of,
     peak_in_flight,
     plan_clip,
     without_long_texts,
 )
-from prefect_together.sandbox.models import ModelFacts, price_usd
+from prefect_together.sandbox.models import ModelFacts, failure_of, frame_pictures, price_usd, video_addresses
 from prefect_together.sandbox.settings import RENDER, SHARED, TINY, SandboxSettings
 from prefect_together.sandbox.studio import Studio
 
+PICTURES_FILE = "images.jsonl"
 TINY_CLIP = Path(__file__).with_name("tiny.mp4")
 EARLY_FAILURE_SHARE = 0.2
 """A bad parameter is found out soon: such a job fails after this share of its generation time."""
@@ -64,6 +69,7 @@ class VideoService:
         self.base_url = ""
         self.file_url = ""
         self.jobs: dict[str, Job] = {}
+        self.pictures: dict[tuple[str, int], Picture] = {}
         self.faults = Faults(random.Random(settings.seed))
         self.recorder = Recorder(settings.keep_requests)
         self.limit = (
@@ -82,21 +88,26 @@ class VideoService:
         self._clips.mkdir(parents=True, exist_ok=True)
         for partial in self._clips.glob("*.part"):
             partial.unlink(missing_ok=True)
-        self._store = JobStore(self._folder)
+        self._job_file = JsonLines(self._folder / JOBS_FILE)
+        self._picture_file = JsonLines(self._folder / PICTURES_FILE)
         self._studio = Studio(self._clip_done, settings.render_processes)
         self._files: dict[object, ServedFile] = {}
         self._waiting: dict[ClipPlan, list[Job]] = {}
         self._clip_made = asyncio.Event()
 
     async def start(self) -> None:
-        """Take up the jobs of an earlier run in the same state directory."""
-        for job in self._store.load():
-            self.jobs[job.id] = job
+        """Take up the jobs and pictures of an earlier run in the same state directory."""
+        for fields in self._picture_file.load():
+            picture = Picture(**fields)
+            self.pictures[picture.id, picture.index] = picture
+        for fields in self._job_file.load():
+            job = self.jobs[fields["id"]] = job_of(fields)
             await self._order_clip(job)
 
     async def close(self) -> None:
         await self._studio.close()
-        self._store.close()
+        self._job_file.close()
+        self._picture_file.close()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)
 
@@ -104,7 +115,11 @@ class VideoService:
         """Accept a job: from here on it exists and is billed."""
         seconds = self.settings.generation.sample(self._rng) / self.settings.speed
         ending, failure = _JOB_FAULTS.get(fault or "", ("completed", None))
-        if found := failure_of(request, facts):
+        plan = plan_clip(request, facts)
+        source = self._continued(request)
+        if source is not None:
+            plan = replace(plan, width=source.plan.width, height=source.plan.height, fps=source.plan.fps)
+        if found := failure_of(request, facts) or self._wrong_inputs(request, plan):
             ending, failure, seconds = "failed", found, seconds * EARLY_FAILURE_SHARE
         script = self._next_script(str(request.get("prompt") or ""))
         if script is not None:
@@ -113,7 +128,7 @@ class VideoService:
         job = Job(
             id=str(uuid.uuid4()),
             request=without_long_texts(dict(request)),
-            plan=plan_clip(request, facts),
+            plan=plan,
             created_at=self.clock.time(),
             generation_seconds=seconds,
             cost_usd=billed_usd(price, self.settings.shape),
@@ -122,9 +137,10 @@ class VideoService:
             script=script,
             hidden_reads=self.settings.hidden_reads if fault == "hidden" else 0,
         )
-        self._store.append(job)
+        await self._keep_pictures(job, request)  # before the job is kept: a restart renders it with them
+        self._job_file.append(job_fields(job))
         self.jobs[job.id] = job
-        await self._order_clip(job, keyframe=_first_frame(request))
+        await self._order_clip(job)
         return job
 
     def shows_completed(self, job: Job) -> bool:
@@ -157,16 +173,31 @@ class VideoService:
             job.link = f"{job.id.replace('-', '')}{current}{round(now * 1000):x}"
         return f"{self.file_url}/shrt/{job.link}"
 
-    def linked_job(self, token: str) -> tuple[Job | None, bool]:
-        """The job behind a link's token, and whether the link still holds."""
+    def linked(self, token: str) -> tuple[Job | Picture | None, bool]:
+        """The job or picture behind a link's token, and whether the link has not expired."""
         parts = token.split("-")
         try:
-            job = self.jobs.get(str(uuid.UUID(parts[0])))
+            key = str(uuid.UUID(parts[0]))
             generation, issued_at = int(parts[1]), int(parts[2], 16) / 1000
+            linked = self.pictures.get((key, int(parts[3]))) if len(parts) > 3 else self.jobs.get(key)
         except (ValueError, IndexError):
             return None, False
         fresh = self.clock.time() - issued_at <= self.settings.link_seconds
-        return job, fresh and generation >= self._link_generation
+        return linked, fresh and generation >= self._link_generation
+
+    def make_pictures(self, request: Mapping[str, Any]) -> list[Picture]:
+        """Accept a call for pictures: from here on they exist and are billed."""
+        seed, now = self._rng.randint(0, MAX_SEED), self.clock.time()
+        made = pictures_of(request, any_seed=seed, now=now, cost_factor=self.settings.cost_factor)
+        for picture in made:
+            self._picture_file.append(asdict(picture))
+            self.pictures[picture.id, picture.index] = picture
+        return made
+
+    def picture_link(self, picture: Picture) -> str:
+        """The picture's short link. It is answered once: there is no fresh one later."""
+        token = f"{picture.id.replace('-', '')}-{self._link_generation}-{round(self.clock.time() * 1000):x}"
+        return f"{self.file_url}/shrt/{token}-{picture.index}"
 
     def expire_links(self) -> None:
         """Make every link that was handed out invalid. The next read of a job gives a fresh one."""
@@ -193,8 +224,9 @@ class VideoService:
         return sum(1 for job in self.jobs.values() if job.prompt == prompt)
 
     def stats(self) -> dict[str, Any]:
-        """Counts of requests and jobs, dollars billed. Failed and cancelled jobs are not billed here."""
+        """Counts of requests, jobs and pictures, dollars billed. Failed and cancelled jobs are not billed here."""
         now = self.clock.time()
+        images_usd = sum(picture.cost_usd for picture in self.pictures.values())
         statuses = Counter(str(job.status(now)) for job in self.jobs.values())
         billed = [job for job in self.jobs.values() if job.is_billed]
         spans = [job.span(now) for job in self.jobs.values()]
@@ -203,7 +235,10 @@ class VideoService:
             "jobs": dict(statuses),
             "accepted": len(self.jobs),
             "accepted_by_prompt": dict(Counter(job.prompt for job in self.jobs.values())),
-            "billed_usd": round(sum(job.cost_usd for job in billed), 6),
+            "images": len(self.pictures),
+            "images_by_prompt": dict(Counter(picture.prompt for picture in self.pictures.values())),
+            "images_billed_usd": round(images_usd, 6),
+            "billed_usd": round(sum(job.cost_usd for job in billed) + images_usd, 6),
             "peak_in_flight": peak_in_flight(spans),
             "reads": sum(job.reads for job in self.jobs.values()),
             "faults_met": dict(self.faults.met),
@@ -229,6 +264,10 @@ class VideoService:
             for job in self.jobs.values()
         ]
 
+    def image_list(self) -> list[dict[str, Any]]:
+        """Every picture with its prompt, seed, size, downloads and cost."""
+        return [asdict(picture) for picture in self.pictures.values()]
+
     def fault_list(self) -> list[dict[str, Any]]:
         return [asdict(rule) for rule in self.faults.rules]
 
@@ -249,7 +288,66 @@ class VideoService:
             return self._clips / name
         return TINY_CLIP if mode == TINY else Path(mode)
 
-    async def _order_clip(self, job: Job, *, keyframe: str | None = None) -> None:
+    def _own(self, url: str) -> tuple[Job | Picture | None, bool] | None:
+        """What one of this sandbox's own links leads to, and whether it has not expired; None for other addresses.
+
+        A link of an earlier run over the same state directory may have another port.
+        """
+        if not url.startswith(("http://", "https://")):
+            return None
+        linked = self.linked(url.rpartition("/")[2].partition(".")[0])
+        return linked if linked[0] is not None or url.startswith(self.file_url + "/") else None
+
+    def _continued(self, request: Mapping[str, Any]) -> Job | None:
+        """The job of this sandbox whose clip is to be continued."""
+        for name, url in video_addresses(request):
+            linked = self._own(url) if name == "media.frame_videos" else None
+            if linked is not None and isinstance(linked[0], Job):
+                return linked[0]
+        return None
+
+    def _wrong_inputs(self, request: Mapping[str, Any], plan: ClipPlan) -> Failure | None:
+        """What is wrong with own links that were sent, None for nothing. Other addresses are not fetched."""
+        pictures = [("media.frame_images", text) for text in frame_pictures(request, plan.frames).values()]
+        for name, url in [*pictures, *video_addresses(request)]:
+            linked = self._own(url)
+            if linked is None:
+                continue
+            if linked[0] is None or not linked[1]:
+                why = "the link has expired" if linked[0] else "not found"
+                return Failure("InvalidParameter", f"{name}: {url} could not be fetched: {why}.")
+            kind = "image" if name == "media.frame_images" else "video"
+            if isinstance(linked[0], Job) != (kind == "video"):
+                return Failure("InvalidParameter", f"{name}: {url} is no {kind}.")
+        source = self._continued(request)
+        if source is not None and plan.seconds <= source.plan.seconds:
+            lengths = f"{plan.seconds:g} seconds are the total, and the video to continue has {source.plan.seconds:g}"
+            return Failure("invalidDuration", f"{lengths}: nothing would be new.")
+        return None
+
+    async def _keep_pictures(self, job: Job, request: Mapping[str, Any]) -> None:
+        """Write the pictures sent for the clip's first and last frame beside the clip, for whoever renders it."""
+        if self.settings.clip != RENDER:
+            return
+        for name, text in frame_pictures(request, job.plan.frames).items():
+            linked = self._own(text)
+            if linked is not None and isinstance(linked[0], Picture):
+                content = await asyncio.to_thread(linked[0].content)
+            else:
+                content = _inline_picture(text)
+            if content is not None:
+                (self._clips / f"{job.id}.{name}").write_bytes(content)
+
+    async def _inputs(self, job: Job) -> dict[str, Path]:
+        """The files that the job's clip begins and ends with."""
+        files = {name: self._clips / f"{job.id}.{name}" for name in ("first", "last")}
+        files = {name: path for name, path in files.items() if path.exists()}
+        source = self._continued(job.request)
+        if source is not None and await self.clip(source) is not None:
+            files["source"] = self._clip_path(source)
+        return files
+
+    async def _order_clip(self, job: Job) -> None:
         if job.ending not in ("completed", "stuck") and job.script is None:
             return
         mode, path = self.settings.clip, self._clip_path(job)
@@ -268,7 +366,7 @@ class VideoService:
             prompt=job.prompt if mode == RENDER else "The same clip for all jobs of this size",
             model=job.made_by,
             due_at=job.due_at,
-            keyframe=keyframe if mode == RENDER else None,
+            inputs=await self._inputs(job) if mode == RENDER else None,
         )
 
     def _clip_done(self, job_id: str, problem: str | None) -> None:
@@ -282,15 +380,13 @@ class VideoService:
         self._clip_made = asyncio.Event()
 
 
-def _first_frame(request: Mapping[str, Any]) -> str | None:
-    """The first keyframe that was sent, wherever it was sent."""
-    media: Mapping[str, Any] = request.get("media") or {}
-    frames: list[Any] = media.get("frame_images") or request.get("frame_images") or []
-    for frame in frames:
-        image = cast("Mapping[str, Any]", frame).get("input_image") if isinstance(frame, Mapping) else frame
-        if isinstance(image, str):
-            return image
-    return None
+def _inline_picture(text: str) -> bytes | None:
+    """The bytes of bare base64 or a data URI; None for an address elsewhere and for what is no base64."""
+    encoded = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return None if text.startswith(("http://", "https://")) else base64.b64decode(encoded)
+    except ValueError:
+        return None
 
 
 class DynamicLimit:

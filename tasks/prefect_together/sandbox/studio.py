@@ -11,7 +11,7 @@ import heapq
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,12 @@ class Order:
     plan: ClipPlan = field(compare=False)
     prompt: str = field(compare=False)
     model: str = field(compare=False)
-    keyframe: str | None = field(compare=False, default=None, repr=False)
+    inputs: Mapping[str, Path] = field(compare=False, default_factory=dict[str, Path])
 
     def line(self) -> bytes:
         body: dict[str, Any] = {"id": self.id, "path": str(self.path), "plan": asdict(self.plan)}
-        body |= {"prompt": self.prompt, "model": self.model, "keyframe": self.keyframe}
+        body |= {"prompt": self.prompt, "model": self.model}
+        body["inputs"] = {name: str(path) for name, path in self.inputs.items()}
         return json.dumps(body).encode() + b"\n"
 
 
@@ -68,11 +69,11 @@ class Studio:
         prompt: str,
         model: str,
         due_at: float,
-        keyframe: str | None = None,
+        inputs: Mapping[str, Path] | None = None,
     ) -> None:
-        """Queue a clip. Returns at once."""
+        """Queue a clip. Returns at once. `inputs` are files: pictures `first` and `last`, the clip `source`."""
         self._numbers += 1
-        order = Order(due_at, self._numbers, job_id, path, plan, prompt, model, keyframe)
+        order = Order(due_at, self._numbers, job_id, path, plan, prompt, model, inputs or {})
         heapq.heappush(self._orders, order)
         if self._idle == 0 and len(self._workers) < self._processes:
             worker = asyncio.create_task(self._work())
@@ -149,15 +150,17 @@ def render(order: dict[str, Any]) -> str | None:
     """In a worker: render one clip to `order["path"]`, whole or not at all. Returns what went wrong, if anything."""
     import av.error  # here, so that the sandbox itself loads no encoder
 
-    from prefect_together.sandbox.drawing import draw_clip
-    from prefect_together.sandbox.encoding import encode_clip
+    from prefect_together.sandbox.drawing import draw_clip, fit_picture
+    from prefect_together.sandbox.encoding import Inputs, encode_clip
 
     path = Path(order["path"])
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     plan = ClipPlan(**order["plan"])
     try:
-        planes = draw_clip(plan, prompt=order["prompt"], model=order["model"], keyframe=order.get("keyframe"))
-        encode_clip(partial, plan, planes)
+        files = {name: Path(file) for name, file in order["inputs"].items()}
+        pictures = {name: fit_picture(plan, files[name].read_bytes()) for name in ("first", "last") if name in files}
+        planes = draw_clip(plan, prompt=order["prompt"], model=order["model"])
+        encode_clip(partial, plan, planes, Inputs(**pictures, source=files.get("source")))
         partial.replace(path)
     except (OSError, ValueError, MemoryError, av.error.FFmpegError) as error:
         return f"{type(error).__name__}: {error}"
