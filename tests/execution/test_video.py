@@ -150,8 +150,8 @@ def test_a_finished_clip_is_recorded_before_all_other_downloads_are_through(batc
                 return await super().download(job, target, max_bytes=max_bytes)
 
     class Noticing(LocalStore):
-        async def publish(self, name: str) -> str:
-            used = await super().publish(name)
+        async def publish(self, name: str, *, replaces: bool = False) -> str:
+            used = await super().publish(name, replaces=replaces)
             first_is_recorded.set()
             return used
 
