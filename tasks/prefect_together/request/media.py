@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, cast
 from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
@@ -317,11 +317,40 @@ class VideoRef(BaseModel):
         return {"video": value} if isinstance(value, (str, ClipRef)) else value
 
 
-def _one_image_a_frame(images: list[FrameImage]) -> list[FrameImage]:
+def _one_image_a_frame(images: list[FrameImage]) -> None:
     places = Counter(image.frame for image in images if image.frame is not None)
     twice = [str(place) for place, count in places.items() if count > 1]
     if twice:
         raise wrong(f"has more than one image for frame {', '.join(twice)}: one image a frame")
+
+
+def _frames_checked(images: list[FrameImage]) -> list[FrameImage]:
+    """One image a frame; of a clip that goes on in this one, the frame that joins the two."""
+    _one_image_a_frame(images)
+    named = [
+        item.model_copy(update={"input_image": _frame_for(item, place, len(images))})
+        for place, item in enumerate(images)
+    ]
+    _all_named([item.input_image for item in named])
+    return named
+
+
+def _frame_for(item: FrameImage, place: int, count: int) -> Image:
+    """The picture of a frame; of another clip, if none of its frames is named, the one that joins the two."""
+    ref, frame = item.input_image, item.frame
+    if not isinstance(ref, ClipRef) or ref.frame is not None or ref.key is not None:
+        return ref
+    if frame in ("first", 0) or (frame is None and place == 0):
+        return ref.model_copy(update={"frame": "last"})
+    if frame == "last" or (frame is None and place == count - 1):
+        return ref.model_copy(update={"frame": "first"})
+    return ref
+
+
+def _all_named(images: list[Image]) -> list[Image]:
+    for ref in images:
+        if isinstance(ref, ClipRef) and ref.frame is None and ref.key is None:
+            raise wrong(f"which frame of the clip? Write {ref}:first, {ref}:last or, at 2.5 seconds, {ref}:2.5s")
     return images
 
 
@@ -330,25 +359,13 @@ class Media(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    frame_images: Annotated[list[FrameImage], AfterValidator(_one_image_a_frame)] | None = None
-    reference_images: list[ImageInput] | None = None
+    frame_images: Annotated[list[FrameImage], AfterValidator(_frames_checked)] | None = None
+    reference_images: Annotated[list[ImageInput], AfterValidator(_all_named)] | None = None
     frame_videos: list[VideoRef] | None = None
     reference_videos: list[VideoRef] | None = None
     source_video: VideoUrl | None = None
     audio_inputs: list[AudioUrl] | None = None
     reference_audios: list[AudioUrl] | None = None
-
-    @model_validator(mode="after")
-    def _name_frames(self) -> Self:
-        """Name the frame of each clip that goes on in this one: its last one at the start, its first one at the end."""
-        images = [
-            item.model_copy(update={"input_image": _frame_for(item, place, len(self.frame_images or []))})
-            for place, item in enumerate(self.frame_images or [])
-        ]
-        for ref in (*(item.input_image for item in images), *(self.reference_images or [])):
-            if isinstance(ref, ClipRef) and ref.frame is None and ref.key is None:
-                raise wrong(f"which frame of the clip? Write {ref}:first, {ref}:last or, at 2.5 seconds, {ref}:2.5s")
-        return self.model_copy(update={"frame_images": images}) if images else self
 
     def with_clips(self, replace: Callable[[ClipRef], ClipRef | str]) -> Media:
         """The same with each reference to another clip replaced."""
@@ -414,15 +431,3 @@ class Media(BaseModel):
         """Every picture with the name of its field, in the API's order."""
         frames = [("frame_images", item.input_image) for item in self.frame_images or []]
         return [*frames, *(("reference_images", item) for item in self.reference_images or [])]
-
-
-def _frame_for(item: FrameImage, place: int, count: int) -> Image:
-    """The picture of a frame; of another clip, if none of its frames is named, the one that joins the two."""
-    ref, frame = item.input_image, item.frame
-    if not isinstance(ref, ClipRef) or ref.frame is not None or ref.key is not None:
-        return ref
-    if frame in ("first", 0) or (frame is None and place == 0):
-        return ref.model_copy(update={"frame": "last"})
-    if frame == "last" or (frame is None and place == count - 1):
-        return ref.model_copy(update={"frame": "first"})
-    return ref

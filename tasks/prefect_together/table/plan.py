@@ -6,17 +6,20 @@ import hashlib
 import re
 import unicodedata
 import uuid
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prefect_together.errors import Problem, TableInvalid
 from prefect_together.grid.columns import parameter_name
 from prefect_together.request.catalogue import estimate_usd
 from prefect_together.request.fields import counted
+from prefect_together.request.media import ClipRef
 from prefect_together.request.request import VideoRequest
+from prefect_together.table.references import References
 from prefect_together.table.stills import NOT_MADE_YET
-from prefect_together.table.variants import variant_name
+from prefect_together.table.variants import named_variants
 
 if TYPE_CHECKING:
     from prefect_together.table.rows import PromptTable, TableRow
@@ -189,8 +192,7 @@ def make_plan(table: PromptTable) -> Plan:
     paid_twice: list[int] = []
     overlapping: list[int] = []
     id_of_request: dict[str, str | None] = {}
-    for row in table.rows:
-        asked = _videos(row)
+    for row, asked in zip(table.rows, _all_videos(table.rows), strict=True):
         takes = {video.key: video for video in reversed(asked)}
         keys = tuple(dict.fromkeys(video.key for video in asked))
         new = [takes[key] for key in keys if key not in videos]
@@ -210,24 +212,32 @@ def make_plan(table: PromptTable) -> Plan:
     return Plan(table.source, table.columns, tuple(rows), videos, (*table.warnings, *repeats))
 
 
+def _all_videos(rows: Sequence[TableRow]) -> list[list[PlannedVideo]]:
+    """The videos of each row, sources before those that refer to them."""
+    references = References(rows)
+    found: list[list[PlannedVideo]] = [[] for _ in rows]
+
+    def key_of(request: VideoRequest, ref: ClipRef) -> ClipRef:
+        source = references.find(ref, request)
+        return ref.model_copy(update={"key": found[source.row_place][source.place].key})
+
+    for place in references.order():
+        found[place] = _videos(rows[place], key_of)
+    return found
+
+
 def _film(row: TableRow) -> str | None:
     cells = (text.strip() for column, text in row.cells.items() if parameter_name(column) == "film")
     return next((text for text in cells if text), None)
 
 
-def _videos(row: TableRow) -> list[PlannedVideo]:
-    """All videos of a row: `count` takes of each variant."""
-    if not row.varied:
-        return _takes(row, row.requests[0], variant="")
-    names: set[str] = set()
-    found: list[PlannedVideo] = []
-    for request in row.requests:
-        name = variant_name(request, row.varied)
-        if name in names:  # models of one name by two makers, or values that are alike in their first characters
-            name = f"{name}-{request.fingerprint()[:_HASH_DIGITS]}"
-        names.add(name)
-        found += _takes(row, request, variant=f"--{name}")
-    return found
+def _videos(row: TableRow, key_of: Callable[[VideoRequest, ClipRef], ClipRef]) -> list[PlannedVideo]:
+    """All videos of a row: `count` takes of each variant. `key_of` puts the source's key into a reference."""
+    return [
+        video
+        for request, name in named_variants(row.requests, row.varied)
+        for video in _takes(row, request.with_clips(partial(key_of, request)), variant=name)
+    ]
 
 
 def _takes(row: TableRow, first: VideoRequest, *, variant: str) -> list[PlannedVideo]:
@@ -235,6 +245,7 @@ def _takes(row: TableRow, first: VideoRequest, *, variant: str) -> list[PlannedV
     own_id = row.row_id or derived_id(first.prompt, fingerprint)
     row_id = f"{row.video_id or own_id}{variant}"
     estimate = None if row.price_usd is not None else estimate_usd(first)
+    sources = tuple(dict.fromkeys(ref.key for _, ref in first.clip_refs() if ref.key is not None))
     takes: list[PlannedVideo] = []
     for number in range(1, row.count + 1):
         request, take = first.take(number), row.take + number - 1
@@ -254,6 +265,7 @@ def _takes(row: TableRow, first: VideoRequest, *, variant: str) -> list[PlannedV
                 low_usd=estimate.low_usd if estimate else row.price_usd,
                 estimate_usd=estimate.high_usd if estimate else row.price_usd,
                 file_stems=(stem, f"{stem}-{fingerprint[:8]}", f"{stem}-{key}"),
+                sources=sources,
             )
         )
     return takes

@@ -31,6 +31,7 @@ from prefect_together.request.images import load_image
 from prefect_together.request.media import ImageInput
 from prefect_together.request.request import VideoRequest, problems_of
 from prefect_together.table.plan import Plan, make_plan
+from prefect_together.table.references import References
 from prefect_together.table.rows import PromptTable, RowReader, TableRow
 from prefect_together.table.variants import combinations, listed_values, single_values
 
@@ -90,9 +91,13 @@ def read_table(
     if "still_model" in settings and "still_prompt" not in {*places, *settings}:
         message = "is set for the whole run and not used: no row has a still_prompt"
         warnings.append(Problem(message, column="still_model"))
+    whole = tuple(row for row in rows if row is not None)
+    wrong, doubtful = References(whole).check(ids=reader.rows_by_id, catalogue_checks=catalogue_checks)
+    problems += wrong
+    warnings += doubtful
     if problems:
         raise TableInvalid(label, sorted(problems, key=lambda problem: problem.row or 0), warnings)
-    return PromptTable(label, grid.columns, tuple(row for row in rows if row is not None), tuple(warnings))
+    return PromptTable(label, grid.columns, whole, tuple(warnings))
 
 
 def _settings(defaults: Mapping[str, object], problems: list[Problem]) -> dict[str, object]:
@@ -180,4 +185,6 @@ def plan_video(
     cells = {"prompt": requests[0].prompt or "", "model": requests[0].model}
     cells |= {name: value for name, value in images.items() if value}
     row = TableRow(1, row_id, count, None, tuple(requests), cells, tuple(listed))
+    if problems := References([row]).check(ids={}, catalogue_checks=catalogue_checks)[0]:
+        raise TableInvalid(SOURCE, problems)
     return make_plan(PromptTable(source=SOURCE, columns=tuple(cells), rows=(row,), warnings=warnings))

@@ -116,9 +116,9 @@ class RowReader:
     """Reads one row after the other; what is wrong gathers in `problems`, what is doubtful in `warnings`.
 
     `places` are the columns that mean something, by parameter. `defaults` are the run's own settings, by parameter,
-    `unused_defaults` those that no row has taken so far, as each sets its own. `rows_without_model` and
-    `rows_without_prompt` count the rows that lack one because the table has no such column. `of_videos`: the table is a
-    videos.csv, whose rows are single videos.
+    `unused_defaults` those that no row has taken so far, as each sets its own. `rows_by_id` are the numbers of the rows
+    with ids; `rows_without_model` and `rows_without_prompt` count the rows that lack one because the table has no such
+    column. `of_videos`: the table is a videos.csv, whose rows are single videos.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class RowReader:
         self._base, self._catalogue_checks, self._of_videos = base, catalogue_checks, of_videos
         self._template = PromptTemplate(columns, places)
         self._order: dict[str | None, int] = {column: place for place, column in enumerate(columns)}
-        self._rows_by_id: dict[str, int] = {}
+        self.rows_by_id: dict[str, int] = {}
         self._images: dict[str, Image | ValueError] = {}
 
     def read(self, number: int, cells: Sequence[str]) -> TableRow | None:
@@ -208,7 +208,7 @@ class RowReader:
     def _check_id(self, draft: _Draft, row_id: str | None) -> None:
         if row_id is None or self._of_videos:  # whose rows have the id of the row that asked for them
             return
-        first = self._rows_by_id.setdefault(row_id, draft.number)
+        first = self.rows_by_id.setdefault(row_id, draft.number)
         if first != draft.number:
             message = f"{shown(row_id)} is the id of row {first} too: an id names one row's work (count gives takes)"
             draft.refuse("id", message)

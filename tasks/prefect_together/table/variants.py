@@ -46,6 +46,20 @@ def variant_name(request: VideoRequest, varied: Sequence[str]) -> str:
     return "--".join(_value_name(name, getattr(request, name)) for name in LISTED if name in varied)
 
 
+def named_variants(requests: Sequence[VideoRequest], varied: Sequence[str]) -> Iterator[tuple[VideoRequest, str]]:
+    """Each request of a row with what its videos' ids have behind the row's: "--vidu-q1--seed-7", or nothing."""
+    if not varied:
+        yield requests[0], ""
+        return
+    names: set[str] = set()
+    for request in requests:
+        name = variant_name(request, varied)
+        if name in names:  # models of one name by two makers, or values that are alike in their first characters
+            name = f"{name}-{request.fingerprint()[:8]}"
+        names.add(name)
+        yield request, f"--{name}"
+
+
 def _value_name(name: str, value: object) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     if name == "model":
