@@ -19,6 +19,7 @@ TogetherVideoError
 ├── UnforeseenErrors        too many paid rows in a row broke off: no more are sent in this run
 ├── NotApproved             a person was asked before money is spent, and did not say yes; nothing was sent
 ├── CanaryFailed            the row of its model that went first was not downloaded; it was not sent
+├── SourceMissing           the clip that it continues is not there: it was not sent
 ├── BudgetReached           sending it could pass the spending cap; it was not sent
 ├── JobFailed               the service gave the job up, with its code, message and failure class
 ├── JobTimedOut             the deadline passed; the job continues and a later run can collect it
@@ -62,6 +63,7 @@ class FailureClass(StrEnum):
     WRONG_ADDRESS = "wrong_address"
     RATE_LIMITED = "rate_limited"
     TIMED_OUT = "timed_out"
+    DEPENDENCY = "dependency"
 
 
 class TogetherVideoError(Exception):
@@ -311,6 +313,19 @@ class CanaryFailed(TogetherVideoError):
 
     def __str__(self) -> str:
         return f"not sent: canary row {self.row_id} of {self.model}: {self.reason}"
+
+
+class SourceMissing(TogetherVideoError):
+    """The clip of another row, which this one continues, is not there: it was not sent, and stays planned."""
+
+    failure_class = FailureClass.DEPENDENCY
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(source, reason)
+        self.source, self.reason = source, reason
+
+    def __str__(self) -> str:
+        return f"not sent: waits for {self.source}: {self.reason}"
 
 
 class BudgetReached(TogetherVideoError):

@@ -11,9 +11,10 @@ from functools import partial
 
 from prefect_together.api.session import MAX_DOWNLOADS, VideoSession
 from prefect_together.clips.store import OutputStore
-from prefect_together.errors import CanaryFailed, ServiceUnreachable, WrongAddress
+from prefect_together.errors import CanaryFailed, ServiceUnreachable, SourceMissing, WrongAddress
 from prefect_together.execution.admission import StartOrder, heeding_pauses
 from prefect_together.execution.settings import ALONE, RunSettings, Share
+from prefect_together.execution.sources import SourceClips
 from prefect_together.execution.video import VideoRun
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import HERE, Ledger
@@ -66,10 +67,24 @@ class Batch:
         self._settings, self._progress, self._logger, self._output_dir = settings, progress, logger, output_dir
         self._clock = session.clock
         self._video_run = VideoRun(
-            ledger=ledger, session=session, store=store, settings=settings, progress=progress, limit=limit
+            ledger=ledger,
+            session=session,
+            store=store,
+            settings=settings,
+            progress=progress,
+            sources=SourceClips(
+                plan,
+                ledger=ledger,
+                session=session,
+                store=store,
+                max_inline_characters=settings.max_inline_characters,
+            ),
+            limit=limit,
         )
+        self._states_elsewhere: dict[str, State] = {}
         self._records: dict[str, VideoRecord] = {}
         self._claimed_elsewhere: list[PlannedVideo] = []
+        self._given_up: list[tuple[PlannedVideo, str]] = []
         self._tried_models: set[str] = set()
         self._unexpected: list[BaseException] = []
         self._share, self._attempts = share, attempts or {}
@@ -123,6 +138,9 @@ class Batch:
             totals.in_doubt_usd,
             totals.unsettled_failed_usd,
         )
+        if others := {key for video in videos.values() for key in video.sources} - videos.keys():
+            records = await self._ledger.records(sorted(others))  # sources that other shards need not send
+            self._states_elsewhere = {key: record.state for key, record in records.items()}
         if self._share.index == 0:
             await self._find_missing_files()
         self._progress.start()
@@ -188,7 +206,7 @@ class Batch:
     async def _run_all(self, todo: list[PlannedVideo]) -> None:
         """Run these videos: those with a job at once, the others as slots for sending become free."""
         running: set[asyncio.Task[None]] = set()
-        order = self._start_order(todo)
+        order = self._start_order(await self._startable(todo))
         self._open_if_free(order)
 
         ledger_is_gone = asyncio.Event()
@@ -219,6 +237,9 @@ class Batch:
                 await asyncio.sleep(0)  # let the first rows run while the others start: a thousand take seconds
             while running:
                 await asyncio.wait(running)
+            given_up, self._given_up = self._given_up, []
+            for one, source in given_up:
+                await self._source_missing(one, source)
         finally:
             for task in running:
                 task.cancel()
@@ -241,12 +262,59 @@ class Batch:
         if error is not None and STATES[state].is_paid:
             self._video_run.breaker.paid_row_broke_off()
 
+    async def _startable(self, todo: list[PlannedVideo]) -> list[PlannedVideo]:
+        """Those whose sources are there or are among them. The others wait for a run that has claimed a source, or for
+        a source that does not come, which is written down as their reason."""
+        todo = [*todo]
+        while blocked := self._without_source(todo):
+            elsewhere = {video.key for video in self._claimed_elsewhere}
+            for video, source in blocked:
+                todo.remove(video)
+                if source in elsewhere:
+                    self._claimed_elsewhere.append(video)
+                else:
+                    await self._source_missing(video, source)
+        return todo
+
+    def _without_source(self, todo: list[PlannedVideo]) -> list[tuple[PlannedVideo, str]]:
+        keys = {video.key for video in todo}
+        missing = ((video, [key for key in self._open_sources(video) if key not in keys]) for video in todo)
+        return [(video, sources[0]) for video, sources in missing if sources]
+
+    def _open_sources(self, video: PlannedVideo) -> list[str]:
+        """The sources of a video that is yet to be sent whose clips are not there."""
+        if not video.sources or STATES[self._state(video)].has_job:
+            return []
+        return [key for key in video.sources if self._state_of(key) != State.DOWNLOADED]
+
+    def _state_of(self, key: str) -> State:
+        return self._progress.states.get(key) or self._states_elsewhere.get(key, State.PLANNED)
+
+    async def _source_missing(self, video: PlannedVideo, source: str) -> None:
+        """Write down that a video is not sent, as the clip that it continues does not come in this run."""
+        found = self._plan.videos.get(source)
+        error = SourceMissing(found.row_id if found else source, f"it is {STATES[self._state_of(source)].word}")
+        if self._state(video) == State.PLANNED:
+            await self._ledger.set_error(video.key, error, state=State.PLANNED)
+            self._progress.set(video.key, State.PLANNED, error=str(error), failure_class=error.failure_class)
+
     def _start_order(self, todo: list[PlannedVideo]) -> StartOrder:
+        sources = {video.key: open_keys for video in todo if (open_keys := self._open_sources(video))}
         if not self._settings.canary:
-            return StartOrder(todo)
+            return StartOrder(todo, sources=sources)
         guarded = [video for video in todo if self._is_sent(video)]
         keys = {video.key for video in guarded}
-        return StartOrder([video for video in todo if video.key not in keys], guarded, known=self._tried_models)
+        free = [video for video in todo if video.key not in keys]
+        return StartOrder(free, guarded, known=self._tried_models, sources=sources)
+
+    def _source_ended(self, video: PlannedVideo, order: StartOrder) -> None:
+        """Start those that have waited for this one; without its clip, give them up, or wait for who has claimed it."""
+        is_there = self._progress.states.get(video.key) == State.DOWNLOADED
+        given_up = order.source_ended(video.key, is_there=is_there)
+        if given_up and any(one is video for one in self._claimed_elsewhere):
+            self._claimed_elsewhere += given_up
+        else:
+            self._given_up += [(one, video.key) for one in given_up]
 
     def _is_sent(self, video: PlannedVideo) -> bool:
         return video.key in self._plan.videos and self._settings.sends(self._records[video.key].state)
@@ -266,6 +334,7 @@ class Batch:
                 await self._check_canary(video, order, is_ours=is_ours)
         finally:
             forget_results()
+            self._source_ended(video, order)
             if order.is_canary(video):  # an error that was not foreseen: whatever it is, no more of this
                 self._stop_model(video, order, "ended by an error that was not foreseen")
             self._open_if_free(order)

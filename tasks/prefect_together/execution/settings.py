@@ -11,6 +11,7 @@ from prefect_together.clips.remote_store import output_name
 from prefect_together.clips.store import OutputStore
 from prefect_together.ledger.ledger import HERE, LEDGER_FILE
 from prefect_together.ledger.states import STATES, SentIf, State, states_where
+from prefect_together.request.media import MAX_INLINE_CHARACTERS
 
 RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -63,6 +64,7 @@ class RunSettings:
     new_ledger: bool = False
     rebuy: bool = False
     concurrency_limit: str | None = None
+    max_inline_characters: int = MAX_INLINE_CHARACTERS
 
     def sends(self, state: State) -> bool:
         """Whether a video that the ledger has in this state is sent, and not only collected."""

@@ -28,6 +28,7 @@ from prefect_together.errors import (
     RateLimited,
     ServiceStuck,
     ServiceUnreachable,
+    SourceMissing,
     SubmissionInDoubt,
     SubmissionRefused,
     TogetherVideoError,
@@ -37,12 +38,13 @@ from prefect_together.errors import (
 from prefect_together.execution.admission import BudgetQueue, Slots
 from prefect_together.execution.circuit_breaker import CircuitBreaker
 from prefect_together.execution.settings import RunSettings
+from prefect_together.execution.sources import SourceClips
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import JobUnsaved, VideoRecord
 from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import REPEATED_FAILURES, RUN_ENDED, ClaimLost
-from prefect_together.prefect_internals import unsearched
+from prefect_together.prefect_internals import task_run_of, unsearched
 from prefect_together.results.already_paid import keep_unsaved
 from prefect_together.results.outputs import PAGE_FILE
 from prefect_together.results.progress import Progress
@@ -64,11 +66,14 @@ class LedgerJournal:
     budget: BudgetQueue | None
     breaker: CircuitBreaker
     progress: Progress
+    inputs: str | None = None
 
     async def intend(self) -> int:
         self.breaker.check()
         cap_usd = None if self.budget is None else self.budget.cap_usd
-        attempt = await self.ledger.intend(self.key, estimate_usd=self.estimate_usd, budget_usd=cap_usd)
+        attempt = await self.ledger.intend(
+            self.key, estimate_usd=self.estimate_usd, budget_usd=cap_usd, inputs=self.inputs
+        )
         if self.budget is not None:
             self.budget.settle(self.key)
         self.progress.set(self.key, State.SUBMITTING)
@@ -126,8 +131,10 @@ class VideoRun:
         store: OutputStore,
         settings: RunSettings,
         progress: Progress,
+        sources: SourceClips,
         limit: GlobalLimit | None = None,
     ) -> None:
+        self._sources = sources
         self._ledger, self._session, self._store = ledger, session, store
         self._settings, self._progress, self._limit = settings, progress, limit
         self._wait_seconds = settings.max_wait_minutes * 60
@@ -253,13 +260,18 @@ class VideoRun:
             self._ledger, self._store, video.key, video.estimate_usd, self._budget, self.breaker, self._progress
         )
         try:
+            request, digests = await self._sources.filled(video.request)
+            journal.inputs = json.dumps(digests) if digests else None
             job = await create_video(
-                unsearched(video.request),
+                unsearched(request),
                 row=video.row_id,
                 session=unsearched(self._session),
                 journal=unsearched(journal),
                 give_up_at=self._session.clock.time() + self._wait_seconds,
+                wait_for=self._sources.task_runs(video.sources),
             )
+        except SourceMissing as error:
+            await self._set_error(video, error, State.PLANNED)
         except (
             AccountBlocked,
             BudgetReached,
@@ -380,6 +392,7 @@ class VideoRun:
                 session=unsearched(self._session),
                 max_bytes=self._settings.max_clip_bytes,
             )
+            self._sources.note_download(video.key, task_run_of(clip))
             file = str(PurePosixPath(file).with_name(clip.path.name))  # it may be a WebM, or its name in use
             published = await self._store.publish(file)  # not behind the downloads that wait: the clip is not safe yet
             if published != file:

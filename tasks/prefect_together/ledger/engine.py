@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.engine import URL, make_url
@@ -376,3 +377,34 @@ async def is_cancelled_during(work: Awaitable[object]) -> bool:
     except asyncio.CancelledError:
         return True
     return False
+
+
+class HasEngine(Protocol):
+    """What runs its operations in an engine's transactions."""
+
+    engine: LedgerEngine
+
+
+P = ParamSpec("P")
+OwnerT = TypeVar("OwnerT", bound=HasEngine)
+Statement = Callable[Concatenate[OwnerT, Connection, P], T]
+Method = Callable[Concatenate[OwnerT, P], Coroutine[Any, Any, T]]
+
+
+def in_transaction(*, order: int = 1) -> Callable[[Statement[OwnerT, P, T]], Method[OwnerT, P, T]]:
+    """Turn a method over an open connection into a coroutine method that runs it in the ledger's next transaction.
+
+    `order` is the class of its locks, which it takes by its first argument if that is a key; see `LedgerEngine.run`.
+    """
+
+    def decorate(method: Statement[OwnerT, P, T]) -> Method[OwnerT, P, T]:
+        @wraps(method)
+        async def run(self: OwnerT, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            key = args[0] if args and isinstance(args[0], str) else ""
+            return await self.engine.run(
+                lambda connection: method(self, connection, *args, **kwargs), order=(order, key)
+            )
+
+        return run
+
+    return decorate

@@ -90,6 +90,7 @@ attempts = Table(
     Column("reserved_micro_usd", BigInteger, nullable=False),
     Column("cost_micro_usd", BigInteger),
     Column("error", Text),
+    Column("inputs", Text),  # JSON: SHA-256 of each frame of another clip that was sent
     Column("intent_at", Float(), nullable=False),
     Column("answered_at", Float()),
     Index("attempts_by_job_id", "job_id"),

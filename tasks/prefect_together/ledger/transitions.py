@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from sqlalchemy import BindParameter, Column, Connection, Table, bindparam, case, insert, or_, select, update
 
 from prefect_together.api.jobs import VideoJob
 from prefect_together.clock import Clock
 from prefect_together.errors import BudgetReached, FailureClass, JobFailed, SubmissionInDoubt, TogetherVideoError
-from prefect_together.ledger.engine import LedgerEngine, LedgerUnavailable, is_cancelled_during
+from prefect_together.ledger.engine import LedgerEngine, LedgerUnavailable, in_transaction, is_cancelled_during
 from prefect_together.ledger.records import (
     RECORD_COLUMNS,
     Claim,
@@ -31,36 +30,11 @@ from prefect_together.ledger.runs import Run, is_alive
 from prefect_together.ledger.schema import Outcome, attempts, money, to_micro, to_usd, videos
 from prefect_together.ledger.states import State, states_before, states_where
 
-T = TypeVar("T")
-P = ParamSpec("P")
-LedgerT = TypeVar("LedgerT", bound="Transitions")
-Statement = Callable[Concatenate[LedgerT, Connection, P], T]
-Method = Callable[Concatenate[LedgerT, P], Coroutine[Any, Any, T]]
-
 SAVE_PAUSES_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Pauses between tries to write down the id of an accepted job: it is paid, and is known nowhere else."""
 REPEATED_FAILURES = (FailureClass.UPSTREAM, FailureClass.CANCELLED)
 """Failures after which one more job is sent within the budget."""
 RUN_ENDED = "the run that sent it ended before the answer came"
-
-
-def in_transaction(*, order: int = 1) -> Callable[[Statement[LedgerT, P, T]], Method[LedgerT, P, T]]:
-    """Turn a method over an open connection into a coroutine method that runs it in the ledger's next transaction.
-
-    `order` is the class of its locks, which it takes by its first argument if that is a key; see `LedgerEngine.run`.
-    """
-
-    def decorate(method: Statement[LedgerT, P, T]) -> Method[LedgerT, P, T]:
-        @wraps(method)
-        async def run(self: LedgerT, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            key = args[0] if args and isinstance(args[0], str) else ""
-            return await self.engine.run(
-                lambda connection: method(self, connection, *args, **kwargs), order=(order, key)
-            )
-
-        return run
-
-    return decorate
 
 
 def _new(table: Table, columns: Iterable[str]) -> dict[Column[Any], BindParameter[Any]]:
@@ -78,7 +52,7 @@ _OWN = update(videos).where(_VIDEO).values(_new(videos, ["owner"]))
 _RELEASE = update(videos).where(_VIDEO, videos.c.owner == bindparam("mine")).values(owner=None)
 _READ_OWNER = select(videos.c.state, videos.c.owner, videos.c.attempts).where(_VIDEO).with_for_update()
 _READ_INTENT = select(attempts.c.intent_at).where(_CALL)
-_INTEND = insert(attempts).values(_new(attempts, ["video_key", "attempt", "reserved_micro_usd", "intent_at"]))
+_INTEND = insert(attempts).values(_new(attempts, ["video_key", "attempt", "reserved_micro_usd", "inputs", "intent_at"]))
 _SUBMITTING = (
     update(videos)
     .where(_VIDEO)
@@ -176,17 +150,26 @@ class Transitions:
         """Give a video back, wherever it stands: another run need not wait for the end of this one."""
         connection.execute(_RELEASE, {"key": key, "mine": self.run.run_id})
 
-    async def intend(self, key: str, *, estimate_usd: float | None, budget_usd: float | None) -> int:
-        """Write the intent to send and reserve its money; return the number of the attempt.
+    async def intend(
+        self, key: str, *, estimate_usd: float | None, budget_usd: float | None, inputs: str | None = None
+    ) -> int:
+        """Write the intent to send, with the digests of other clips' frames in it (`inputs`, JSON), and reserve its
+        money; return the number of the attempt.
 
         Raises BudgetReached if the cap could be passed (or the price is unknown under a cap), ClaimLost if another
         run has the video. In both cases nothing is written and nothing may be sent.
         """
-        return await self._intend(key, estimate_usd, budget_usd, self.clock.time())
+        return await self._intend(key, estimate_usd, budget_usd, inputs, self.clock.time())
 
     @in_transaction()
     def _intend(
-        self, connection: Connection, key: str, estimate_usd: float | None, budget_usd: float | None, now: float
+        self,
+        connection: Connection,
+        key: str,
+        estimate_usd: float | None,
+        budget_usd: float | None,
+        inputs: str | None,
+        now: float,
     ) -> int:
         row = connection.execute(_READ_OWNER, {"key": key}).one()
         if row.owner == self.run.run_id and row.state == State.SUBMITTING:
@@ -199,7 +182,7 @@ class Transitions:
         _reserve(connection, estimate, to_micro(budget_usd))
         attempt = int(row.attempts) + 1
         intent = {"new_attempt": attempt, "new_reserved_micro_usd": estimate or 0, "new_intent_at": now}
-        connection.execute(_INTEND, {"new_video_key": key, **intent})
+        connection.execute(_INTEND, {"new_video_key": key, "new_inputs": inputs, **intent})
         connection.execute(_SUBMITTING, {"key": key, "new_attempts": attempt, "new_estimate_micro_usd": estimate})
         return attempt
 

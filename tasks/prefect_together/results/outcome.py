@@ -219,6 +219,12 @@ _KINDS: dict[FailureClass | Status, _Kind] = {
         f"Fix the key (HTTP 401 or 403) or the credits on together.ai (HTTP 402), and {AGAIN}.",
         explains=("refused", "submitted"),
     ),
+    FailureClass.DEPENDENCY: _Kind(
+        "not sent: the clip that they continue is not there",
+        f"See why that row has none, and {AGAIN}: they are sent as soon as it has. A row that failed is sent again with"
+        " `retry_failed` switched on.",
+        explains=("planned",),
+    ),
     FailureClass.UNREACHABLE: _Kind(
         "not sent: the service cannot be reached",
         f"Check the network and the base URL, and {AGAIN}.",

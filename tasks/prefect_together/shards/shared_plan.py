@@ -132,6 +132,7 @@ def _to_text(video: PlannedVideo) -> str:
         "request": video.request.model_dump_json(),
         "low_usd": video.low_usd,
         "estimate_usd": video.estimate_usd,
+        "sources": video.sources,
     }
     return json.dumps(content, separators=(",", ":"))
 
@@ -150,6 +151,7 @@ def _from_text(key: str, text: str) -> PlannedVideo:
         request=request,
         low_usd=content["low_usd"],
         estimate_usd=content["estimate_usd"],
+        sources=tuple(content["sources"]),
         file_stems=(),  # its file has its name in the ledger already
     )
 
