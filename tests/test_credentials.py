@@ -91,16 +91,18 @@ def test_prefect_block_register_registers_it_from_the_package(prefect_server: Pr
 
 @pytest.mark.slow
 def test_the_command_saves_the_key_and_says_nothing_of_it(prefect_server: PrefectServer) -> None:
-    saved = run_program(prefect_server, "prefect-together", "credentials", "team-video", base_url="http://127.0.0.1:9")
-    again = run_program(prefect_server, "prefect-together", "credentials", "team-video", key="another")
-    replaced = run_program(prefect_server, "prefect-together", "credentials", "team-video", "--overwrite")
+    saved = run_program(
+        prefect_server, "prefect-together", "credentials", "saved-by-command", base_url="http://127.0.0.1:9"
+    )
+    again = run_program(prefect_server, "prefect-together", "credentials", "saved-by-command", key="another")
+    replaced = run_program(prefect_server, "prefect-together", "credentials", "saved-by-command", "--overwrite")
 
     assert (saved.returncode, again.returncode, replaced.returncode) == (0, 2, 0), saved.stderr + again.stderr
     assert "--overwrite" in again.stderr
     assert KEY not in saved.stdout + saved.stderr + again.stdout + again.stderr + replaced.stdout + replaced.stderr
 
     async def load() -> TogetherCredentials:
-        return await TogetherCredentials.aload("team-video")
+        return await TogetherCredentials.aload("saved-by-command")
 
     assert prefect_server.run(load).api_key.get_secret_value() == KEY
 

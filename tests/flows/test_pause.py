@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.states import Paused
 
 from batch_run import wait_until
@@ -17,7 +16,8 @@ from prefect_together.request.form import Limits
 from table_of_prompts import FLOWS, MODEL, Harness, load_script, prompts, read_results
 
 ROWS = 12
-RUNNING = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+NAME = "a-run-to-be-paused"
+THE_RUN = FlowRunFilter(name=FlowRunFilterName(any_=[NAME]))
 
 
 class Says(logging.Handler):
@@ -34,7 +34,8 @@ class Says(logging.Handler):
 
 @pytest.mark.slow
 def test_a_paused_run_collects_but_sends_nothing_until_it_is_resumed(harness: Harness) -> None:
-    generate_videos = load_script(FLOWS / "generate_videos.py").generate_videos
+    flow = load_script(FLOWS / "generate_videos.py").generate_videos
+    generate_videos = flow.with_options(flow_run_name=NAME)
     table = prompts(*(f"A boat, take {number}" for number in range(ROWS)))
 
     async def work() -> tuple[int, bool, Any]:
@@ -51,7 +52,7 @@ def test_a_paused_run_collects_but_sends_nothing_until_it_is_resumed(harness: Ha
         async with get_client() as client:
             assert await asyncio.to_thread(wait_until, lambda: harness.api.accepted() >= 2, seconds=60)
             logging.getLogger("prefect.flow_runs").addHandler(says_paused)  # Prefect has set its own by now
-            (running,) = await client.read_flow_runs(flow_run_filter=RUNNING)
+            (running,) = await client.read_flow_runs(flow_run_filter=THE_RUN)
             await client.set_flow_run_state(running.id, Paused(timeout_seconds=300))
             await says_paused.said.wait()
             logging.getLogger("prefect.flow_runs").removeHandler(says_paused)

@@ -14,7 +14,8 @@ export UV_SYSTEM_CERTS=1 # trust whom the machine trusts, as pip does
 work="$(mktemp -d "${TMPDIR:-/tmp}/prefect-together-versions-XXXXXX")"
 trap 'rm -rf "$work"' EXIT
 extras=(--extra excel --extra parquet --extra postgres --extra s3)
-tools=(pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis "moto[server]" opentelemetry-sdk build playwright uv)
+tools=(pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis "moto[server]" opentelemetry-sdk build playwright uv
+    ipykernel nbclient prefect-dask)
 parallel=(-n auto --maxprocesses 4 --dist loadfile)
 
 slow=()
