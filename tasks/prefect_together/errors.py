@@ -72,6 +72,14 @@ class TogetherVideoError(Exception):
     failure_class: FailureClass | None = None
 
 
+class WithReason(TogetherVideoError):
+    """An error of which there is a reason to tell, in words."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake in the input, or one thing worth a warning.
@@ -131,9 +139,6 @@ class SettingsInvalid(TogetherVideoError):
 
 class NotConfigured(TogetherVideoError):
     """There is no API key, or no Prefect server, to work with. Nothing was sent."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message)
 
 
 class SubmissionRefused(TogetherVideoError):
@@ -195,14 +200,10 @@ class RateLimited(SubmissionRefused):
         self.retry_after_seconds = retry_after_seconds
 
 
-class NeverSent(TogetherVideoError):
+class NeverSent(WithReason):
     """The request provably did not reach the service (no connection was made): it may be sent again."""
 
     failure_class = FailureClass.UNREACHABLE
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
     def __str__(self) -> str:
         return f"not sent: {self.reason}"
@@ -224,14 +225,10 @@ class StoppedBeforeSending(NeverSent):
         self.args = ()
 
 
-class ServiceUnreachable(TogetherVideoError):
+class ServiceUnreachable(WithReason):
     """No connection could be made for the first rows, each tried several times, and none for anything else."""
 
     failure_class = FailureClass.UNREACHABLE
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
     def __str__(self) -> str:
         return (
@@ -263,10 +260,7 @@ class RetryRefused(TogetherVideoError):
 
 
 class ServiceStuck(TogetherVideoError):
-    """As many jobs in a row as may be in flight, at least three, were not done by their deadline: nothing more is sent.
-
-    Jobs of earlier runs do not count.
-    """
+    """As many jobs in a row as may be in flight, at least three, were not done by their deadline: no more are sent."""
 
     failure_class = FailureClass.STUCK
 
@@ -291,12 +285,8 @@ class UnforeseenErrors(TogetherVideoError):
         return f"not sent: {self.rows} paid rows in a row ended by an error that was not foreseen"
 
 
-class NotApproved(TogetherVideoError):
+class NotApproved(WithReason):
     """A person was asked whether the plan may be paid for, and said no, or nothing in time. Nothing was sent."""
-
-    def __init__(self, reason: str = "") -> None:
-        super().__init__(reason)
-        self.reason = reason
 
     def __str__(self) -> str:
         return f"not approved: {self.reason}" if self.reason else "not approved"
@@ -406,25 +396,17 @@ class JobNotFound(TogetherVideoError):
         return f"the service does not know the job (HTTP 404, job {self.job_id}): is it the right key and address?"
 
 
-class NoFrame(TogetherVideoError):
+class NoFrame(WithReason):
     """No picture could be made of a clip. Nothing is said about the clip: it was checked when it came."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
     def __str__(self) -> str:
         return f"no picture of the clip: {self.reason}"
 
 
-class DownloadFailed(TogetherVideoError):
+class DownloadFailed(WithReason):
     """The clip is not on disk. The job stays paid and can be downloaded again."""
 
     failure_class = FailureClass.DOWNLOAD
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
     def __str__(self) -> str:
         return self.reason
