@@ -86,6 +86,7 @@ async def generate_videos(
         budget_usd=team.budget_usd(budget_usd),
         max_wait_minutes=limits.max_wait_minutes,
         max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
+        max_inline_characters=limits.max_inline_kilobytes * 1000,
         resubmit_in_doubt=limits.resubmit_in_doubt,
         retry_failed=limits.retry_failed,
         allowed_failures=limits.allowed_failures,

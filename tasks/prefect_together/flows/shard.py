@@ -43,6 +43,7 @@ async def generate_videos_shard(
             budget_usd=budget_usd,
             max_wait_minutes=limits.max_wait_minutes,
             max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
+            max_inline_characters=limits.max_inline_kilobytes * 1000,
             resubmit_in_doubt=limits.resubmit_in_doubt,
             retry_failed=limits.retry_failed,
             shards=limits.shards,

@@ -182,6 +182,18 @@ class Limits(VideoLimits):
         ),
         LOCATIONS,
     ] = 1
+    max_inline_kilobytes: Annotated[
+        int,
+        Field(
+            ge=10,
+            le=20_000,
+            description=(
+                "How large the frame of another row's clip may be in a request, in thousands of characters of base64:"
+                " above 60 the service may refuse it."
+            ),
+        ),
+        WAITING,
+    ] = 60
     allowed_failures: Annotated[
         int,
         Field(

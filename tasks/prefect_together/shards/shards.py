@@ -174,6 +174,7 @@ class Shards:
                 "max_in_flight": settings.max_in_flight,
                 "max_wait_minutes": settings.max_wait_minutes,
                 "max_clip_megabytes": settings.max_clip_bytes // 1_000_000,
+                "max_inline_kilobytes": settings.max_inline_characters // 1000,
                 "resubmit_in_doubt": settings.resubmit_in_doubt,
                 "retry_failed": settings.retry_failed,
                 "concurrency_limit": settings.concurrency_limit,
