@@ -217,6 +217,7 @@ class Batch:
                 self._claim_slots.release()
             error = None if task.cancelled() else task.exception()
             self._report_end(video, error)
+            self._source_ended(video, order)  # here, as a task that is cancelled before it begins runs no `finally`
             if error is not None:
                 self._unexpected.append(error)
                 if isinstance(error, LedgerUnavailable):
@@ -334,7 +335,6 @@ class Batch:
                 await self._check_canary(video, order, is_ours=is_ours)
         finally:
             forget_results()
-            self._source_ended(video, order)
             if order.is_canary(video):  # an error that was not foreseen: whatever it is, no more of this
                 self._stop_model(video, order, "ended by an error that was not foreseen")
             self._open_if_free(order)
