@@ -266,7 +266,7 @@ class Batch:
     async def _startable(self, todo: list[PlannedVideo]) -> list[PlannedVideo]:
         """Those whose sources are there or are among them. The others wait for a run that has claimed a source, or for
         a source that does not come, which is written down as their reason."""
-        todo = [*todo]
+        todo, first_missing = [*todo], dict[str, str]()
         while blocked := self._without_source(todo):
             elsewhere = {video.key for video in self._claimed_elsewhere}
             for video, source in blocked:
@@ -274,7 +274,8 @@ class Batch:
                 if source in elsewhere:
                     self._claimed_elsewhere.append(video)
                 else:
-                    await self._source_missing(video, source)
+                    first_missing[video.key] = first_missing.get(source, source)
+                    await self._source_missing(video, first_missing[video.key])
         return todo
 
     def _without_source(self, todo: list[PlannedVideo]) -> list[tuple[PlannedVideo, str]]:

@@ -1,0 +1,199 @@
+"""Rows that continue each other, through the whole flow: the sandbox begins a clip with the frame that it was given."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import ImageChops, ImageStat
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import TaskRunResult
+
+from prefect_server import PrefectServer
+from prefect_together.films.frames import frame_image
+from prefect_together.request.form import Limits
+from table_of_prompts import Harness, opened_harness, read_results
+
+TABLE = """\
+id,film,prompt,continues
+dawn,harbour,{dawn},
+boat,harbour,The boat leaves,dawn
+sea,harbour,The open sea,boat
+lamp,lantern,A paper lantern is folded,
+street,lantern,It is carried through a street,lamp
+sky,lantern,It floats into the sky,street
+"""
+DAWN = "A harbour at dawn"
+SHOTS = 6
+
+
+def table(dawn: str = DAWN) -> str:
+    return TABLE.format(dawn=dawn)
+
+
+def seam(earlier: Path, later: Path) -> float:
+    """How far the first frame of a clip is from the last one of another, on average (0-255)."""
+    return max(ImageStat.Stat(ImageChops.difference(frame_image(earlier, "last"), frame_image(later, "first"))).mean)
+
+
+def errors(harness: Harness) -> dict[str, tuple[str, str]]:
+    return {row["id"]: (row["status"], row["error"]) for row in read_results(harness.output_dir)}
+
+
+def creates(harness: Harness, prompt: str) -> list[dict[str, Any]]:
+    """The bodies of the create calls with this prompt."""
+    bodies = [request.body for request in harness.api.requests if request.endpoint == "create"]
+    return [body for body in bodies if body["prompt"] == prompt]
+
+
+@pytest.fixture
+def rendering(prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Harness]:
+    """A harness whose sandbox draws each clip, beginning with the frame that it was given."""
+    with opened_harness(prefect_server, tmp_path / "out", monkeypatch, clip="render") as opened:
+        yield opened
+
+
+def test_each_shot_begins_with_the_last_frame_of_the_one_before_and_films_are_joined(rendering: Harness) -> None:
+    ended = rendering.run(table())
+
+    videos = rendering.output_dir / "videos"
+    seams = [("dawn", "boat"), ("boat", "sea"), ("lamp", "street"), ("street", "sky")]
+    assert ended.statuses == ["downloaded"] * SHOTS
+    assert all(seam(videos / f"{one}.mp4", videos / f"{other}.mp4") < 3 for one, other in seams)
+    assert {path.name for path in (rendering.output_dir / "films").glob("*.mp4")} == {"harbour.mp4", "lantern.mp4"}
+
+
+def test_a_changed_shot_and_those_after_it_are_sent_again_and_nothing_else(harness: Harness) -> None:
+    harness.run(table())
+    same = harness.run(table())
+    after_same = harness.api.accepted()
+
+    changed = harness.run(table("A harbour in fog"))
+
+    assert same.statuses == changed.statuses == ["downloaded"] * SHOTS
+    assert after_same == SHOTS
+    assert Counter(job["prompt"] for job in harness.api.jobs()) == Counter(
+        {
+            DAWN: 1,
+            "A harbour in fog": 1,
+            "The boat leaves": 2,
+            "The open sea": 2,
+            "A paper lantern is folded": 1,
+            "It is carried through a street": 1,
+            "It floats into the sky": 1,
+        }
+    )
+
+
+@pytest.mark.slow
+def test_frames_fit_the_limit_and_their_digests_stand_beside_the_intent(rendering: Harness) -> None:
+    rendering.run(table(), limits=Limits(max_inline_kilobytes=10))
+
+    sent = [body["media"]["frame_images"][0]["input_image"] for body in creates(rendering, "The open sea")]
+    with sqlite3.connect(rendering.output_dir / "ledger.db") as connection:
+        inputs = [json.loads(text) for (text,) in connection.execute("SELECT inputs FROM attempts") if text]
+    connection.close()
+
+    assert [len(text) <= 10_000 and base64.b64decode(text)[:3] == b"\xff\xd8\xff" for text in sent] == [True]
+    assert sorted(name for one in inputs for name in one) == ["@boat:last", "@dawn:last", "@lamp:last", "@street:last"]
+
+
+def test_the_shots_behind_one_that_failed_wait_and_are_no_failures_of_their_own(harness: Harness) -> None:
+    harness.api.fault("job-moderated", prompt=DAWN)
+    ended = harness.run(table())
+    waiting = errors(harness)
+    sent = harness.api.accepted()
+    harness.run(table())
+    still_waiting = errors(harness)
+
+    again = harness.run(table(), limits=Limits(retry_failed=True))
+
+    assert sent == 1 + 3
+    assert waiting["dawn"][0] == "failed"
+    assert waiting["boat"] == ("planned", "not sent: waits for dawn: it is failed")
+    assert waiting["sea"] == ("planned", "not sent: waits for dawn: it is failed")
+    assert still_waiting == waiting
+    assert ended.state.is_failed()
+    assert again.statuses == ["downloaded"] * SHOTS
+    assert harness.api.accepted() == sent + 3
+
+
+def test_a_source_in_doubt_is_not_continued(harness: Harness) -> None:
+    harness.api.fault("drop-after", endpoint="create", prompt=DAWN)
+    harness.run(table())
+    waiting = errors(harness)
+    sent = harness.api.accepted()
+
+    again = harness.run(table(), limits=Limits(resubmit_in_doubt=True))
+
+    assert sent == 1 + 3
+    assert waiting["dawn"][0] == "in_doubt"
+    assert waiting["boat"] == ("planned", "not sent: waits for dawn: it is in doubt")
+    assert again.statuses == ["downloaded"] * SHOTS
+    assert harness.api.accepted() == sent + 3
+
+
+def test_a_budget_ends_a_chain_and_a_larger_one_continues_it(harness: Harness) -> None:
+    harness.run(table(), budget_usd=0.28 * 4, limits=Limits(max_in_flight=1))
+    sent = harness.api.accepted()
+    statuses = Counter(row["status"] for row in read_results(harness.output_dir))
+
+    again = harness.run(table(), budget_usd=0.28 * SHOTS)
+
+    assert sent == 4
+    assert statuses["downloaded"] == 4
+    assert again.statuses == ["downloaded"] * SHOTS
+    assert harness.api.accepted() == SHOTS
+
+
+def test_one_job_at_a_time_and_a_canary_first_finish_every_chain(harness: Harness) -> None:
+    ended = harness.run(table(), limits=Limits(max_in_flight=1, canary=True))
+
+    assert ended.statuses == ["downloaded"] * SHOTS
+    assert harness.api.accepted() == SHOTS
+
+
+def test_a_clip_that_was_deleted_is_fetched_again_before_it_is_continued(harness: Harness) -> None:
+    short = "\n".join(table().splitlines()[:2])
+    harness.run(short)
+    (harness.output_dir / "videos" / "dawn.mp4").unlink()
+
+    ended = harness.run("\n".join(table().splitlines()[:4]))
+
+    assert ended.statuses == ["downloaded"] * 3
+    assert harness.api.accepted() == 3
+
+
+def test_a_frame_that_the_clip_does_not_have_leaves_its_row_planned_with_the_reason(harness: Harness) -> None:
+    ended = harness.run("id,prompt,first_frame\na,A harbour,\nb,A boat,@a:60s\n")
+
+    assert ended.statuses == ["downloaded", "planned"]
+    assert errors(harness)["b"][1].startswith("not sent: waits for @a:60s: no picture of the clip: it is ")
+    assert harness.api.accepted() == 1
+
+
+def test_the_graph_in_the_ui_has_an_edge_from_each_shot_to_the_next(harness: Harness) -> None:
+    ended = harness.run(table())
+
+    async def edges() -> set[tuple[str, str]]:
+        run = FlowRunFilter(id=FlowRunFilterId(any_=[ended.state.state_details.flow_run_id]))
+        async with get_client() as client:
+            runs = {one.id: one for one in await client.read_task_runs(flow_run_filter=run)}
+        return {
+            (runs[source.id].name, one.name)
+            for one in runs.values()
+            for source in one.task_inputs.get("wait_for", ())
+            if isinstance(source, TaskRunResult)
+        }
+
+    assert harness.prefect.run(edges) == {
+        (f"download {one}", f"create {other}")
+        for one, other in (("dawn", "boat"), ("boat", "sea"), ("lamp", "street"), ("street", "sky"))
+    }
