@@ -21,3 +21,13 @@ def test_forty_kills_over_a_hundred_rows_lose_nothing_and_buy_nothing_twice(tmp_
     assert figures.downloaded == figures.clips_checked > 0
     assert figures.downloaded + figures.in_doubt + figures.refused == figures.rows
     assert figures.billed_usd <= figures.committed_usd <= figures.budget_usd
+
+
+def test_twenty_kills_over_chained_rows_keep_their_order_and_buy_nothing_twice(tmp_path: Path) -> None:
+    figures = harass(rows=30, kills=20, most_per_table=20, folder=tmp_path, seed=5, chain=3)
+
+    print("\n".join(figures.lines()))
+    assert figures.wrong == []
+    assert figures.doubles == 0
+    assert figures.downloaded == figures.clips_checked > 0
+    assert figures.downloaded + figures.in_doubt + figures.refused + figures.waiting == figures.rows

@@ -43,12 +43,19 @@ def wait_until(is_so: Callable[[], bool], *, seconds: float, every_seconds: floa
     return True
 
 
-def write_table(path: Path, *, rows: int, prompt: str) -> None:
-    """A table of rows with ids `row-000` ... and a prompt of their own each."""
+def continued(rows: int, chain: int) -> dict[str, str]:
+    """Which row of a table each row continues, where so many rows are a chain."""
+    return {f"row-{row:03}": f"row-{row - 1:03}" for row in range(rows) if row % chain}
+
+
+def write_table(path: Path, *, rows: int, prompt: str, chain: int = 1) -> None:
+    """A table of rows with ids `row-000` ... and a prompt of their own each, in chains of so many rows."""
+    source_of = continued(rows, chain)
     with path.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
-        lines.writerow(["id", "prompt", "model"])
-        lines.writerows([f"row-{row:03}", f"{prompt}, take {row:03}", MODEL] for row in range(rows))
+        lines.writerow(["id", "prompt", "model", "continues"])
+        ids = [f"row-{row:03}" for row in range(rows)]
+        lines.writerows([one, f"{prompt}, take {one[4:]}", MODEL, source_of.get(one, "")] for one in ids)
 
 
 @dataclass(frozen=True)

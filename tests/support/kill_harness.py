@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batch_run import Run, WarmRuns, wait_until, write_table
+from batch_run import Run, WarmRuns, continued, wait_until, write_table
 from prefect_together.clips.inspection import inspect_clip
 from prefect_together.errors import ClipInvalid
 from prefect_together.sandbox import SandboxProcess
@@ -61,6 +61,7 @@ class Figures:
     in_doubt: int = 0
     in_doubt_accepted: int = 0
     refused: int = 0
+    waiting: int = 0
     doubles: int = 0
     clips_checked: int = 0
     billed_usd: float = 0.0
@@ -77,6 +78,7 @@ class Figures:
             f"downloaded                 {self.downloaded}, of them checked (SHA-256, PyAV) {self.clips_checked}",
             f"in doubt                   {self.in_doubt}, of them accepted {self.in_doubt_accepted}",
             f"refused by the budget      {self.refused}",
+            f"wait for another's clip    {self.waiting}",
             f"accepted more than once    {self.doubles}",
             f"billed <= committed <= cap ${self.billed_usd:.2f} <= ${self.committed_usd:.2f} <= ${self.budget_usd:.2f}",
             f"not as it must be          {len(self.wrong)}",
@@ -94,6 +96,7 @@ class TableRun:
     figures: Figures
     sandbox: SandboxProcess
     budget_usd: float
+    chain: int = 1
     known_jobs: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -188,8 +191,11 @@ class TableRun:
         accepted = self.check_kill()
         videos = self.ledger("SELECT * FROM videos")
         states = self.states()
-        over = {"downloaded", "in_doubt", "refused"}
+        waiting = [video for video in videos if video["failure_class"] == "dependency"]
+        over = {"downloaded", "in_doubt", "refused", *(["planned"] if waiting else [])}
         self.must(set(states) <= over, f"rows are left: {dict(states)}")
+        self.must(states["planned"] == len(waiting), f"{states['planned']} planned, {len(waiting)} of them wait")
+        self.check_chains(videos)
         self.must(exit_code == (0 if set(states) == {"downloaded"} else 1), f"exit code {exit_code}, {dict(states)}")
         for video in videos:
             if video["job_id"]:
@@ -205,6 +211,7 @@ class TableRun:
         figures.doubles += sum(len(jobs) > 1 for jobs in accepted.values())
         figures.downloaded += states["downloaded"]
         figures.refused += states["refused"]
+        figures.waiting += len(waiting)
         figures.in_doubt += states["in_doubt"]
         figures.in_doubt_accepted += sum(
             video["state"] == "in_doubt" and video["prompt"] in accepted for video in videos
@@ -213,6 +220,23 @@ class TableRun:
         figures.billed_usd += billed_usd
         figures.committed_usd += self.check_money(billed_usd)
         figures.budget_usd += self.budget_usd
+
+    def check_chains(self, videos: list[sqlite3.Row]) -> None:
+        """What continues a clip was sent after it was there, and only then."""
+        by_id = {video["row_id"]: video for video in videos}
+        sent = {
+            row["video_key"]: row["first"]
+            for row in self.ledger("SELECT video_key, min(intent_at) AS first FROM attempts GROUP BY video_key")
+        }
+        for row_id, source_id in continued(self.rows, self.chain).items():
+            video, source = by_id[row_id], by_id[source_id]
+            if video["video_key"] in sent:
+                is_behind = (source["downloaded_at"] or float("inf")) <= sent[video["video_key"]]
+                self.must(is_behind, f"{row_id} was sent before {source_id} was there")
+            else:
+                self.must(video["state"] in ("planned", "refused"), f"{row_id} is {video['state']} and was never sent")
+            if video["failure_class"] == "dependency":
+                self.must(source["state"] != "downloaded", f"{row_id} waits for {source_id}, which is there")
 
     def check_clip(self, video: sqlite3.Row) -> None:
         path = self.output / video["file"]
@@ -299,8 +323,8 @@ def kill_table(table: TableRun, runs: WarmRuns, *, kills: int, rng: random.Rando
     return done
 
 
-def harass(*, rows: int, kills: int, most_per_table: int, folder: Path, seed: int) -> Figures:
-    """Kill so many times, over as many tables as it takes."""
+def harass(*, rows: int, kills: int, most_per_table: int, folder: Path, seed: int, chain: int = 1) -> Figures:
+    """Kill so many times, over as many tables as it takes. Each row continues the one before, in chains of `chain`."""
     figures, rng = Figures(), random.Random(seed)
     settings = ("--generation-seconds", "uniform:0.3:2", "--clip", "shared", "--clip-bytes", "300000")
     settings += ("--retry-after-seconds", "0.3", "--seed", str(seed), "--state-dir", str(folder / "sandbox"))
@@ -313,8 +337,8 @@ def harass(*, rows: int, kills: int, most_per_table: int, folder: Path, seed: in
             tag = f"table-{figures.tables}"
             place = folder / tag
             place.mkdir(parents=True)
-            write_table(place / "table.csv", rows=rows, prompt=f"A cat of {tag}")
-            table = TableRun(place, rows, tag, figures, sandbox, round(rows * PRICE_USD * BUDGET_SHARE, 2))
+            write_table(place / "table.csv", rows=rows, prompt=f"A cat of {tag}", chain=chain)
+            table = TableRun(place, rows, tag, figures, sandbox, round(rows * PRICE_USD * BUDGET_SHARE, 2), chain)
             started = time.monotonic()
             count = kill_table(table, runs, kills=min(left, most_per_table), rng=rng)
             states = ", ".join(f"{count} {state}" for state, count in table.states().items())
@@ -330,6 +354,7 @@ def main() -> int:
     parser.add_argument(
         "--most-per-table", type=int, default=20, help="kills of one table before it is let go to its end"
     )
+    parser.add_argument("--chain", type=int, default=1, help="rows of a chain, each of which continues the one before")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where to work, kept afterwards; default: a temporary one")
     given = parser.parse_args()
@@ -341,6 +366,7 @@ def main() -> int:
             most_per_table=given.most_per_table,
             folder=given.folder or Path(temporary),
             seed=given.seed,
+            chain=given.chain,
         )
     print("\n".join([*figures.lines(), f"seconds                    {time.monotonic() - started:.0f}"]))
     return 1 if figures.wrong else 0
