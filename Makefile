@@ -50,7 +50,7 @@ live: .venv/ready
 		echo "make live buys videos for up to one dollar: set TOGETHER_API_KEY" >&2; exit 2; fi
 	TOGETHER_LIVE=1 $(BIN)/pytest -m live --timeout 3600 tests/flows/test_happy_paths.py
 
-# The README's pictures, from a run against the sandbox, in Chromium.
+# The README's and docs' pictures, from runs against the sandbox, in Chromium.
 screenshots: .venv/ready
 	$(BIN)/python tests/support/screenshots.py
 

@@ -315,7 +315,7 @@ class SourceMissing(TogetherVideoError):
         self.source, self.reason = source, reason
 
     def __str__(self) -> str:
-        return f"not sent: waits for {self.source}: {self.reason}"
+        return f"not sent: waits for the clip of {self.source} ({self.reason})"
 
 
 class BudgetReached(TogetherVideoError):

@@ -1,4 +1,4 @@
-"""Makes the pictures of the README from a real run against the sandbox: `make screenshots`. No key, no cost.
+"""Makes the pictures of the README and docs from real runs against the sandbox: `make screenshots`. No key, no cost.
 
 Not a test. It starts a Prefect server of its own, deploys, runs the demo's table, and looks at it in Chromium.
 """
@@ -24,6 +24,7 @@ from repository import ROOT
 IMAGES = ROOT / "docs" / "images"
 TABLE = ROOT / "examples" / "prompts.csv"
 COMPARED = ROOT / "examples" / "compare.csv"
+STORYBOARD = ROOT / "examples" / "storyboard.csv"
 COMPARE_OPTIONS = (
     *("--prompt-template", "{subject}, {place}, {light}", "--seed", "7", "--seed", "8"),
     *("--model", "vidu/vidu-q1", "--model", "ByteDance/Seedance-1.0-lite"),
@@ -34,6 +35,7 @@ BIN = Path(sys.executable).parent
 FLAGS = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-color-profile=srgb")
 SIZE = {"width": 1280, "height": 800}
 WIDE_SIZE = {"width": 1600, "height": 1000}
+FILMS_SIZE = {"width": 1280, "height": 1000}
 FORM_SIZE = {"width": 1280, "height": 1400}
 """All of its parameters."""
 SETTLED_MILLISECONDS = 8000
@@ -61,8 +63,8 @@ def take_pictures(chromium: str) -> None:
         listener.bind(("127.0.0.1", 0))
         home = Path(folder) / "home"
         home.mkdir()
-        output_dir, compared_dir = FILMS / "out", FILMS / "compared"
-        for table in (TABLE, COMPARED):
+        output_dir, compared_dir, storyboard_dir = FILMS / "out", FILMS / "compared", FILMS / "storyboard"
+        for table in (TABLE, COMPARED, STORYBOARD):
             shutil.copy(table, FILMS)
         with running_prefect(home, listener) as server:
             environment = {**os.environ, **ISOLATED, "PREFECT_API_URL": server.api_url, "PREFECT_HOME": str(home)}
@@ -78,6 +80,9 @@ def take_pictures(chromium: str) -> None:
                 run_flow(environment, FILMS / COMPARED.name, compared_dir, *COMPARE_OPTIONS)
                 page.set_viewport_size(WIDE_SIZE)  # pyright: ignore[reportArgumentType]
                 results_page(page, compared_dir, "compare")
+                run_flow(environment, FILMS / STORYBOARD.name, storyboard_dir)
+                page.set_viewport_size(FILMS_SIZE)  # pyright: ignore[reportArgumentType]
+                films_page(page, storyboard_dir)
                 browser.close()
 
 
@@ -104,6 +109,15 @@ def results_page(page: Page, output_dir: Path, name: str) -> None:
     page.goto((output_dir / "index.html").as_uri())
     expect(page.locator(".card").first).to_be_visible()
     shoot(page, name)
+
+
+def films_page(page: Page, output_dir: Path) -> None:
+    """The films, the first of them in the middle of its second shot."""
+    page.goto((output_dir / "index.html").as_uri())
+    first = page.locator(".film").first
+    first.locator("button").nth(1).click()
+    first.locator("video").evaluate("video => { video.pause(); video.currentTime += 2.5 }")
+    shoot(page, "films")
 
 
 def form(page: Page, api_url: str) -> None:

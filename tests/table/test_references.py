@@ -8,6 +8,7 @@ from prefect_together.errors import TableInvalid
 from prefect_together.request.request import VideoRequest
 from prefect_together.table.plan import Plan, PlannedVideo, make_plan
 from prefect_together.table.prompt_table import read_table
+from repository import ROOT
 
 MODEL = "ByteDance/Seedance-1.0-lite"
 
@@ -175,3 +176,13 @@ def test_a_reference_is_read_back_from_its_json() -> None:
     video = by_id(plan_of("id,prompt,continues\na,one,\nb,two,a\n"))["b#1"]
 
     assert VideoRequest.model_validate_json(video.request.model_dump_json()).fingerprint() == video.fingerprint
+
+
+def test_the_storyboard_of_the_examples_is_two_films_of_three_shots_that_continue_each_other() -> None:
+    plan = make_plan(read_table(str(ROOT / "examples" / "storyboard.csv")))
+
+    assert plan.warnings == ()
+    assert [row.film for row in plan.rows] == ["harbour"] * 3 + ["lantern"] * 3
+    keys = [key for row in plan.rows for key in row.keys]
+    sources = [plan.videos[key].sources for key in keys]
+    assert sources == [(), (keys[0],), (keys[1],), (), (keys[3],), (keys[4],)]

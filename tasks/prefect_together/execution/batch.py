@@ -295,7 +295,7 @@ class Batch:
     async def _source_missing(self, video: PlannedVideo, source: str) -> None:
         """Write down that a video is not sent, as the clip that it continues does not come in this run."""
         found = self._plan.videos.get(source)
-        error = SourceMissing(found.row_id if found else source, f"it is {STATES[self._state_of(source)].word}")
+        error = SourceMissing(found.row_id if found else source, STATES[self._state_of(source)].word)
         if self._state(video) == State.PLANNED:
             await self._ledger.set_error(video.key, error, state=State.PLANNED)
             self._progress.set(video.key, State.PLANNED, error=str(error), failure_class=error.failure_class)

@@ -58,7 +58,7 @@ class SourceClips:
         for field, ref in refs:
             record = records.get(ref.key or "")
             if record is None or record.state != State.DOWNLOADED:
-                raise SourceMissing(str(ref), "its clip is not there" if record is None else f"it is {record.status}")
+                raise SourceMissing(str(ref), "its clip is not there" if record is None else record.status)
             try:
                 if field in IMAGE_FIELDS:
                     replacements[ref], digests[str(ref)] = await self._picture(ref, record, request)

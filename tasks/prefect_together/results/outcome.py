@@ -220,9 +220,9 @@ _KINDS: dict[FailureClass | Status, _Kind] = {
         explains=("refused", "submitted"),
     ),
     FailureClass.DEPENDENCY: _Kind(
-        "not sent: the clip that they continue is not there",
-        f"See why that row has none, and {AGAIN}: they are sent as soon as it has. A row that failed is sent again with"
-        " `retry_failed` switched on.",
+        "not sent: waits for the clip of another row",
+        f"The error names that row: do what is said of it, and {AGAIN}. If it failed, with `retry_failed` switched on:"
+        " it is sent again, and then what waits for it.",
         explains=("planned",),
     ),
     FailureClass.UNREACHABLE: _Kind(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from prefect_together.table.variants import LISTED
 USUAL, SLOW = 0.5, 0.9
 """The parts of a model's jobs that are faster than the low and the high reading of the time."""
 SEEDS_NAMED = 5
+ROWS_NAMED = 10
 _PLURALS = {
     **{name: name for name in ("seconds", "fps", "steps", "output_quality")},
     "output_format": "formats",
@@ -113,7 +115,8 @@ class PlanReport:
     """A plan in lines and sums. Dollars and seconds count only what is left to send, `..._in_all` every video.
 
     `grid` is like `12 rows x 3 models x 2 seeds = 72 videos`, if every row lists as many values; `row_price` what all
-    videos of one row cost, paid or not, from the cheapest row to the dearest.
+    videos of one row cost, paid or not, from the cheapest row to the dearest; `made_again` names those that
+    are to be sent as they continue another clip than before.
     """
 
     source: str
@@ -131,6 +134,7 @@ class PlanReport:
     grid: str | None
     row_price: str
     shared_rows: int
+    made_again: str | None
     lines: tuple[PlanLine, ...]
     warnings: tuple[str, ...]
 
@@ -173,11 +177,13 @@ def plan_report(
     *,
     known: Mapping[str, Known] | None = None,
     taken_files: Iterable[str] = (),
+    there: Collection[tuple[str, int]] = (),
     book: DurationStatistics | None = None,
     max_in_flight: int = 20,
     sends: Callable[[State], bool] = sent_unasked,
 ) -> PlanReport:
     """Report on a plan. `known` and `taken_files` are what a ledger has of its videos and of all, `book` its times.
+    `there` are the row ids and takes of the videos that are downloaded into the output directory.
 
     `sends` says in which states a run sends a video that the ledger has.
     """
@@ -203,9 +209,24 @@ def plan_report(
         grid=_grid(plan),
         row_price=_row_price(plan),
         shared_rows=sum(row.shared_with is not None for row in plan.rows),
+        made_again=_made_again([video for video in to_send if video.key not in known], there),
         lines=tuple(_line(plan, row, files, known, of_rows.get(row.number, ())) for row in plan.rows),
         warnings=of_table,
     )
+
+
+def _made_again(new: Sequence[PlannedVideo], there: Collection[tuple[str, int]]) -> str | None:
+    """Like `b, c (take 2) are made again, as what they continue has changed: $0.28`."""
+    keys = {video.key for video in new}
+    again = [video for video in new if (video.row_id, video.take) in there and not keys.isdisjoint(video.sources)]
+    if not again:
+        return None
+    names = [video.row_id if video.take == 1 else f"{video.row_id} (take {video.take})" for video in again]
+    more = f" and {len(names) - ROWS_NAMED:,} more" if len(names) > ROWS_NAMED else ""
+    low, high = sum(video.low_usd or 0.0 for video in again), sum(video.estimate_usd or 0.0 for video in again)
+    price = price_text(round(low, 6), round(high, 6), unknown=sum(video.estimate_usd is None for video in again))
+    they = "is made again, as what it continues" if len(again) == 1 else "are made again, as what they continue"
+    return f"{', '.join(names[:ROWS_NAMED])}{more} {they} has changed: {price}"
 
 
 def _models(plan: Plan, to_send: Sequence[PlannedVideo], book: DurationStatistics) -> tuple[ModelPlan, ...]:
@@ -331,16 +352,21 @@ def _problems(warnings: Iterable[Problem]) -> tuple[dict[int, tuple[str, ...]], 
 
 
 def _seconds(videos: list[PlannedVideo], book: DurationStatistics, part: float, max_in_flight: int) -> float:
-    """How long the jobs take, `max_in_flight` at a time in the table's order, if each is at this quantile."""
+    """How long the jobs take, `max_in_flight` at a time in the table's order, if each is at this quantile.
+
+    A job begins when those that it continues have ended.
+    """
     of_model = {model: book.quantile(model, part) for model in {video.request.model for video in videos}}
     ends: list[float] = []
-    last = 0.0
-    for video in videos:
-        start = heapq.heappop(ends) if len(ends) >= max_in_flight else 0.0
-        end = start + of_model[video.request.model]
-        last = max(last, end)
-        heapq.heappush(ends, end)
-    return round(last, 1)
+    end_of: dict[str, float] = {}
+    waited_for = {video.key: video for video in videos}
+    after = {key: [source for source in video.sources if source in waited_for] for key, video in waited_for.items()}
+    for video in map(waited_for.__getitem__, TopologicalSorter(after).static_order()):
+        is_free = heapq.heappop(ends) if len(ends) >= max_in_flight else 0.0
+        start = max([is_free, *(end_of.get(key, 0.0) for key in video.sources)])
+        end_of[video.key] = start + of_model[video.request.model]
+        heapq.heappush(ends, end_of[video.key])
+    return round(max(end_of.values(), default=0.0), 1)
 
 
 async def report_on(
@@ -369,6 +395,7 @@ async def report_on(
         plan,
         known=known,
         taken_files=[record.file for record in view.records.values()],
+        there=_there(view, output_dir, ledger),
         book=view.book(),
         max_in_flight=max_in_flight,
         sends=sends,
@@ -384,16 +411,29 @@ async def dry_run(
     except SettingsInvalid:  # there is no such ledger yet: it would be the first run
         report = plan_report(plan)
     of_ledger = [warning for warning in report.warnings if warning not in map(str, plan.warnings)]
-    return "\n".join([f"{report.line(budget_usd)}; nothing was sent", *(f"warning: {one}" for one in of_ledger)])
+    again = [report.made_again] if report.made_again else []
+    warnings = [f"warning: {one}" for one in of_ledger]
+    return "\n".join([f"{report.line(budget_usd)}; nothing was sent", *again, *warnings])
+
+
+def _name_in_ledger(output_dir: str, ledger: str | None) -> str:
+    from prefect_together.clips.remote_store import output_name
+    from prefect_together.ledger.ledger import HERE
+
+    return HERE if ledger is None else output_name(output_dir)
+
+
+def _there(view: LedgerView, output_dir: str | None, ledger: str | None) -> set[tuple[str, int]]:
+    """The row ids and takes of what is downloaded into the output directory."""
+    name = _name_in_ledger(output_dir or ".", ledger)
+    records = view.records.values()
+    return {(one.row_id, one.take) for one in records if one.status == "downloaded" and one.output_dir == name}
 
 
 def _paid_under_other_ids(plan: Plan, view: LedgerView, output_dir: str, ledger: str | None) -> list[Problem]:
-    from prefect_together.clips.remote_store import output_name
-    from prefect_together.ledger.ledger import HERE
     from prefect_together.results.already_paid import paid_under_other_ids, rebuy_problem
 
-    name = HERE if ledger is None else output_name(output_dir)
-    found = paid_under_other_ids(plan, view.records, output_dir=name)
+    found = paid_under_other_ids(plan, view.records, output_dir=_name_in_ledger(output_dir, ledger))
     return [rebuy_problem(found)] if found else []
 
 

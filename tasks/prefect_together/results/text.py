@@ -17,7 +17,7 @@ def price_text(low_usd: float, high_usd: float, *, unknown: int = 0) -> str:
     """Like `$1.12 to $2.40 and 2 of unknown price`: what is `unknown` is in neither sum, and never said to be $0.00."""
     if unknown and high_usd == 0:
         return f"{unknown:,} of unknown price"
-    price = dollars(high_usd) if low_usd == high_usd else f"{dollars(low_usd)} to {dollars(high_usd)}"
+    price = " to ".join(dict.fromkeys((dollars(low_usd), dollars(high_usd))))
     return f"{price} and {unknown:,} of unknown price" if unknown else price
 
 

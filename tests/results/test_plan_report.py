@@ -1,0 +1,50 @@
+"""What a plan says of shots that continue each other: which are made again, and how long a chain takes."""
+
+from __future__ import annotations
+
+from prefect_together.ledger.states import State
+from prefect_together.results.plan_report import Known, PlanReport, plan_report
+from prefect_together.table.plan import Plan, make_plan
+from prefect_together.table.prompt_table import read_table
+
+CHAIN = "id,prompt,continues\na,begins,\nb,goes on,a\nc,ends,b\nd,apart,\n"
+ALL = [("a", 1), ("b", 1), ("c", 1), ("d", 1)]
+
+
+def plan_of(text: str) -> Plan:
+    return make_plan(read_table(text, defaults={"model": "ByteDance/Seedance-1.0-lite"}))
+
+
+def report_after(earlier: Plan, text: str) -> PlanReport:
+    known = {key: Known(State.DOWNLOADED, "downloaded", f"videos/{key}.mp4", 0.14) for key in earlier.videos}
+    return plan_report(plan_of(text), known=known, there=ALL)
+
+
+def test_shots_whose_source_changed_are_named_with_their_price_and_the_changed_shot_itself_is_not() -> None:
+    report = report_after(plan_of(CHAIN), CHAIN.replace("begins", "begins anew"))
+
+    assert report.to_send == 3
+    assert report.made_again == "b, c are made again, as what they continue has changed: $0.28 to $0.29"
+
+
+def test_one_shot_is_spoken_of_as_one() -> None:
+    report = report_after(plan_of(CHAIN), CHAIN.replace("goes on", "goes elsewhere"))
+
+    assert report.made_again == "c is made again, as what it continues has changed: $0.14"
+
+
+def test_nothing_is_made_again_where_nothing_changed_or_no_shot_is_there_yet() -> None:
+    plan = plan_of(CHAIN)
+
+    assert report_after(plan, CHAIN).made_again is None
+    assert report_after(plan, CHAIN.replace("apart", "far apart")).made_again is None
+    assert plan_report(plan).made_again is None
+
+
+def test_the_shots_of_a_chain_take_as_long_as_one_after_the_other() -> None:
+    alone = plan_report(plan_of("id,prompt\na,begins\n"))
+    apart = plan_report(plan_of("id,prompt\na,begins\nb,goes on\nc,ends\n"))
+    chain = plan_report(plan_of("id,prompt,continues\nc,ends,b\nb,goes on,a\na,begins,\n"))
+
+    assert apart.high_seconds == alone.high_seconds
+    assert abs(chain.high_seconds - 3 * alone.high_seconds) < 1
