@@ -18,7 +18,6 @@ from uuid import UUID
 import httpx
 from prefect._internal.compatibility.async_dispatch import async_dispatch as async_dispatch
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State, StateDetails, StateType
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events.worker import EventsWorker, should_emit_events
 from prefect.exceptions import PrefectException
@@ -308,17 +307,6 @@ class EventBacklog:
                 return
             await self._clock.sleep(PAUSE_SECONDS)
         self._stood_at = None
-
-
-def task_run_of(result: object) -> State[Any] | None:
-    """The completed task run of this flow run that returned this very object: for `wait_for`, which draws an edge from
-    it in the UI (3.8.8, 3.9.1). None once `forget_results` was called, and outside of a flow."""
-    context = FlowRunContext.get()
-    found = None if context is None else context.run_results.get(id(result))
-    if found is None or found[0].state_details.task_run_id is None:
-        return None
-    details = StateDetails(task_run_id=found[0].state_details.task_run_id)
-    return State(type=StateType.COMPLETED, state_details=details, data=True)
 
 
 def forget_results() -> None:

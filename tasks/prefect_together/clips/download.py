@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
 
 from prefect_together.clips.http import (
     ClipResponse,
@@ -54,7 +55,8 @@ class DownloadedClip:
     """A complete, checked clip on disk.
 
     `path` differs from the target where the container or another file of that name requires it; `warnings` then says
-    why. `resumed_from` is the bytes of an earlier try, `links` the number of links used.
+    why. `resumed_from` is the bytes of an earlier try, `links` the number of links used, `task_run_id` the Prefect task
+    run that has downloaded it, if one has.
     """
 
     path: Path
@@ -64,6 +66,7 @@ class DownloadedClip:
     resumed_from: int
     links: int
     warnings: tuple[str, ...] = ()
+    task_run_id: UUID | None = None
 
 
 async def download_clip(

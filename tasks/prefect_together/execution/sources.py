@@ -6,9 +6,11 @@ import asyncio
 import base64
 import io
 from typing import Any
+from uuid import UUID
 
 from PIL import Image, UnidentifiedImageError
 from prefect.client.schemas.objects import State as RunState
+from prefect.client.schemas.objects import StateDetails, StateType
 
 from prefect_together.api.session import VideoSession
 from prefect_together.clips.store import OutputStore
@@ -32,16 +34,17 @@ class SourceClips:
         self._ledger, self._session, self._store = ledger, session, store
         self._max_bytes = max_inline_characters * 3 // 4
         self._needed = frozenset(key for video in plan.videos.values() for key in video.sources)
-        self._downloads: dict[str, RunState[Any]] = {}
+        self._downloads: dict[str, UUID] = {}
 
-    def note_download(self, key: str, task_run: RunState[Any] | None) -> None:
+    def note_download(self, key: str, task_run_id: UUID | None) -> None:
         """Keep the task run that has downloaded a clip, if another video needs that."""
-        if task_run is not None and key in self._needed:
-            self._downloads[key] = task_run
+        if task_run_id is not None and key in self._needed:
+            self._downloads[key] = task_run_id
 
     def task_runs(self, keys: tuple[str, ...]) -> list[RunState[Any]]:
-        """The task runs of this flow run that have downloaded these: edges of the graph in Prefect's UI."""
-        return [self._downloads[key] for key in keys if key in self._downloads]
+        """The task runs of this flow run that have downloaded these, for `wait_for`: edges of the graph in the UI."""
+        found = (StateDetails(task_run_id=self._downloads[key]) for key in keys if key in self._downloads)
+        return [RunState(type=StateType.COMPLETED, state_details=details, data=True) for details in found]
 
     async def filled(self, request: VideoRequest) -> tuple[VideoRequest, dict[str, str]]:
         """The request with frames as base64 text and clips as fresh links; and the SHA-256 of each picture in it.

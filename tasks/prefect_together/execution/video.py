@@ -44,7 +44,7 @@ from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import JobUnsaved, VideoRecord
 from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import REPEATED_FAILURES, RUN_ENDED, ClaimLost
-from prefect_together.prefect_internals import task_run_of, unsearched
+from prefect_together.prefect_internals import unsearched
 from prefect_together.results.already_paid import keep_unsaved
 from prefect_together.results.outputs import PAGE_FILE
 from prefect_together.results.progress import Progress
@@ -392,7 +392,7 @@ class VideoRun:
                 session=unsearched(self._session),
                 max_bytes=self._settings.max_clip_bytes,
             )
-            self._sources.note_download(video.key, task_run_of(clip))
+            self._sources.note_download(video.key, clip.task_run_id)
             file = str(PurePosixPath(file).with_name(clip.path.name))  # it may be a WebM, or its name in use
             published = await self._store.publish(file)  # not behind the downloads that wait: the clip is not safe yet
             if published != file:

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
@@ -305,7 +306,7 @@ async def download_video(
     logger.info("%s: job %s downloaded to %s, %d bytes", row, known.id, clip.path, clip.size_bytes)
     for warning in clip.warnings:
         logger.warning("%s: %s", row, warning)
-    return clip
+    return replace(clip, task_run_id=task_run_id())
 
 
 def logger_for(row: str) -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
