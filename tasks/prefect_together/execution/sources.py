@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import io
 from typing import Any
 from uuid import UUID
 
-from PIL import Image, UnidentifiedImageError
 from prefect.client.schemas.objects import State as RunState
 from prefect.client.schemas.objects import StateDetails, StateType
 
@@ -73,17 +71,16 @@ class SourceClips:
 
     async def _picture(self, ref: ClipRef, record: VideoRecord, request: VideoRequest) -> tuple[str, str]:
         """The picture that is meant, as base64 text that fits into a request, and its SHA-256 (hex)."""
-        from prefect_together.films.frames import frame_jpeg, jpeg_of  # with libav, for the runs that need it
+        from prefect_together.films.frames import frame_jpeg, jpeg_of, still_image  # with libav, where there are chains
 
         content = await self._content(record.file)
         size = (request.width, request.height) if request.width and request.height else None
-        try:
-            if ref.frame is None:
-                picture = await asyncio.to_thread(jpeg_of, _still(content), max_bytes=self._max_bytes, size=size)
-            else:
-                picture = await asyncio.to_thread(frame_jpeg, content, ref.frame, max_bytes=self._max_bytes, size=size)
-        except (OSError, UnidentifiedImageError) as error:
-            raise NoFrame(f"{record.file}: {error}") from error
+        if ref.frame is None:
+            picture = await asyncio.to_thread(
+                lambda: jpeg_of(still_image(content), max_bytes=self._max_bytes, size=size)
+            )
+        else:
+            picture = await asyncio.to_thread(frame_jpeg, content, ref.frame, max_bytes=self._max_bytes, size=size)
         return base64.b64encode(picture.jpeg).decode("ascii"), picture.sha256
 
     async def _content(self, file: str) -> Any:
@@ -94,8 +91,3 @@ class SourceClips:
         if content is None:
             raise NoFrame(f"{file} is no longer in the output")
         return content
-
-
-def _still(content: Any) -> Image.Image:
-    picture = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
-    return picture.convert("RGB")

@@ -72,6 +72,14 @@ def frame_image(clip: Path | bytes, at: FrameAt) -> Image.Image:
         raise NoFrame(error.strerror or str(error)) from error
 
 
+def still_image(picture: Path | bytes) -> Image.Image:
+    """A picture that is one already, a still, as RGB in its own size. Raises NoFrame."""
+    try:
+        return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture).convert("RGB")
+    except OSError as error:  # UnidentifiedImageError is one
+        raise NoFrame(str(error)) from error
+
+
 def _image(file: BinaryIO, at: FrameAt) -> Image.Image:
     container = container_of(file.read(HEAD_BYTES))
     file.seek(0)
