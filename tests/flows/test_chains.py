@@ -61,6 +61,7 @@ def rendering(prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest
         yield opened
 
 
+@pytest.mark.slow
 def test_each_shot_begins_with_the_last_frame_of_the_one_before_and_films_are_joined(rendering: Harness) -> None:
     ended = rendering.run(table())
 
@@ -141,6 +142,7 @@ def test_a_source_in_doubt_is_not_continued(harness: Harness) -> None:
     assert harness.api.accepted() == sent + 3
 
 
+@pytest.mark.slow
 def test_a_budget_ends_a_chain_and_a_larger_one_continues_it(harness: Harness) -> None:
     harness.run(table(), budget_usd=0.28 * 4, limits=Limits(max_in_flight=1))
     sent = harness.api.accepted()
@@ -154,6 +156,7 @@ def test_a_budget_ends_a_chain_and_a_larger_one_continues_it(harness: Harness) -
     assert harness.api.accepted() == SHOTS
 
 
+@pytest.mark.slow
 def test_one_job_at_a_time_and_a_canary_first_finish_every_chain(harness: Harness) -> None:
     ended = harness.run(table(), limits=Limits(max_in_flight=1, canary=True))
 
@@ -161,6 +164,7 @@ def test_one_job_at_a_time_and_a_canary_first_finish_every_chain(harness: Harnes
     assert harness.api.accepted() == SHOTS
 
 
+@pytest.mark.slow
 def test_a_clip_that_was_deleted_is_fetched_again_before_it_is_continued(harness: Harness) -> None:
     short = "\n".join(table().splitlines()[:2])
     harness.run(short)
