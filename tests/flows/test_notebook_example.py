@@ -28,6 +28,7 @@ def html(output: Any) -> str:
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.slow
 def test_the_notebook_shows_its_progress_and_each_clip_beside_its_prompt(
     prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from prefect_together.request.form import Limits
 from table_of_prompts import Harness, opened_harness, prompts
 
 
+@pytest.mark.slow
 def test_a_clip_without_a_link_is_settled_with_its_own_reason_and_fetched_by_a_later_run(harness: Harness) -> None:
     harness.api.fault("no-url", endpoint="retrieve", count=None)
 

@@ -188,6 +188,7 @@ def test_symlinked_directories_are_written_like_any_other(harness: Harness, tmp_
     assert (harness.api.calls("create"), harness.api.calls("download")) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_shared_ledger_knows_a_directory_by_every_link_to_it(harness: Harness, tmp_path: Path) -> None:
     real, link, other, ledger = (tmp_path / name for name in ("real", "link", "other", "ledger.db"))
     shared = Locations(ledger=str(ledger))

@@ -50,9 +50,8 @@ def test_a_task_is_the_same_after_pickling(task: Any) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "runner", ["threads", *(pytest.param(name, marks=pytest.mark.slow) for name in ("processes", "dask"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
 def test_a_plain_flow_makes_a_clip_by_submitting_the_tasks(
     runner: str, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
