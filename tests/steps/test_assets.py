@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from prefect import flow
 from prefect.assets import Asset
@@ -44,6 +44,7 @@ def test_the_key_of_a_clip_can_be_read(uri: str, key: str) -> None:
     assert Asset(key=key).key == key
 
 
+@example("://", "a::b://")
 @given(st.text(st.characters(), max_size=700), st.text(st.characters(), max_size=700))
 def test_every_path_and_url_has_a_key_of_its_own_that_prefect_takes(one: str, other: str) -> None:
     for root in ("/", "s3://bucket/"):

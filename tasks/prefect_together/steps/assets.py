@@ -25,6 +25,7 @@ REFERENCED = "prefect.asset.referenced"
 MAX_KEY_CHARACTERS = 512
 _HASH_CHARACTERS = 16
 _NOT_IN_A_KEY = re.compile(r"""[\x00-\x20\x7f\ud800-\udfff"#%&'<>?\[\\\]^`{|}~]""")
+_BEGINS_AS_AN_ADDRESS = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*://")
 _NOT_IN_A_SCHEME = re.compile(r"[^a-z0-9]")
 
 
@@ -77,8 +78,8 @@ def asset_key(uri: str) -> str:
     Prefect's keys have a scheme of a-z and 0-9, 512 characters at most, and neither spaces nor most punctuation, `%`
     included: each such character, and `~`, becomes `~` and its code in hexadecimal. A longer key ends in a hash.
     """
-    scheme, separator, rest = uri.rpartition("::")[2].partition("://")  # of simplecache::s3://... the storage itself
-    if not separator:
+    scheme, _, rest = uri.rpartition("::")[2].partition("://")  # of simplecache::s3://... the storage itself
+    if not _BEGINS_AS_AN_ADDRESS.match(uri):
         scheme, rest = "file", "/" + uri.replace(os.sep, "/").removeprefix("/")
     escaped = _NOT_IN_A_KEY.sub(lambda found: f"~{ord(found[0]):02X}", rest)
     key = f"{_NOT_IN_A_SCHEME.sub('', scheme.lower())}://{escaped}"
