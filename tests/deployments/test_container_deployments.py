@@ -95,6 +95,7 @@ def test_prefect_deploys_it_with_variables_that_its_work_pool_has(kind: str, pre
     async def read() -> tuple[DeploymentResponse, dict[str, Any]]:
         async with get_client() as client:
             found = await client.read_deployment_by_name(f"generate-videos/{kind}")
+            await client.delete_deployment(found.id)  # the server is that of other tests too
             return found, (await client.read_work_pool(pool)).base_job_template
 
     found, template = prefect_server.run(read)

@@ -260,6 +260,7 @@ async def ended(run_id: UUID) -> FlowRun:
 def deployed(prefect_server: PrefectServer) -> PrefectServer:
     """A server onto which the README's two commands have been typed."""
     prefect = str(BIN / "prefect")
+    prefect_server.run(delete_deployments)
     run_program(prefect_server, prefect, "work-pool", "create", "together-video", "--type", "process")
     run_program(prefect_server, prefect, "--no-prompt", "deploy", "--prefect-file", "deployments/prefect.yaml", "--all")
     return prefect_server
