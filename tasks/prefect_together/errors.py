@@ -361,10 +361,7 @@ class JobFailed(TogetherVideoError):
 
 
 class JobTimedOut(TogetherVideoError):
-    """The deadline passed before the job was done. The job continues; a later run collects it.
-
-    `last_problem` says why the last poll was missed, if it was.
-    """
+    """The deadline passed; a later run collects the job. `last_problem`: why the last poll was missed, if it was."""
 
     failure_class = FailureClass.TIMED_OUT
 
