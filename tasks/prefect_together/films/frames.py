@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
+import av
 import av.error
 from av.container import InputContainer
 from av.video.frame import VideoFrame

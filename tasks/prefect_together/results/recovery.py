@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import av.error
 from sqlalchemy import Connection, insert, update
 

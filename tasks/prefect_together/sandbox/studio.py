@@ -148,7 +148,8 @@ async def _render(process: asyncio.subprocess.Process, order: Order) -> str | No
 
 def render(order: dict[str, Any]) -> str | None:
     """In a worker: render one clip to `order["path"]`, whole or not at all. Returns what went wrong, if anything."""
-    import av.error  # here, so that the sandbox itself loads no encoder
+    import av  # here, so that the sandbox itself loads no encoder; first, as two threads may do this at once
+    import av.error
 
     from prefect_together.sandbox.drawing import draw_clip, fit_picture
     from prefect_together.sandbox.encoding import Inputs, encode_clip
