@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -244,9 +245,16 @@ def poster(clip: Path | bytes, *, width_px: int = 320, max_bytes: int = POSTER_B
     reduced until the JPEG fits into `max_bytes`; a noisy picture may exceed it even at the lowest quality. Takes some
     milliseconds, mostly without the GIL: call it in a thread. Raises NoFrame, nothing else.
     """
+    with opened_for_frames(clip) as file:
+        return _poster(file, width_px, max_bytes)
+
+
+@contextmanager
+def opened_for_frames(clip: Path | bytes) -> Generator[BinaryIO]:
+    """The clip's bytes as a file; what goes wrong while they are read or decoded is raised as NoFrame."""
     try:
         with clip.open("rb") if isinstance(clip, Path) else io.BytesIO(clip) as file:
-            return _poster(file, width_px, max_bytes)
+            yield file
     except av.error.FFmpegError as error:
         raise NoFrame(libav_message(error)) from error
     except ClipInvalid as error:

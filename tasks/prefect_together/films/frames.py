@@ -19,8 +19,8 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from prefect_together.clips.http import HEAD_BYTES
-from prefect_together.clips.inspection import container_of, length_seconds, libav_message, open_clip, video_stream
-from prefect_together.errors import ClipInvalid, NoFrame
+from prefect_together.clips.inspection import container_of, length_seconds, open_clip, opened_for_frames, video_stream
+from prefect_together.errors import NoFrame
 from prefect_together.films.streams import turn_of
 
 SAME_ASPECT = 0.01
@@ -62,15 +62,8 @@ def frame_jpeg(clip: Path | bytes, at: FrameAt, *, max_bytes: int, size: tuple[i
 
 def frame_image(clip: Path | bytes, at: FrameAt) -> Image.Image:
     """The same frame as an upright RGB picture in its own size. Raises NoFrame."""
-    try:
-        with clip.open("rb") if isinstance(clip, Path) else io.BytesIO(clip) as file:
-            return _image(file, at)
-    except av.error.FFmpegError as error:
-        raise NoFrame(libav_message(error)) from error
-    except ClipInvalid as error:
-        raise NoFrame(error.reason) from error
-    except OSError as error:
-        raise NoFrame(error.strerror or str(error)) from error
+    with opened_for_frames(clip) as file:
+        return _image(file, at)
 
 
 def still_image(picture: Path | bytes) -> Image.Image:
