@@ -177,15 +177,20 @@ class RowReader:
         if "prompt" in draft.of_row and not self._template.names(str(template), "prompt"):
             message = "is not sent: the prompt template does not name {prompt}"
             self.warnings.add(self._name_of("prompt"), message, row=draft.number)
-        prompt, problems = self._template.fill(str(template), cells)
+        prompt = self._filled(draft, "prompt_template", cells)
+        if prompt is None:
+            draft.wrong.add("prompt")
+        draft.given["prompt"] = prompt or ""
+
+    def _filled(self, draft: _Draft, name: str, cells: Sequence[str]) -> str | None:
+        """The template of the parameter `name`, filled; None if something is wrong with it, which is noted."""
+        text, problems = self._template.fill(str(draft.given[name]), cells)
         for column, message in problems:
             if column is None:
-                draft.refuse("prompt_template", message)
+                draft.refuse(name, message)
             else:
                 draft.cell_mistakes.append((column, message))
-        if problems:
-            draft.wrong.add("prompt")
-        draft.given["prompt"] = prompt
+        return None if problems else text
 
     def _value(self, name: str, text: str, row: int) -> object:
         if name in LISTED and "|" in text:
@@ -260,18 +265,12 @@ class RowReader:
         self, draft: _Draft, cells: Sequence[str], requests: Sequence[VideoRequest] | None
     ) -> StillRequest | None:
         """What the row's videos begin with, if it is to be made; what is wrong is noted."""
-        template = draft.given.get("still_prompt")
-        if template is None:
+        if "still_prompt" not in draft.given:
             if "still_model" in draft.of_row:
                 self.warnings.add(self._name_of("still_model"), "is not used without a still_prompt", row=draft.number)
             return None
-        prompt, problems = self._template.fill(str(template), cells)
-        for column, message in problems:
-            if column is None:
-                draft.refuse("still_prompt", message)
-            else:
-                draft.cell_mistakes.append((column, message))
-        if problems or "still_prompt" in draft.wrong:
+        prompt = self._filled(draft, "still_prompt", cells)
+        if prompt is None or "still_prompt" in draft.wrong:
             return None
         video = requests[0] if requests else VideoRequest(model=_SOME_MODEL)
         still, found = still_of(draft.given, prompt, video, catalogue_checks=self._catalogue_checks)
