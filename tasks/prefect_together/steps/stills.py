@@ -11,17 +11,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect_together.api.images import create_image
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.session import VideoSession
-from prefect_together.api.submit import Journal, submit
+from prefect_together.api.submit import Journal
 from prefect_together.clips.download import DownloadedClip
 from prefect_together.steps.tasks import (
-    RATE_LIMIT_MINUTES,
-    accepted_at_most_once,
     download_can_be_repeated,
     logger_for,
     open_or_shared,
+    submitted_once,
     task,
     was_not_accepted,
-    without_ledger,
 )
 from prefect_together.stills.catalogue import estimate_still_usd
 from prefect_together.stills.request import StillRequest
@@ -53,15 +51,8 @@ async def create_still(
     """
     logger = logger_for(row)  # first: nothing may fail between the payment and the return of the link
     async with open_or_shared(session, credentials_block) as parts:
-        send = partial(
-            submit,
-            partial(create_image, parts.api, request),
-            pacer=parts.pacer,
-            journal=journal or without_ledger(estimate_still_usd(request)),
-            give_up_at=give_up_at or parts.clock.time() + RATE_LIMIT_MINUTES * 60,
-            clock=parts.clock,
-        )
-        job = await accepted_at_most_once(send, has_ledger=journal is not None)
+        create, estimate = partial(create_image, parts.api, request), estimate_still_usd(request)
+        job = await submitted_once(create, estimate, session=parts, journal=journal, give_up_at=give_up_at)
     logger.info("%s: still %s made", row, job.id)
     return job
 

@@ -100,7 +100,7 @@ _sent: dict[UUID, VideoJob | SubmissionInDoubt] = {}
 """What became of the create calls of this process's task runs: the job, or that one may have been accepted."""
 
 
-async def accepted_at_most_once(send: Callable[[], Awaitable[VideoJob]], *, has_ledger: bool) -> VideoJob:
+async def _accepted_at_most_once(send: Callable[[], Awaitable[VideoJob]], *, has_ledger: bool) -> VideoJob:
     """The job of a create call; what Prefect runs again, by retries of the task or of its flow, is not sent again.
 
     A retry of a task run whose job was accepted (its result could not be stored, say) gets that job. Raises
@@ -129,9 +129,24 @@ async def accepted_at_most_once(send: Callable[[], Awaitable[VideoJob]], *, has_
     return job
 
 
-def without_ledger(estimate: Estimate | None) -> NoJournal:
-    """The journal of a single call of this price."""
-    return NoJournal(estimate_usd=None if estimate is None else estimate.high_usd)
+async def submitted_once(
+    create: Callable[[], Awaitable[VideoJob]],
+    estimate: Estimate | None,
+    *,
+    session: VideoSession,
+    journal: Journal | None,
+    give_up_at: float | None,
+) -> VideoJob:
+    """The job of a create call of this price, sent by `submit`, and by it alone; see `_accepted_at_most_once`."""
+    send = partial(
+        submit,
+        create,
+        pacer=session.pacer,
+        journal=journal or NoJournal(estimate_usd=None if estimate is None else estimate.high_usd),
+        give_up_at=give_up_at or session.clock.time() + RATE_LIMIT_MINUTES * 60,
+        clock=session.clock,
+    )
+    return await _accepted_at_most_once(send, has_ledger=journal is not None)
 
 
 def was_not_accepted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -181,15 +196,8 @@ async def create_video(
     """
     logger = logger_for(row)  # first: nothing may fail between the payment and the return of the job's id
     async with open_or_shared(session, credentials_block) as parts:
-        send = partial(
-            submit,
-            partial(parts.api.create, request),
-            pacer=parts.pacer,
-            journal=journal or without_ledger(estimate_usd(request)),
-            give_up_at=give_up_at or parts.clock.time() + RATE_LIMIT_MINUTES * 60,
-            clock=parts.clock,
-        )
-        job = await accepted_at_most_once(send, has_ledger=journal is not None)
+        create = partial(parts.api.create, request)
+        job = await submitted_once(create, estimate_usd(request), session=parts, journal=journal, give_up_at=give_up_at)
     logger.info("%s: job %s created", row, job.id)
     return job
 
