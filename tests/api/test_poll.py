@@ -290,7 +290,7 @@ async def test_a_stopped_wait_frees_its_part_of_the_budget() -> None:
     watch = Watch(at("queued"))
     watch.clock = FakeClock(auto=False)
     waiting = asyncio.create_task(watch.wait())
-    await asyncio.sleep(0.01)
+    await watch.clock.advance(0)
     during = watch.budget.round_seconds
 
     waiting.cancel()

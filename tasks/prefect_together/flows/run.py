@@ -212,7 +212,7 @@ async def _joined_films(plan: Plan, ledger: Ledger, store: OutputStore, logger: 
 
     try:
         films = await make_films(plan, await ledger.records(list(plan.videos)), store)
-    except Exception as error:  # noqa: BLE001 - libav reads files of anybody's making, and no film is worth a failed run
+    except Exception as error:  # noqa: BLE001 - libav reads files of anybody's making; no film is worth a failed run
         logger.warning("the films could not be joined: %s", error)
         return ()
     for film in films:
