@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from batch_harness import BatchHarness, Service, gave_up
+from ledger_rows import a_video
+from prefect_together.ledger.ledger import Ledger
+from prefect_together.ledger.states import State
 from prefect_together.request.form import Limits
 from prefect_together.results.outcome import RowsFailed
 from table_of_prompts import PRICE_USD, Harness, prompts, table_text
@@ -124,3 +130,24 @@ def test_resubmit_in_doubt_sends_it_again_and_only_it(harness: Harness) -> None:
     assert ended.statuses == ["downloaded", "downloaded"]
     assert ended.rows[0]["attempts"] == "2"
     assert (harness.api.accepted(CAT), harness.api.accepted(HARBOUR)) == (2, 1)
+
+
+def test_a_row_whose_create_call_has_no_answer_is_in_doubt_though_what_it_continues_failed(
+    batch_harness: BatchHarness,
+) -> None:
+    first = a_video("first")
+    second = replace(a_video("second", prompt="goes on"), sources=(first.key,))
+
+    async def a_killed_run(ledger: Ledger) -> None:
+        await ledger.plan([first, second])
+        await ledger.claim(second.key)
+        await ledger.intend(second.key, estimate_usd=0.28, budget_usd=None)
+
+    batch_harness.ledger(a_killed_run)
+    service = Service(gave_up())
+
+    ended = batch_harness.run([first, second], service)
+
+    assert ended.of(first).state == State.FAILED
+    assert ended.of(second).state == State.IN_DOUBT
+    assert "goes on" not in service.created

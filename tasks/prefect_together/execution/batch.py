@@ -284,8 +284,8 @@ class Batch:
         return [(video, sources[0]) for video, sources in missing if sources]
 
     def _open_sources(self, video: PlannedVideo) -> list[str]:
-        """The sources of a video that is yet to be sent whose clips are not there."""
-        if not video.sources or STATES[self._state(video)].has_job:
+        """The sources of a video that this run would send whose clips are not there."""
+        if not video.sources or not self._settings.sends(self._state(video)):
             return []
         return [key for key in video.sources if self._state_of(key) != State.DOWNLOADED]
 
