@@ -28,7 +28,7 @@ from prefect_together.clips.store import LocalStore
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import JobNotFound, ServiceUnreachable
 from prefect_together.execution.batch import Batch
-from prefect_together.execution.settings import RunSettings
+from prefect_together.execution.settings import ALONE, RunSettings, Share
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import HERE, Ledger, open_ledger
 from prefect_together.ledger.records import LedgerTotals, VideoRecord
@@ -162,18 +162,34 @@ class BatchHarness:
         *,
         output_dir: str = HERE,
         out: str = "out",
+        at_once: int = 1,
+        share: Share = ALONE,
+        on_batch: Callable[[Batch], None] | None = None,
         **settings: Any,
     ) -> Ended:
-        """One batch over these videos."""
+        """One batch over these videos, or several at once in the same ledger, and what the first of them
+        left. `on_batch` gets each before it runs."""
 
         @flow(name="a-batch", persist_result=False)
         async def work() -> Ended:
-            return await self._run(videos, service, RunSettings(**settings), output_dir, LocalStore(self.folder / out))
+            store = LocalStore(self.folder / out)
+            run = (
+                self._run(videos, service, RunSettings(**settings), output_dir, store, share, on_batch)
+                for _ in range(at_once)
+            )
+            return (await asyncio.gather(*run))[0]
 
         return self.prefect.run(work)
 
     async def _run(
-        self, videos: list[PlannedVideo], service: VideoApi, settings: RunSettings, output_dir: str, store: LocalStore
+        self,
+        videos: list[PlannedVideo],
+        service: VideoApi,
+        settings: RunSettings,
+        output_dir: str,
+        store: LocalStore,
+        share: Share,
+        on_batch: Callable[[Batch], None] | None,
     ) -> Ended:
         clock = self.clock
         soon = DurationStatistics(min_seconds=0.01, max_seconds=0.05) if clock is SYSTEM_CLOCK else DurationStatistics()
@@ -190,7 +206,10 @@ class BatchHarness:
                 progress=progress,
                 logger=logging.getLogger(__name__),
                 output_dir=output_dir,
+                share=share,
             )
+            if on_batch is not None:
+                on_batch(batch)
             try:
                 async with asyncio.timeout(110):
                     await batch.run()

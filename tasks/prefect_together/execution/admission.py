@@ -189,7 +189,10 @@ class StartOrder:
     @property
     def is_free(self) -> bool:
         """Whether no video waits behind a canary, and none is one or may become one."""
-        return not self._waiting and not self._canaries and not any(guarded for _, guarded in self._blocked.values())
+        may_be_canary = (
+            guarded and video.request.model not in self._known for video, guarded in self._blocked.values()
+        )
+        return not self._waiting and not self._canaries and not any(may_be_canary)
 
     def is_canary(self, video: PlannedVideo) -> bool:
         """Whether the others of its model wait for this video now."""

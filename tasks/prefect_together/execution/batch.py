@@ -166,15 +166,27 @@ class Batch:
         if self._share.index == 0:  # the others get this list, and count their shares in it too
             wanted = self.wanted = [video for video in wanted if self._wants(self._records[video.key])]
         own: list[PlannedVideo] = []
-        models: set[str] = set()
+        canaries = self._canaries(wanted) if self._settings.canary else ()
         for position, video in enumerate(wanted):
             if not self._wants(self._records[video.key]):
                 continue
-            is_canary = self._settings.canary and self._is_sent(video) and video.request.model not in models
-            if is_canary:
-                models.add(video.request.model)
-            (own if is_canary or self._share.has(position) else self._claimed_elsewhere).append(video)
+            is_own = video.key in canaries or self._share.has(position)
+            (own if is_own else self._claimed_elsewhere).append(video)
         return own
+
+    def _canaries(self, wanted: list[PlannedVideo]) -> set[str]:
+        """One video of each model that is sent, if it can be one that waits for no other's clip; else with its sources,
+        as a canary that waits for another shard would let that shard begin without one."""
+        canaries: dict[str, PlannedVideo] = {}
+        for video in sorted(filter(self._is_sent, wanted), key=lambda video: bool(self._open_sources(video))):
+            canaries.setdefault(video.request.model, video)
+        keys: set[str] = set()
+        needed = list(canaries.values())
+        while needed:
+            video = needed.pop()
+            keys.add(video.key)
+            needed += [self._plan.videos[key] for key in self._open_sources(video) if key in self._plan.videos]
+        return keys
 
     async def _paid_but_absent(self) -> list[PlannedVideo]:
         """What is paid is collected, even if its row has been changed or taken out of the table since."""

@@ -1,0 +1,213 @@
+"""Videos that continue others, over a real ledger: what is sent when, and what remains when a source does not come."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any, cast
+
+import av
+import numpy as np
+import pytest
+
+from batch_harness import FACTS, BatchHarness, Service, Session, done, gave_up, working
+from film_clips import shot
+from prefect_server import PrefectServer
+from prefect_together.api.jobs import VideoJob
+from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip
+from prefect_together.errors import FailureClass
+from prefect_together.execution.batch import Batch
+from prefect_together.execution.settings import Share
+from prefect_together.ledger.states import State
+from prefect_together.request.request import VideoRequest
+from prefect_together.table.plan import PlannedVideo, make_plan
+from prefect_together.table.prompt_table import read_table
+from table_of_prompts import MODEL, table_text
+
+SHOT = shot([40, 80, 120])
+
+
+class Shots(Session):
+    """Every clip is three grey frames."""
+
+    content = SHOT
+
+    async def download(self, job: VideoJob, target: Path, *, max_bytes: int = MAX_CLIP_BYTES) -> DownloadedClip:
+        await asyncio.to_thread(target.write_bytes, self.content)
+        return DownloadedClip(target, len(self.content), "ab", FACTS, 0, 1)
+
+
+class Recording(Service):
+    """Keeps the requests as they are sent."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.requests: list[VideoRequest] = []
+
+    async def create(self, request: VideoRequest) -> VideoJob:
+        self.requests.append(request)
+        return await super().create(request)
+
+
+def chained(*continues: str, names: str = "abcdefghi", **columns: object) -> list[PlannedVideo]:
+    """Videos a, b, c ... each of which continues the one named, or none if that is empty."""
+    rows = [
+        {"id": name, "prompt": name, "continues": source, **columns}
+        for name, source in zip(names, continues, strict=False)
+    ]
+    return list(
+        make_plan(read_table(table_text(rows), defaults={"model": MODEL}, catalogue_checks=False)).videos.values()
+    )
+
+
+@pytest.fixture
+def shots(prefect_server: PrefectServer, tmp_path: Path) -> BatchHarness:
+    return BatchHarness(prefect_server, tmp_path, session=Shots)
+
+
+def test_one_chain_goes_to_its_end_while_the_first_shot_of_another_is_being_made(shots: BatchHarness) -> None:
+    videos = chained("", "a", "", "c", "d")
+    service = Service()
+
+    def slow(job_id: str) -> VideoJob:
+        return service.usual(job_id) if "e" in service.created else working(job_id)
+
+    service.answers = {"job-1": slow}
+    ended = shots.run(videos, service, max_in_flight=2)
+
+    assert ended.states == {"downloaded": 5}
+    assert service.created == ["a", "c", "d", "e", "b"]
+
+
+def test_a_source_in_the_middle_that_fails_stops_what_is_behind_it_alone(shots: BatchHarness) -> None:
+    videos = chained("", "a", "b", "c", "", "e")
+    service = Service()
+
+    def usual(job_id: str) -> VideoJob:
+        return (gave_up() if service.created[int(job_id.removeprefix("job-")) - 1] == "b" else done())(job_id)
+
+    service.usual = usual
+
+    first = shots.run(videos, service, max_in_flight=1)
+    sent = Counter(service.created)
+    behind = [first.of(video) for video in videos[2:4]]
+    service.usual = done()
+    again = shots.run(videos, service, max_in_flight=1, retry_failed=True)
+
+    assert first.of(videos[0]).state == State.DOWNLOADED
+    assert sent["c"] == sent["d"] == 0
+    assert [(one.state, one.failure_class, one.attempts) for one in behind] == [
+        (State.PLANNED, FailureClass.DEPENDENCY, 0)
+    ] * 2
+    assert all("waits for the clip of" in str(one.error) for one in behind)
+    assert again.states == {"downloaded": 6}
+
+
+def test_a_clip_of_which_no_frame_can_be_had_leaves_the_next_shot_planned(
+    prefect_server: PrefectServer, tmp_path: Path
+) -> None:
+    service = Service()  # whose clips are four bytes, not a film
+    videos = chained("", "a", "b", "")
+
+    ended = BatchHarness(prefect_server, tmp_path).run(videos, service, budget_usd=2.0)
+
+    assert ended.error is None
+    assert service.created == ["a", "d"]
+    assert [ended.of(video).state.value for video in videos] == ["downloaded", "planned", "planned", "downloaded"]
+    assert ended.of(videos[1]).failure_class == FailureClass.DEPENDENCY
+    assert str(ended.of(videos[1]).error).startswith("not sent: waits for the clip of @a:last (no picture of the clip")
+    assert ended.progress.spent_usd == pytest.approx(0.56)
+
+
+def test_a_run_that_only_collects_sends_nothing_behind_what_it_collects(shots: BatchHarness) -> None:
+    videos, service = chained("", "a", "b"), Service()
+    shots.buy(videos[0], "job-0")
+
+    ended = shots.run(videos, service, collect_only=True)
+
+    assert service.created == []
+    assert [ended.of(video).state.value for video in videos] == ["downloaded", "planned", "planned"]
+
+
+def test_several_runs_at_once_send_each_shot_of_a_chain_once_behind_its_source(shots: BatchHarness) -> None:
+    videos, service = chained("", "a", "b", "", "d"), Service()
+
+    ended = shots.run(videos, service, at_once=3)
+
+    assert ended.states == {"downloaded": 5}
+    assert Counter(service.created) == Counter("abcde")
+    assert [name for name in service.created if name in ("a", "b", "c")] == ["a", "b", "c"]
+
+
+def test_a_run_that_ends_before_a_source_is_there_leaves_the_chain_to_the_next(shots: BatchHarness) -> None:
+    videos = chained("", "a", "b")
+    service = Service(working)
+
+    first = shots.run(videos, service, max_wait_minutes=0.01)
+    sent = [*service.created]
+    service.usual = done()
+    second = shots.run(videos, service)
+
+    assert sent == ["a"]
+    assert [first.of(video).state.value for video in videos] == ["submitted", "planned", "planned"]
+    assert {first.of(video).failure_class for video in videos[1:]} == {FailureClass.DEPENDENCY}
+    assert second.states == {"downloaded": 3}
+    assert service.created == ["a", "b", "c"]
+    assert {(record.error, record.failure_class) for record in second.records.values()} == {(None, None)}
+
+
+def test_rows_in_any_order_and_one_at_a_time_finish_their_chains(shots: BatchHarness) -> None:
+    names = "ihgfedcba"  # the last shot stands first in the table
+    videos, service = chained(*names[1:], "", names=names), Service()
+
+    ended = shots.run(videos, service, max_in_flight=1, canary=True, budget_usd=0.28 * 9)
+
+    assert ended.states == {"downloaded": 9}
+    assert service.created == list("abcdefghi")
+
+
+def noise() -> bytes:
+    """A clip of 640 x 480 whose frames hardly compress."""
+    source = np.random.default_rng(7)
+    file = io.BytesIO()
+    with cast(Any, av.open(file, "w", format="mp4")) as opened:
+        video = opened.add_stream("libx264", rate=12, options={"crf": "5"})
+        video.width, video.height, video.pix_fmt = 640, 480, "yuv420p"
+        for _ in range(2):
+            frame = source.integers(0, 256, (480, 640, 3), dtype=np.uint8)
+            opened.mux(video.encode(av.VideoFrame.from_ndarray(frame, "rgb24")))
+        opened.mux(video.encode(None))
+    return file.getvalue()
+
+
+def test_a_frame_of_noise_fits_the_limit_of_a_request(prefect_server: PrefectServer, tmp_path: Path) -> None:
+    class Noise(Shots):
+        content = noise()
+
+    service = Recording()
+    ended = BatchHarness(prefect_server, tmp_path, session=Noise).run(
+        chained("", "a"), service, max_inline_characters=20_000
+    )
+
+    assert ended.states == {"downloaded": 2}
+    media = service.requests[1].media
+    sent = [str(image.input_image) for image in (media and media.frame_images) or ()]
+    assert [10_000 < len(text) <= 20_000 for text in sent] == [True]
+
+
+def test_other_shards_wait_for_a_canary_whose_source_was_to_be_sent_by_one_of_them(shots: BatchHarness) -> None:
+    videos = chained("b", "", "a", "b")  # b is in the other shard's share
+    batches, was_open = list[Batch](), list[tuple[str | None, bool]]()
+    service = Service()
+
+    async def note() -> None:
+        was_open.append((service.created[-1], batches[0].is_open.is_set()))
+
+    service.on_create = note
+    ended = shots.run(videos, service, share=Share(0, 2), on_batch=batches.append, canary=True, max_in_flight=2)
+
+    assert ended.states == {"downloaded": 4}
+    assert was_open[0] == ("b", False)
+    assert {is_open for _, is_open in was_open[1:]} == {True}
