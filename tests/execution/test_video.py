@@ -9,12 +9,10 @@ from typing import Any, cast
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from prefect import flow
 from sqlalchemy.exc import OperationalError
 
 from batch_harness import (
     BatchHarness,
-    Ended,
     Service,
     Session,
     T,
@@ -26,9 +24,8 @@ from prefect_together.api.jobs import VideoJob
 from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip
 from prefect_together.clips.store import LocalStore
 from prefect_together.errors import OutputUnwritable, SettingsInvalid, SubmissionInDoubt
-from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.engine import LedgerEngine, LedgerUnavailable, Operation, open_engine
-from prefect_together.ledger.ledger import HERE, Ledger, open_ledger
+from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State
 from table_of_prompts import Harness, paid_calls, prompts
@@ -157,12 +154,7 @@ def test_a_finished_clip_is_recorded_before_all_other_downloads_are_through(batc
 
     batch_harness.session = OneAtATime
 
-    @flow(name="a-batch", persist_result=False)
-    async def work() -> Ended:
-        store = Noticing(batch_harness.folder / "out")
-        return await batch_harness._run(some(6), Service(), RunSettings(), HERE, store)  # pyright: ignore[reportPrivateUsage]
-
-    ended = batch_harness.prefect.run(work)
+    ended = batch_harness.run(some(6), Service(), store=Noticing(batch_harness.folder / "out"))
 
     assert ended.states == {"downloaded": 6}
 
@@ -193,17 +185,12 @@ def test_two_overlapping_runs_told_to_send_again_send_each_doubtful_row_once(bat
             return await super().sizes(names)
 
     begun, both_have = list[LocalStore](), asyncio.Event()
-    settings, store = RunSettings(resubmit_in_doubt=True), BothHaveBegun(batch_harness.folder / "out")
+    store = BothHaveBegun(batch_harness.folder / "out")
 
-    @flow(name="two-batches", persist_result=False)
-    async def both() -> list[Ended]:
-        runs = (batch_harness._run(videos, service, settings, HERE, store) for _ in range(2))  # pyright: ignore[reportPrivateUsage]
-        return list(await asyncio.gather(*runs))
-
-    ended = batch_harness.prefect.run(both)
+    ended = batch_harness.run(videos, service, store=store, at_once=2, resubmit_in_doubt=True)
 
     assert len(service.created) == 2
-    assert ended[0].states == {"in_doubt": 2}
+    assert ended.states == {"in_doubt": 2}
 
 
 def test_a_stuck_service_gets_no_more_than_twice_what_may_be_in_flight(timeless_place: BatchHarness) -> None:

@@ -162,6 +162,7 @@ class BatchHarness:
         *,
         output_dir: str = HERE,
         out: str = "out",
+        store: LocalStore | None = None,
         at_once: int = 1,
         share: Share = ALONE,
         on_batch: Callable[[Batch], None] | None = None,
@@ -172,9 +173,9 @@ class BatchHarness:
 
         @flow(name="a-batch", persist_result=False)
         async def work() -> Ended:
-            store = LocalStore(self.folder / out)
+            into = store or LocalStore(self.folder / out)
             run = (
-                self._run(videos, service, RunSettings(**settings), output_dir, store, share, on_batch)
+                self._run(videos, service, RunSettings(**settings), output_dir, into, share, on_batch)
                 for _ in range(at_once)
             )
             return (await asyncio.gather(*run))[0]
