@@ -81,6 +81,40 @@ def test_a_kill_at_this_point_pays_nothing_twice_and_loses_nothing(
         assert line["status"] == "in_doubt" or (tmp_path / "out" / line["file"]).stat().st_size > 0
 
 
+@pytest.mark.parametrize(
+    "point",
+    [
+        "enter ledger/transitions.py _intend 1",
+        "leave ledger/transitions.py _intend 1",
+        "leave ledger/transitions.py _accept 1",
+        "enter api/session.py download_still 1",
+        "enter clips/part_file.py publish 1",
+        "leave clips/part_file.py publish 1",
+        "enter ledger/transitions.py completed 1",
+        "leave ledger/transitions.py completed 1",
+        "leave ledger/transitions.py downloaded 1",
+    ],
+)
+def test_a_kill_at_this_point_pays_no_still_twice_and_loses_none(
+    runs: WarmRuns, sandbox: SandboxProcess, tmp_path: Path, point: str
+) -> None:
+    tag = uuid.uuid4().hex[:8]
+    row = f"boat,{tag} It sails,{tag} A red boat,minimax/video-01-director"
+    (tmp_path / "table.csv").write_text(f"id,prompt,still_prompt,model\n{row}\n")
+    words = (str(tmp_path / "table.csv"), "--output-dir", str(tmp_path / "out"))
+
+    killed = runs.start(*words, log=tmp_path / "killed.log", environment={KILL_AT: point})
+    assert killed.wait(SECONDS) == -9, killed.log.read_text()
+    last = runs.start(*words, log=tmp_path / "last.log")
+    code = last.wait(SECONDS)
+
+    stills: dict[str, int] = sandbox.control.stats()["images_by_prompt"]
+    made, videos = stills.get(f"{tag} A red boat", 0), accepted_of(sandbox, tag)
+    assert (made, videos.total(), code) in ((1, 1, 0), (1, 0, 1), (0, 0, 1)), last.log.read_text()
+    assert code == 0 or "still in doubt" in last.log.read_text()
+    assert code == 0 or "_accept" in point or "_intend" in point
+
+
 def accepted_of(sandbox: SandboxProcess, tag: str) -> Counter[str]:
     """The service's own count of accepted jobs by prompt."""
     by_prompt: dict[str, int] = sandbox.control.stats()["accepted_by_prompt"]

@@ -15,12 +15,13 @@ from prefect_together.api.jobs import VideoJob
 from prefect_together.api.submit import SubmitPacer, submit
 from prefect_together.clips.store import LocalStore
 from prefect_together.errors import SubmissionInDoubt
+from prefect_together.execution.admission import LedgerJournal
 from prefect_together.execution.circuit_breaker import CircuitBreaker
-from prefect_together.execution.video import LedgerJournal
 from prefect_together.ledger.engine import COMMIT_TRIES, LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import SAVE_PAUSES_SECONDS
+from prefect_together.request.request import VideoRequest
 from prefect_together.results.already_paid import UNSAVED_FILE
 from prefect_together.results.progress import Progress
 from scripted_api import Answer, ScriptedApi
@@ -86,7 +87,7 @@ class TestPaidIds:
         journal = LedgerJournal(ledger, LocalStore(Path()), key, 0.28, None, CircuitBreaker(), Progress(0.0))
         end = clock.time() + 60
         return await submit(
-            partial(api.create, a_video().request),
+            partial(api.create, VideoRequest(model="m/x", prompt="A cat")),
             pacer=SubmitPacer(clock),
             journal=journal,
             give_up_at=end,

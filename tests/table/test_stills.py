@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from prefect_together.errors import TableInvalid
 from prefect_together.stills.models import DEFAULT_MODEL
 from prefect_together.table.plan import make_plan
 from tables import FREE, mistakes_of, only_row, problems_of, read, warnings_of
@@ -112,6 +111,40 @@ def test_a_still_model_of_the_run_without_any_still_is_said_to_be_unused() -> No
     assert found == ["column still_model: is set for the whole run and not used: no row has a still_prompt"]
 
 
-def test_a_still_is_never_left_out_of_a_plan_in_silence() -> None:
-    with pytest.raises(TableInvalid, match="row 2, column still_prompt: stills are checked and priced, and not made"):
-        make_plan(read("prompt,still_prompt\nit sails,a boat\n"))
+def test_the_still_stands_before_the_videos_that_begin_with_it() -> None:
+    plan = make_plan(read("id,prompt,still_prompt,count\nboat,it sails,a boat,2\nsea,waves,,1\n"))
+
+    still, first, second, sea = plan.videos.values()
+
+    assert [video.kind for video in plan.videos.values()] == ["still", "video", "video", "video"]
+    assert (still.free_file(()), still.row_id) == ("stills/boat.jpg", "boat")
+    assert (first.sources, second.sources, sea.sources) == ((still.key,), (still.key,), ())
+    assert [(row.still_key, row.keys) for row in plan.rows] == [
+        (still.key, (first.key, second.key)),
+        (None, (sea.key,)),
+    ]
+
+
+def test_a_changed_still_makes_its_videos_other_work_and_no_others() -> None:
+    before, after = (make_plan(read(f"id,prompt,still_prompt\na,it sails,{text}\nb,waves,\n")) for text in ("x", "y"))
+
+    assert [one.keys == other.keys for one, other in zip(before.rows, after.rows, strict=True)] == [False, True]
+    assert before.rows[0].still_key != after.rows[0].still_key
+
+
+def test_a_plan_costs_its_stills_too() -> None:
+    without, with_still = (make_plan(read(f"id,prompt,still_prompt\na,it sails,{text}\n")) for text in ("", "a boat"))
+    (still,) = with_still.stills
+
+    assert with_still.high_usd - without.high_usd == pytest.approx(with_still.videos[still].estimate_usd)
+
+
+def test_rows_without_ids_share_an_equal_still_and_rows_with_ids_do_not() -> None:
+    shared = make_plan(read("prompt,still_prompt\nit sails,a boat\nit sinks,a boat\n"))
+    apart = make_plan(read("id,prompt,still_prompt\na,it sails,a boat\nb,it sinks,a boat\n"))
+
+    assert (len(shared.stills), len(apart.stills)) == (1, 2)
+    assert [file for video in apart.videos.values() if "stills" in (file := video.free_file(()))] == [
+        "stills/a.jpg",
+        "stills/b.jpg",
+    ]

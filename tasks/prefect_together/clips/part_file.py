@@ -70,6 +70,15 @@ def writing_to(path: Path) -> Generator[None]:
         raise OutputUnwritable(f"cannot write {path}: {reason}") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder of the output, whose directory must be there: nothing is written below a drive that is gone.
+
+    Raises OutputUnwritable.
+    """
+    with writing_to(folder):
+        folder.mkdir(exist_ok=True)
+
+
 def sync_directory(directory: Path) -> None:
     """Make a rename in `directory` durable; does nothing where directories cannot be opened."""
     if sys.platform == "win32":

@@ -1,4 +1,7 @@
-"""Which video may be sent next, and when: slots at the provider, budget, a canary of each model, pauses in the UI."""
+"""Which video may be sent next, and when: slots at the provider, budget, a canary of each model, pauses in the UI.
+
+`LedgerJournal` is what a create call leaves in the ledger.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from uuid import UUID
 
 import httpx
@@ -13,9 +17,24 @@ from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 
+from prefect_together.api.jobs import VideoJob
+from prefect_together.clips.store import OutputStore
 from prefect_together.clock import SYSTEM_CLOCK
-from prefect_together.errors import BudgetReached, TogetherVideoError
+from prefect_together.errors import (
+    BudgetReached,
+    FailureClass,
+    NeverSent,
+    SubmissionInDoubt,
+    SubmissionRefused,
+    TogetherVideoError,
+)
+from prefect_together.execution.circuit_breaker import CircuitBreaker
 from prefect_together.execution.settings import RunLogger
+from prefect_together.ledger.ledger import Ledger
+from prefect_together.ledger.records import JobUnsaved
+from prefect_together.ledger.states import State
+from prefect_together.results.already_paid import keep_unsaved
+from prefect_together.results.progress import Progress
 from prefect_together.table.plan import PlannedVideo
 
 
@@ -119,6 +138,67 @@ class BudgetQueue:
         """The video is reserved in the ledger, or is not sent after all."""
         if self._promised.pop(key, None) is not None:
             self._slots.announce()
+
+
+@dataclass(slots=True, eq=False)
+class LedgerJournal:
+    """Writes a submit's steps into the ledger; keeps budget, breaker and progress up to date. See `submit.Journal`."""
+
+    ledger: Ledger
+    store: OutputStore
+    key: str
+    estimate_usd: float | None
+    budget: BudgetQueue | None
+    breaker: CircuitBreaker
+    progress: Progress
+    inputs: str | None = None
+
+    async def intend(self) -> int:
+        self.breaker.check()
+        cap_usd = None if self.budget is None else self.budget.cap_usd
+        attempt = await self.ledger.intend(
+            self.key, estimate_usd=self.estimate_usd, budget_usd=cap_usd, inputs=self.inputs
+        )
+        if self.budget is not None:
+            self.budget.settle(self.key)
+        self.progress.set(self.key, State.SUBMITTING)
+        return attempt
+
+    async def accepted(self, attempt: int, job: VideoJob) -> None:
+        try:
+            await self.ledger.accepted(self.key, attempt, job)
+        except JobUnsaved as error:
+            self.breaker.unsaved.append(error)  # at once: a cancellation may overtake the error on its way up
+            keep_unsaved(self.store, error.job)
+            self.progress.set(self.key, State.SUBMITTED, job_id=error.job.job_id)  # as the next run takes it up
+            raise
+        except SubmissionInDoubt as error:
+            self._set_in_doubt(str(error))
+            raise
+        self.progress.set(self.key, State.SUBMITTED, job_id=job.id, error=None, failure_class=None)
+
+    async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent) -> None:
+        self.breaker.refused(error)
+        state = _STATE_AFTER_REFUSAL.get(error.failure_class, State.PLANNED)
+        if self.budget is not None and state == State.PLANNED:
+            self.budget.renew(self.key, self.estimate_usd)
+        await self.ledger.not_accepted(self.key, attempt, error, state=state)
+        self.progress.set(self.key, state, error=str(error), failure_class=error.failure_class)
+
+    async def in_doubt(self, attempt: int, reason: str) -> None:
+        await self.ledger.in_doubt(self.key, attempt, reason)
+        self._set_in_doubt(reason)
+
+    def _set_in_doubt(self, reason: str) -> None:
+        self.progress.held_in_doubt_usd += self.estimate_usd or 0.0
+        self.progress.set(self.key, State.IN_DOUBT, error=reason)
+
+
+_STATE_AFTER_REFUSAL: dict[FailureClass | None, State] = {
+    FailureClass.BAD_PARAMETER: State.FAILED,
+    FailureClass.ACCOUNT: State.REFUSED,
+}
+"""Of a video whose create call made no job; it is planned as before after any other error."""
 
 
 class StartOrder:

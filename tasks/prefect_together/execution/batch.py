@@ -81,6 +81,10 @@ class Batch:
             ),
             limit=limit,
         )
+        self._begun_with: dict[str, list[str]] = {key: [] for key in plan.stills}
+        for video in plan.videos.values() if self._begun_with else ():
+            for source in self._begun_with.keys() & video.sources:
+                self._begun_with[source].append(video.key)
         self._states_elsewhere: dict[str, State] = {}
         self._records: dict[str, VideoRecord] = {}
         self._claimed_elsewhere: list[PlannedVideo] = []
@@ -128,7 +132,8 @@ class Batch:
         videos = self._plan.videos
         self._records = await self._ledger.plan(list(videos.values()), output_dir=self._output_dir)
         for key, record in self._records.items():
-            self._progress.add_video(key, record.state, videos[key].estimate_usd, record.cost_usd)
+            one = videos[key]
+            self._progress.add_video(key, record.state, one.estimate_usd, record.cost_usd, kind=one.kind)
             self._progress.update(record)
         self._records |= {
             key: replace(self._records[key], attempts=attempts) for key, attempts in self._attempts.items()
@@ -201,7 +206,16 @@ class Batch:
 
     def _wants(self, record: VideoRecord) -> bool:
         state = self._progress.states[record.video_key]
-        return STATES[state].is_under_way or self._settings.sends(state)
+        if STATES[state].is_under_way:
+            return True
+        is_needed = record.kind == "video" or self._is_needed(record.video_key)
+        return is_needed and self._settings.sends(state, record.kind)
+
+    def _is_needed(self, still: str) -> bool:
+        """Whether some video that begins with this still is yet to be sent, if not by a run that stops after stills."""
+        settings = replace(self._settings, stop_after=None)
+        begun = self._begun_with.get(still, ())
+        return self._share.index > 0 or any(settings.sends(self._progress.states[key]) for key in begun)
 
     async def _find_missing_files(self) -> None:
         """A downloaded clip that is missing or has another size is fetched again."""
@@ -307,7 +321,9 @@ class Batch:
     async def _source_missing(self, video: PlannedVideo, source: str) -> None:
         """Write down that a video is not sent, as the clip that it continues does not come in this run."""
         found = self._plan.videos.get(source)
-        error = SourceMissing(found.row_id if found else source, STATES[self._state_of(source)].word)
+        name = source if found is None else found.row_id
+        name = f"its still, {name}" if found is not None and found.kind == "still" else name
+        error = SourceMissing(name, STATES[self._state_of(source)].word)
         if self._state(video) == State.PLANNED:
             await self._ledger.set_error(video.key, error, state=State.PLANNED)
             self._progress.set(video.key, State.PLANNED, error=str(error), failure_class=error.failure_class)
@@ -331,7 +347,7 @@ class Batch:
             self._given_up += [(one, video.key) for one in given_up]
 
     def _is_sent(self, video: PlannedVideo) -> bool:
-        return video.key in self._plan.videos and self._settings.sends(self._records[video.key].state)
+        return video.key in self._plan.videos and self._settings.sends(self._records[video.key].state, video.kind)
 
     def _state(self, video: PlannedVideo) -> State:
         """How far it is now; of a video that is not of the table, how far it was when the run began."""

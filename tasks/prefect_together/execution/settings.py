@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from prefect_together.clips.download import MAX_CLIP_BYTES
 from prefect_together.clips.remote_store import output_name
@@ -12,6 +13,7 @@ from prefect_together.clips.store import OutputStore
 from prefect_together.ledger.ledger import HERE, LEDGER_FILE
 from prefect_together.ledger.states import STATES, SentIf, State, states_where
 from prefect_together.request.media import MAX_INLINE_CHARACTERS
+from prefect_together.table.plan import Kind
 
 RunLogger = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
@@ -65,21 +67,22 @@ class RunSettings:
     rebuy: bool = False
     concurrency_limit: str | None = None
     max_inline_characters: int = MAX_INLINE_CHARACTERS
+    stop_after: Literal["stills"] | None = None
 
-    def sends(self, state: State) -> bool:
-        """Whether a video that the ledger has in this state is sent, and not only collected."""
+    def sends(self, state: State, kind: Kind = "video") -> bool:
+        """Whether a video or still that the ledger has in this state is sent, and not only collected."""
         is_on: dict[SentIf, bool] = {
             "always": True,
             "resubmit_in_doubt": self.resubmit_in_doubt,
             "retry_failed": self.retry_failed,
             "never": False,
         }
-        return not self.collect_only and is_on[STATES[state].sent_if]
+        is_stopped = self.collect_only or (self.stop_after == "stills" and kind == "video")
+        return not is_stopped and is_on[STATES[state].sent_if]
 
-    @property
-    def states_to_resend(self) -> tuple[State, ...]:
-        """Finished states that the user said are to be sent again."""
-        return tuple(state for state in states_where(lambda facts: facts.is_finished) if self.sends(state))
+    def states_to_resend(self, kind: Kind) -> tuple[State, ...]:
+        """Finished states of which the user said that they are to be sent again."""
+        return tuple(state for state in states_where(lambda facts: facts.is_finished) if self.sends(state, kind))
 
 
 @dataclass(frozen=True, slots=True)

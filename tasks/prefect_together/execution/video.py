@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +12,9 @@ from prefect.logging import get_run_logger
 
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.session import VideoSession
-from prefect_together.clips.store import OutputStore
+from prefect_together.clips.download import DownloadedClip
+from prefect_together.clips.part_file import make_folder
+from prefect_together.clips.store import OutputStore, in_thread
 from prefect_together.errors import (
     AccountBlocked,
     BadParameter,
@@ -25,95 +26,36 @@ from prefect_together.errors import (
     JobNotFound,
     JobTimedOut,
     NeverSent,
+    NoLink,
     RateLimited,
     ServiceStuck,
     ServiceUnreachable,
     SourceMissing,
     SubmissionInDoubt,
-    SubmissionRefused,
     TogetherVideoError,
     UnforeseenErrors,
     WrongAddress,
 )
-from prefect_together.execution.admission import BudgetQueue, Slots
+from prefect_together.execution.admission import BudgetQueue, LedgerJournal, Slots
 from prefect_together.execution.circuit_breaker import CircuitBreaker
 from prefect_together.execution.settings import RunSettings
 from prefect_together.execution.sources import SourceClips
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger
-from prefect_together.ledger.records import JobUnsaved, VideoRecord
+from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import REPEATED_FAILURES, RUN_ENDED, ClaimLost
 from prefect_together.prefect_internals import unsearched
-from prefect_together.results.already_paid import keep_unsaved
 from prefect_together.results.outputs import PAGE_FILE
 from prefect_together.results.progress import Progress
 from prefect_together.steps.assets import ClipAssets
 from prefect_together.steps.events import BUDGET_PERCENTS, emit_budget_event, emit_video_event
 from prefect_together.steps.global_limit import GlobalLimit, LimitUnavailable
+from prefect_together.steps.stills import create_still, download_still
 from prefect_together.steps.tasks import create_video, download_video, wait_for_video
+from prefect_together.stills.request import StillRequest
 from prefect_together.table.plan import PlannedVideo
 
-
-@dataclass(slots=True, eq=False)
-class LedgerJournal:
-    """Writes a submit's steps into the ledger; keeps budget, breaker and progress up to date. See `submit.Journal`."""
-
-    ledger: Ledger
-    store: OutputStore
-    key: str
-    estimate_usd: float | None
-    budget: BudgetQueue | None
-    breaker: CircuitBreaker
-    progress: Progress
-    inputs: str | None = None
-
-    async def intend(self) -> int:
-        self.breaker.check()
-        cap_usd = None if self.budget is None else self.budget.cap_usd
-        attempt = await self.ledger.intend(
-            self.key, estimate_usd=self.estimate_usd, budget_usd=cap_usd, inputs=self.inputs
-        )
-        if self.budget is not None:
-            self.budget.settle(self.key)
-        self.progress.set(self.key, State.SUBMITTING)
-        return attempt
-
-    async def accepted(self, attempt: int, job: VideoJob) -> None:
-        try:
-            await self.ledger.accepted(self.key, attempt, job)
-        except JobUnsaved as error:
-            self.breaker.unsaved.append(error)  # at once: a cancellation may overtake the error on its way up
-            keep_unsaved(self.store, error.job)
-            self.progress.set(self.key, State.SUBMITTED, job_id=error.job.job_id)  # as the next run takes it up
-            raise
-        except SubmissionInDoubt as error:
-            self._set_in_doubt(str(error))
-            raise
-        self.progress.set(self.key, State.SUBMITTED, job_id=job.id, error=None, failure_class=None)
-
-    async def not_accepted(self, attempt: int, error: SubmissionRefused | NeverSent) -> None:
-        self.breaker.refused(error)
-        state = _STATE_AFTER_REFUSAL.get(error.failure_class, State.PLANNED)
-        if self.budget is not None and state == State.PLANNED:
-            self.budget.renew(self.key, self.estimate_usd)
-        await self.ledger.not_accepted(self.key, attempt, error, state=state)
-        self.progress.set(self.key, state, error=str(error), failure_class=error.failure_class)
-
-    async def in_doubt(self, attempt: int, reason: str) -> None:
-        await self.ledger.in_doubt(self.key, attempt, reason)
-        self._set_in_doubt(reason)
-
-    def _set_in_doubt(self, reason: str) -> None:
-        self.progress.held_in_doubt_usd += self.estimate_usd or 0.0
-        self.progress.set(self.key, State.IN_DOUBT, error=reason)
-
-
-_STATE_AFTER_REFUSAL: dict[FailureClass | None, State] = {
-    FailureClass.BAD_PARAMETER: State.FAILED,
-    FailureClass.ACCOUNT: State.REFUSED,
-}
-"""Of a video whose create call made no job; it is planned as before after any other error."""
 UPSTREAM_JOBS = 2
 """Jobs that one video may use up: one, and one more after an upstream failure."""
 GONE_SECONDS = 48 * 3600.0
@@ -157,9 +99,8 @@ class VideoRun:
         `seen` is its record when the run began: only what is unchanged since is sent again. `may_send` is False for a
         video whose request is no longer known: it is only collected.
         """
-        claim = await self._ledger.claim(
-            video.key, resend_attempt=seen.attempts, states=self._settings.states_to_resend if may_send else ()
-        )
+        again = self._settings.states_to_resend(video.kind) if may_send else ()
+        claim = await self._ledger.claim(video.key, resend_attempt=seen.attempts, states=again)
         record = claim.record
         self._progress.update(record)
         if not claim.is_ours:
@@ -192,6 +133,8 @@ class VideoRun:
 
     async def _continue(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
         """Whether the video was downloaded, with which its claim ends."""
+        if video.kind == "still":
+            return await self._make_still(video, record, may_send=may_send)
         job: VideoJob | None = None
         if record.state == State.SUBMITTED or (record.state == State.PLANNED and may_send):
             job = await self._generate(video, record, may_send=may_send)
@@ -199,6 +142,40 @@ class VideoRun:
             # Without its link: that of an earlier run may have expired, and a sandbox has another port each time.
             job = VideoJob(record.job_id, "completed", record.model, cost_usd=record.cost_usd)
         return job is not None and await self._download(video, record.file, job)
+
+    async def _make_still(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> bool:
+        """Have the picture made, unless it is, and download it from the one link that came with the answer.
+
+        It is completed when it is there. Without a link it has failed: the money is spent.
+        """
+        is_settled, job = record.state == State.COMPLETED, None
+        if record.job_id is not None and record.state in (State.SUBMITTED, State.COMPLETED):
+            link, usd = record.video_url, record.estimate_usd
+            job = VideoJob(record.job_id, "completed", record.model, video_url=link, cost_usd=usd)
+        elif record.state == State.PLANNED and may_send:
+            job = await self._generate(video, record, may_send=may_send)
+        if job is None:
+            return False
+        target = Path(self._store.scratch) / record.file
+        try:
+            await in_thread(make_folder, target.parent)
+            request = video.request if isinstance(video.request, StillRequest) else None
+            picture = await download_still(
+                job, target, request=request, row=video.row_id, session=unsearched(self._session)
+            )
+            file = await self._published(video, record.file, picture)
+        except NoLink as error:
+            cost_usd = None if is_settled else job.cost_usd
+            await self._failed(video, JobFailed(job.id, None, str(error), error.failure_class, cost_usd), again=False)
+            return False
+        except DownloadFailed as error:
+            await self._set_error(video, error, State.COMPLETED if is_settled else State.SUBMITTED)
+            self._progress.undownloaded.add(video.key)
+            return False
+        if not is_settled:
+            await self._completed(video, job)
+        await self._downloaded(video, file, picture, job)
+        return True
 
     async def _generate(self, video: PlannedVideo, record: VideoRecord, *, may_send: bool) -> VideoJob | None:
         """Create the job unless there is one, wait for it; one more job after an upstream failure."""
@@ -222,8 +199,8 @@ class VideoRun:
                     job = await self._create(video)
                     submitted_at, is_new = self._session.clock.time(), True
                     jobs += 1
-                if job is None:
-                    return None
+                if job is None or video.kind == "still":
+                    return job
                 may_repeat = may_send and jobs < UPSTREAM_JOBS
                 done, again = await self._wait(video, job, submitted_at, is_new=is_new, may_repeat=may_repeat)
                 await self._report_budget()
@@ -260,16 +237,22 @@ class VideoRun:
             self._ledger, self._store, video.key, video.estimate_usd, self._budget, self.breaker, self._progress
         )
         try:
-            request, digests = await self._sources.filled(video.request)
-            journal.inputs = json.dumps(digests) if digests else None
-            job = await create_video(
-                unsearched(request),
-                row=video.row_id,
-                session=unsearched(self._session),
-                journal=unsearched(journal),
-                give_up_at=self._session.clock.time() + self._wait_seconds,
-                wait_for=self._sources.task_runs(video.sources),
-            )
+            give_up_at = self._session.clock.time() + self._wait_seconds
+            session, kept = unsearched(self._session), unsearched(journal)
+            if isinstance(video.request, StillRequest):
+                still = unsearched(video.request)
+                job = await create_still(still, row=video.row_id, session=session, journal=kept, give_up_at=give_up_at)
+            else:
+                request, digests = await self._sources.filled(video.request)
+                journal.inputs = json.dumps(digests) if digests else None
+                job = await create_video(
+                    unsearched(request),
+                    row=video.row_id,
+                    session=session,
+                    journal=kept,
+                    give_up_at=give_up_at,
+                    wait_for=self._sources.task_runs(video.sources),
+                )
         except SourceMissing as error:
             await self._set_error(video, error, State.PLANNED)
         except (
@@ -362,11 +345,14 @@ class VideoRun:
             await self._set_error(video, error, State.SUBMITTED)
             return None, False
         self.breaker.job_ended()
+        await self._completed(video, done)
+        return done, False
+
+    async def _completed(self, video: PlannedVideo, done: VideoJob) -> None:
         await self._ledger.completed(video.key, done, generation_seconds=done.generation_seconds, polls=done.polls)
         self._progress.set(video.key, State.COMPLETED, error=None, generation_seconds=done.generation_seconds)
         self._progress.polls += done.polls
         self._progress.add_cost(video.key, done.cost_usd)
-        return done, False
 
     async def _set_error(self, video: PlannedVideo, error: TogetherVideoError, state: State) -> None:
         """Write what stands in the way of a video that stays in its state."""
@@ -378,7 +364,7 @@ class VideoRun:
         state = State.PLANNED if again else State.FAILED
         self._progress.set(video.key, state, error=str(error), failure_class=error.failure_class)
         self._progress.add_cost(video.key, error.cost_usd)
-        if error.cost_usd is None:
+        if error.cost_usd is None and error.failure_class != FailureClass.NO_LINK:  # that was settled before
             self._progress.held_failed_usd += video.estimate_usd or 0.0
         if not again:
             emit_video_event("failed", video, job_id=error.job_id, cost_usd=error.cost_usd)
@@ -392,24 +378,32 @@ class VideoRun:
                 session=unsearched(self._session),
                 max_bytes=self._settings.max_clip_bytes,
             )
-            self._sources.note_download(video.key, clip.task_run_id)
-            file = str(PurePosixPath(file).with_name(clip.path.name))  # it may be a WebM, or its name in use
-            published = await self._store.publish(file)  # not behind the downloads that wait: the clip is not safe yet
-            if published != file:
-                get_run_logger().warning(
-                    "%s: another file is named %s: the clip is saved as %s", video.row_id, file, published
-                )
-            file = published
+            file = await self._published(video, file, clip)
         except DownloadFailed as error:
             await self._set_error(video, error, State.COMPLETED)
             self._progress.undownloaded.add(video.key)
             self._assets.emit("failed", video, self._store.uri(file), job_id=job.id, cost_usd=job.cost_usd)
             return False
+        await self._downloaded(video, file, clip, job)
+        return True
+
+    async def _published(self, video: PlannedVideo, file: str, clip: DownloadedClip) -> str:
+        """Put a downloaded file into the output; the name that it has there."""
+        self._sources.note_download(video.key, clip.task_run_id)
+        file = str(PurePosixPath(file).with_name(clip.path.name))  # it may be a WebM, or its name in use
+        published = await self._store.publish(file)  # not behind the downloads that wait: the clip is not safe yet
+        if published != file:
+            get_run_logger().warning(
+                "%s: another file is named %s: the clip is saved as %s", video.row_id, file, published
+            )
+        return published
+
+    async def _downloaded(self, video: PlannedVideo, file: str, clip: DownloadedClip, job: VideoJob) -> None:
         size, sha256, media = clip.size_bytes, clip.sha256, clip.media.as_dict()
         await self._ledger.downloaded(video.key, file=file, size_bytes=size, sha256=sha256, clip=media)
         learned = {"file": file, "size_bytes": size, "sha256": sha256, "clip": json.dumps(media)}
         self._progress.set(video.key, State.DOWNLOADED, **learned, error=None, failure_class=None)
-        self._progress.downloaded_here += 1
+        self._progress.downloaded_here += video.kind == "video"
         emit_video_event("downloaded", video, job_id=job.id, cost_usd=job.cost_usd)
         self._assets.emit(
             "succeeded",
@@ -420,4 +414,3 @@ class VideoRun:
             sha256=clip.sha256,
             size_bytes=clip.size_bytes,
         )
-        return True

@@ -95,6 +95,7 @@ async def generate_videos(
         shards=limits.shards,
         new_ledger=locations.new_ledger,
         rebuy=limits.rebuy,
+        stop_after=limits.stop_after,
         concurrency_limit=limits.concurrency_limit,
     )
     team.log()

@@ -30,6 +30,7 @@ from prefect_together.clips.store import OutputStore
 from prefect_together.errors import NoFrame, NotApproved, OutputUnwritable
 from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.records import VideoRecord
+from prefect_together.ledger.states import State
 from prefect_together.results.outcome import Rows, RunOutcome, advice
 from prefect_together.results.outputs import PAGE_FILE, PageSummary
 from prefect_together.results.progress import Progress
@@ -66,7 +67,8 @@ def _facts(outcome: RunOutcome, page: PageSummary) -> list[str]:
         cap += f", {held_dollars}"
     took = "" if page.run_seconds is None else f" in {duration(page.run_seconds)}"
     price = price_text(totals.estimated_usd, totals.estimated_usd, unknown=totals.unpriced_videos)
-    estimate = f"estimated {price} for all {totals.videos:,} videos"
+    stills = f" and {counted(totals.stills, 'still')}" if totals.stills else ""
+    estimate = f"estimated {price} for all {totals.videos:,} videos{stills}"
     lines = [f"- **{dollars(totals.spent_usd)}** charged{took}; {estimate}{cap}"]
     if page.is_sandbox:
         lines[0] += ". Made by the sandbox: imitations, nothing was paid"
@@ -332,7 +334,7 @@ async def ask_if_above(
     url = (url_for(context.flow_run) if context and context.flow_run else None) or "Prefect's UI"
     logger.info("%s is above %s: waiting for approval at %s", price_of(videos), dollars(limit), url)
     await _ask(plan_markdown(plan, videos, settings), seconds=settings.approval_minutes * 60)
-    logger.info("approved: %s", _count(videos, "video"))
+    logger.info("approved: %s", _count(videos))
     return True
 
 
@@ -341,7 +343,7 @@ def to_be_sent(plan: Plan, records: Mapping[str, VideoRecord], settings: RunSett
     return [
         video
         for key, video in plan.videos.items()
-        if (record := records.get(key)) is None or settings.sends(record.state)
+        if settings.sends(State.PLANNED if (record := records.get(key)) is None else record.state, video.kind)
     ]
 
 
@@ -354,7 +356,7 @@ def price_of(videos: list[PlannedVideo]) -> str:
 def plan_markdown(plan: Plan, videos: list[PlannedVideo], settings: RunSettings) -> str:
     """The dialog's text: rows, videos, dollars by model, the limits."""
     keys = {video.key for video in videos}
-    rows = sum(any(key in keys for key in row.keys) for row in plan.rows)
+    rows = sum(any(key in keys for key in (row.still_key, *row.keys)) for row in plan.rows)
     by_model: dict[str, list[PlannedVideo]] = {}
     for video in videos:
         by_model.setdefault(video.request.model, []).append(video)
@@ -362,7 +364,7 @@ def plan_markdown(plan: Plan, videos: list[PlannedVideo], settings: RunSettings)
     limit = "" if settings.approve_above_usd is None else dollars(settings.approve_above_usd)
     return "\n".join(
         [
-            f"**{price_of(videos)}** for {_count(videos, 'new video')} of {rows:,} row{'' if rows == 1 else 's'}."
+            f"**{price_of(videos)}** for {_count(videos)} of {rows:,} row{'' if rows == 1 else 's'}."
             " Nothing has been sent yet.",
             "",
             "| model | videos | dollars |",
@@ -374,8 +376,10 @@ def plan_markdown(plan: Plan, videos: list[PlannedVideo], settings: RunSettings)
     )
 
 
-def _count(videos: list[PlannedVideo], word: str) -> str:
-    return f"{len(videos):,} {word}{'' if len(videos) == 1 else 's'}"
+def _count(videos: list[PlannedVideo]) -> str:
+    """Like `4 new videos and 2 stills`."""
+    stills = sum(video.kind == "still" for video in videos)
+    return counted(len(videos) - stills, "new video") + (f" and {counted(stills, 'still')}" if stills else "")
 
 
 async def _ask(markdown: str, *, seconds: float) -> None:

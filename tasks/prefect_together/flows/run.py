@@ -73,9 +73,9 @@ async def run_plan(
     """Run the plan that `make_plan` gives (called in a thread) and return the state that the flow ends in.
 
     Completed, with the RunOutcome as its result, if every row is downloaded; Completed named StillGenerating if rows
-    remain for a later run, CompletedWithFailures if no more rows failed than are allowed to; Cancelled by Ctrl-C,
-    SIGTERM or the UI, or because its cost was not approved; else Failed, with the error as its result (RowsFailed,
-    which holds the outcome, if only rows failed).
+    remain for a later run, StillsMade if it was to make only the stills, CompletedWithFailures if no more rows failed
+    than are allowed to; Cancelled by Ctrl-C, SIGTERM or the UI, or because its cost was not approved; else Failed, with
+    the error as its result (RowsFailed, which holds the outcome, if only rows failed).
     """
     if process_is_own():
         shorten_task_lines()
@@ -182,6 +182,7 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
                 films=films,
             )
             outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes), progress))
+            outcome = replace(outcome, only_stills=settings.stop_after == "stills")
             ui.results = (outcome, summary, store)
             return outcome
 
@@ -349,6 +350,9 @@ def final_state(outcome: RunOutcome, *, allowed_failures: int = 0) -> State[Any]
     message = outcome.message[:MESSAGE_CHARACTERS]
     if len(outcome.failed) > allowed_failures:
         return Failed(message=message, data=RowsFailed(outcome))
+    if outcome.open and outcome.stills_made and not outcome.failed:
+        message = f"{message}. Run again without stop_after to make the videos."
+        return Completed(name="StillsMade", message=message, data=outcome)
     if outcome.open:
         message = f"{message}. Run again to collect the rest."
     if outcome.failed:

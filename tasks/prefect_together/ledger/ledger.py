@@ -207,6 +207,7 @@ def _as_row(want: PlannedVideo, output_dir: str, taken: set[str], now: float) ->
     taken.add(file.casefold())
     return {
         "video_key": want.key,
+        "kind": want.kind,
         "row_id": plain(want.row_id),
         "take": want.take,
         "fingerprint": want.fingerprint,

@@ -13,6 +13,7 @@ from prefect_together.errors import FailureClass, TogetherVideoError
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.schema import Outcome, attempts, money, to_usd, videos
 from prefect_together.ledger.states import STATES, State, Status
+from prefect_together.table.plan import Kind
 
 READ_CHUNK = 500
 LEARNED_DURATIONS = 300
@@ -20,9 +21,10 @@ LEARNED_DURATIONS = 300
 
 @dataclass(frozen=True, slots=True)
 class VideoRecord:
-    """One video as the ledger knows it; the columns are those of `schema.videos`."""
+    """One video, or still, as the ledger knows it; the columns are those of `schema.videos`."""
 
     video_key: str
+    kind: Kind
     row_id: str
     take: int
     fingerprint: str
@@ -112,12 +114,16 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class UnsavedJob:
-    """A job that was accepted, of which the ledger has only the intent. `accepted_at`: unix seconds."""
+    """A job that was accepted, of which the ledger has only the intent. `accepted_at`: unix seconds.
+
+    `link` is that of a still's picture, which nobody could ask for again.
+    """
 
     video_key: str
     attempt: int
     job_id: str
     accepted_at: float
+    link: str | None = None
 
 
 class JobUnsaved(LedgerUnavailable):

@@ -2,7 +2,7 @@
 
 Money is counted in whole micro-dollars, so that sums are exact. Times are unix seconds.
 
-videos    one row a video: what is wanted, how far it is, what it cost, where it lies
+videos    one row a video or still: what is wanted, how far it is, what it cost, where it lies
 attempts  one row a create call: the intent (written before it is sent), the answer, the money reserved or paid for it
 runs      who works on the ledger, with a heartbeat: the claims of a run that is gone lapse
 tables    the last prompt table of each output directory, so that results can be made from the ledger alone
@@ -49,6 +49,7 @@ videos = Table(
     "videos",
     metadata,
     Column("video_key", String(64), primary_key=True),
+    Column("kind", String(8), nullable=False),  # "video", or "still"
     Column("row_id", Text, nullable=False),
     Column("take", Integer, nullable=False),
     Column("fingerprint", String(64), nullable=False),

@@ -84,7 +84,7 @@ STATES: Mapping[State, StateFacts] = {
         word="completed",
         status="submitted",
         stalled="failed",
-        becomes=(State.DOWNLOADED,),
+        becomes=(State.DOWNLOADED, State.FAILED),  # failed: a still whose only link is dead
         is_paid=True,
     ),
     State.SUBMITTED: StateFacts(

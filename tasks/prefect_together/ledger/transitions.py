@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import BindParameter, Column, Connection, Table, bindparam, case, insert, or_, select, update
@@ -72,7 +72,7 @@ _ACCEPT_CALL = update(attempts).where(_CALL).values(_new(attempts, ["outcome", "
 _ACCEPT = (
     update(videos)
     .where(_VIDEO, videos.c.attempts == _ATTEMPT, videos.c.state.in_(states_before(State.SUBMITTED)))
-    .values(_new(videos, ["job_id", "submitted_at"]))
+    .values(_new(videos, ["job_id", "video_url", "submitted_at"]))
     .values(
         state=State.SUBMITTED,
         error=None,
@@ -81,7 +81,7 @@ _ACCEPT = (
 )
 _READ_SUBMITTED = (
     select(videos.c.attempts, videos.c.polls, videos.c.cost_micro_usd)
-    .where(_VIDEO, videos.c.state == State.SUBMITTED, videos.c.job_id == bindparam("job"))
+    .where(_VIDEO, videos.c.state.in_(bindparam("states", expanding=True)), videos.c.job_id == bindparam("job"))
     .with_for_update()
 )
 _READ_MONEY = select(attempts.c.reserved_micro_usd, attempts.c.cost_micro_usd).where(_CALL).with_for_update()
@@ -187,7 +187,7 @@ class Transitions:
         return attempt
 
     async def accepted(self, key: str, attempt: int, job: VideoJob) -> None:
-        """Write the job's id: from now on the job can be found again.
+        """Write the job's id, and its link if it has one: from now on the job can be found again.
 
         Tries for half a minute at least. Raises JobUnsaved, with the id; SubmissionInDoubt if the id is that of another
         create call: whose job it is cannot be known, and this video is in doubt.
@@ -195,7 +195,7 @@ class Transitions:
         now = self.clock.time()
 
         def save() -> asyncio.Future[str | None]:
-            return asyncio.ensure_future(self._accept(key, attempt, job.id, now))
+            return asyncio.ensure_future(self._accept(key, attempt, job, now))
 
         for pause in (*SAVE_PAUSES_SECONDS, None):
             saving, stopped = save(), False
@@ -206,7 +206,7 @@ class Transitions:
             if isinstance(error, LedgerUnavailable):
                 if pause is not None and not stopped and not await is_cancelled_during(self.clock.sleep(pause)):
                     continue
-                raise JobUnsaved(error, UnsavedJob(key, attempt, job.id, now)) from error
+                raise JobUnsaved(error, UnsavedJob(key, attempt, job.id, now, job.video_url)) from error
             reason = saving.result()
             if stopped:
                 raise asyncio.CancelledError
@@ -215,16 +215,17 @@ class Transitions:
             raise SubmissionInDoubt(reason)
 
     @in_transaction()
-    def _accept(self, connection: Connection, key: str, attempt: int, job_id: str, now: float) -> str | None:
+    def _accept(self, connection: Connection, key: str, attempt: int, made: VideoJob, now: float) -> str | None:
         """The attempt is written whichever run has the claim: an id is never lost. Returns why it is in doubt."""
-        for other in connection.execute(_READ_JOB, {"job": plain(job_id)}):
+        for other in connection.execute(_READ_JOB, {"job": plain(made.id)}):
             if (other.video_key, other.attempt) != (key, attempt):
-                reason = f"the service answered with job {job_id}, which is another video's ({other.video_key})"
+                reason = f"the service answered with job {made.id}, which is another video's ({other.video_key})"
                 _in_doubt(connection, key, attempt, plain(reason), now)
                 return reason
-        job = {"key": key, "number": attempt, "new_job_id": plain(job_id)}
+        job = {"key": key, "number": attempt, "new_job_id": plain(made.id)}
         connection.execute(_ACCEPT_CALL, {**job, "new_outcome": Outcome.ACCEPTED, "new_answered_at": now})
-        connection.execute(_ACCEPT, {**job, "new_submitted_at": now})
+        link = made.video_url and plain(made.video_url)
+        connection.execute(_ACCEPT, {**job, "new_video_url": link, "new_submitted_at": now})
         return None
 
     @in_transaction()
@@ -320,8 +321,12 @@ class Transitions:
 
     @in_transaction()
     def failed(self, connection: Connection, key: str, error: JobFailed, *, again: bool) -> None:
-        """The job has failed. Its money stays reserved unless the service reported a cost. `again` plans it anew."""
-        row = _lock_submitted(connection, key, error.job_id)
+        """The job has failed. Its money stays reserved unless the service reported a cost. `again` plans it anew.
+
+        Without a link to be had, one that was downloaded before and is missing has failed too.
+        """
+        lost = (State.COMPLETED,) if error.failure_class == FailureClass.NO_LINK else ()
+        row = _lock_submitted(connection, key, error.job_id, or_in=lost)
         if row is None:
             return
         cost, text = to_micro(error.cost_usd), plain(str(error))
@@ -402,9 +407,10 @@ def _reserve(connection: Connection, estimate: int | None, budget: int | None) -
         raise BudgetReached(budget / 1e6, committed / 1e6, to_usd(estimate))
 
 
-def _lock_submitted(connection: Connection, key: str, job_id: str) -> Any:
+def _lock_submitted(connection: Connection, key: str, job_id: str, *, or_in: Sequence[State] = ()) -> Any:
     """Lock a video whose job is this one and not yet ended; None if it is not: an end is written once, for its job."""
-    return connection.execute(_READ_SUBMITTED, {"key": key, "job": plain(job_id)}).one_or_none()
+    wanted = {"key": key, "job": plain(job_id), "states": [State.SUBMITTED, *or_in]}
+    return connection.execute(_READ_SUBMITTED, wanted).one_or_none()
 
 
 def _added(before: int | None, cost: int | None) -> int | None:

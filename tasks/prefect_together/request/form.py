@@ -220,6 +220,9 @@ class Limits(VideoLimits):
         Field(description="Send rows again whose create call got no answer. They may be paid twice."),
         MONEY,
     ] = False
+    stop_after: Annotated[Literal["stills"] | SkipJsonSchema[None], MONEY] = _optional(
+        "stills: make only the stills of the rows that have a still_prompt, and end; the next run makes the videos."
+    )
     rebuy: Annotated[
         bool,
         Field(description="Pay again for rows whose prompt and parameters are paid for under another id."),

@@ -189,6 +189,16 @@ class VideoRequest(BaseModel):
             return self
         return self.model_copy(update={"media": self.media.with_clips(replace)})
 
+    def with_image(self, given: str, image: Image) -> VideoRequest:
+        """The same with another picture wherever a frame is fixed by the `given` one."""
+        frames = self.media.frame_images if self.media is not None else None
+        if self.media is None or not frames:
+            return self
+        changed = [
+            item.model_copy(update={"input_image": image}) if item.input_image == given else item for item in frames
+        ]
+        return self.model_copy(update={"media": self.media.model_copy(update={"frame_images": changed})})
+
     def _body(self, *, image: Callable[[Image], str], address: Callable[[str | ClipRef], str]) -> dict[str, Any]:
         body: dict[str, Any] = {}
         for name in (*PARAMETERS, "extra_body"):

@@ -134,7 +134,7 @@ def paid_under_other_ids(
     for key, record in records.items():
         if key not in plan.videos and _is_paid(record.state) and record.output_dir == output_dir:
             paid.setdefault(record.fingerprint, []).append(record)
-    number_of = {key: row.number for row in reversed(plan.rows) for key in row.keys}
+    number_of = {key: row.number for row in reversed(plan.rows) for key in (row.still_key, *row.keys)}
     found: list[PaidUnderAnotherId] = []
     for key, video in plan.videos.items():
         record = records.get(key)
@@ -142,6 +142,12 @@ def paid_under_other_ids(
             twin = paid[video.fingerprint].pop(0)
             found.append(PaidUnderAnotherId(number_of[key], video.row_id, twin, video.estimate_usd))
     return found
+
+
+def downloaded_takes(records: Mapping[str, VideoRecord], *, output_dir: str) -> set[tuple[str, int]]:
+    """The row ids and takes of the videos that are downloaded into the output directory."""
+    there = (one for one in records.values() if one.status == "downloaded" and one.output_dir == output_dir)
+    return {(one.row_id, one.take) for one in there if one.kind == "video"}
 
 
 def rebuy_problem(found: Sequence[PaidUnderAnotherId]) -> Problem:
@@ -219,7 +225,7 @@ async def take_up_unsaved(ledger: Ledger, store: OutputStore) -> list[UnsavedJob
         raise SettingsInvalid([Problem(text, column="ledger")])
     for job in jobs:
         with suppress(SubmissionInDoubt):  # the id is another video's: the ledger says so
-            await ledger.accepted(job.video_key, job.attempt, VideoJob(job.job_id))
+            await ledger.accepted(job.video_key, job.attempt, VideoJob(job.job_id, video_url=job.link))
     forget_unsaved(store)
     return jobs
 

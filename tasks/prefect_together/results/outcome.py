@@ -46,7 +46,7 @@ class RunOutcome:
 
     `output_dir` holds videos/, results.csv and index.html, as a path or URL without credentials. `notes` say what
     happened beside the rows. `new_usd` are the charges for jobs that this run itself created. `films` are joined from
-    its clips.
+    its clips. `only_stills`: the run was to end when the stills are there.
     """
 
     rows: Sequence[RowResult]
@@ -56,11 +56,12 @@ class RunOutcome:
     notes: tuple[str, ...] = ()
     new_usd: float | None = None
     films: tuple[Film, ...] = ()
+    only_stills: bool = False
 
     @property
     def failed(self) -> tuple[RowResult, ...]:
-        """Rows that will not come by waiting: failed, in doubt or refused."""
-        return tuple(row for row in self.rows if STATES[State(row.status)].is_failure)
+        """Rows that will not come by waiting: failed, in doubt or refused, or their still is."""
+        return tuple(row for row in self.rows if STATES[State(row.status)].is_failure or row.failed_still)
 
     @property
     def open(self) -> tuple[RowResult, ...]:
@@ -69,8 +70,14 @@ class RunOutcome:
 
     @property
     def exit_code(self) -> int:
-        """0 if every row is downloaded, else 1."""
-        return 0 if not self.failed and not self.open else 1
+        """0 if every row is downloaded, or every still of a run that was to make no more; else 1."""
+        return 0 if not self.failed and (not self.open or self.stills_made) else 1
+
+    @property
+    def stills_made(self) -> bool:
+        """Whether the run was to make only the stills, and has all of them."""
+        stills = (row.still for row in self.rows if row.still is not None)
+        return self.only_stills and all(still.status == "downloaded" for still in stills)
 
     @property
     def counts(self) -> str:
@@ -87,7 +94,14 @@ class RunOutcome:
         spent = dollars(self.totals.spent_usd)
         if self.new_usd is not None and dollars(self.new_usd) != spent:
             spent = f"{spent} ({dollars(self.new_usd)} in this run)"
-        return ", ".join(part for part in (self.counts, spent, held_dollars) if part)
+        return ", ".join(part for part in (self.counts, self._stills, spent, held_dollars) if part)
+
+    @property
+    def _stills(self) -> str:
+        """Like `2 of 3 stills`; empty without any."""
+        statuses = {row.still.key: row.still.status for row in self.rows if row.still is not None}
+        there = sum(status == "downloaded" for status in statuses.values())
+        return f"{there:,} of {counted(len(statuses), 'still')}" if statuses else ""
 
     @property
     def named(self) -> list[str]:
@@ -102,7 +116,8 @@ class RunOutcome:
 
     @property
     def _with_reason(self) -> tuple[RowResult, ...]:
-        unsent = (row for row in self.open if any(take.status == "planned" and take.error for take in row.takes))
+        still_open = (row for row in self.open if not row.failed_still)
+        unsent = (row for row in still_open if any(take.status == "planned" and take.error for take in row.takes))
         return (*self.failed, *unsent)
 
     @property
@@ -128,9 +143,10 @@ class RowsFailed(TogetherVideoError):
 
 
 def _named(row: RowResult) -> str:
-    take = row.decisive
-    error = take.error or "no reason known"
-    return f"row {row.number} ({take.row_id[:MAX_ID_CHARACTERS]}) {row.status.replace('_', ' ')}: {error[:160]}"
+    take = row.failed_still or row.decisive
+    error, status = take.error or "no reason known", take.status.replace("_", " ")
+    what = f"still {status}" if row.failed_still else status
+    return f"row {row.number} ({take.row_id[:MAX_ID_CHARACTERS]}) {what}: {error[:160]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +207,8 @@ _KINDS: dict[FailureClass | Status, _Kind] = {
     ),
     FailureClass.NO_LINK: _Kind(
         "paid, but the service gives no link",
-        f"Ask Together, with the job ids. To check once more, {AGAIN}. Nothing is paid for again.",
+        f"Ask Together, with the job ids. To check once more, {AGAIN}. Nothing is paid for again. A"
+        " still without a link is lost: it is made again, at its price, with `retry_failed` switched on.",
     ),
     "failed": _Kind("failed", f"See the error. To send these rows again, {RETRY}."),
     FailureClass.BUDGET: _Kind(
@@ -269,14 +286,17 @@ def advice(rows: Iterable[RowResult]) -> list[Advice]:
     """Every way of failing among the rows, with what to do; what may have cost money first. [] if all is there."""
     found: dict[FailureClass | Status, dict[int, RowResult]] = {}
     dollars: dict[FailureClass | Status, float] = {}
+    counted_stills: set[str | None] = set()
     for row in rows:
-        for take in row.takes:
+        still = (row.failed_still,) if row.failed_still else ()
+        for take in (*still, *row.takes):
             if take.status == "downloaded":
                 continue
             kind = kind_of(take)
             found.setdefault(kind, {})[row.number] = row
-            if row.shared_with is None:
+            if row.shared_with is None and take.key not in counted_stills:
                 dollars[kind] = dollars.get(kind, 0.0) + (take.estimate_usd or 0.0)
+        counted_stills.update(one.key for one in still)
     return [
         Advice(kind, said.what, tuple(found[kind].values()), dollars.get(kind, 0.0), said.to_do)
         for kind, said in _KINDS.items()

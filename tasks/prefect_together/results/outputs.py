@@ -69,7 +69,8 @@ def results_page(rows: Iterable[RowResult], *, title: str, summary: PageSummary 
     """
     rows = list(rows)
     style, script = _style_and_script()
-    is_remote = any((clip_source(take) or "").startswith("https://") for row in rows for take in row.takes)
+    shown = (take for row in rows for take in (row.still, *row.takes) if take is not None)
+    is_remote = any((clip_source(take) or "").startswith("https://") for take in shown)
     values = {
         "POLICY": _policy(style, script, is_remote=is_remote),
         "TITLE": html.escape(title.encode(errors="replace").decode()),
@@ -93,11 +94,13 @@ def _style_and_script() -> tuple[str, str]:
 
 
 def _policy(style: str, script: str, *, is_remote: bool) -> str:
-    """Let the page's own script and style run and nothing else, and only remote clips come from the network."""
+    """Let the page's own script and style run and nothing else; only remote clips and stills come from the network."""
+    files = f"'self' file:{' https:' if is_remote else ''}"
     return (
-        f"default-src 'none'; script-src {_csp_hash(script)}; style-src {_csp_hash(style)}; img-src data:;"
+        f"default-src 'none'; script-src {_csp_hash(script)}; style-src {_csp_hash(style)};"
+        f" img-src data: {files};"
         " base-uri 'none'; form-action 'none'; require-trusted-types-for 'script';"
-        f" media-src 'self' file:{' https:' if is_remote else ''}"
+        f" media-src {files}"
     )
 
 
@@ -152,6 +155,8 @@ def _video(row: RowResult, take: TakeResult, *, takes: int) -> dict[str, object]
         "jobId": take.job_id,
         "file": take.file,
         "source": clip_source(take),
+        "still": None if row.still is None or take.status == "downloaded" else clip_source(row.still),
+        "stillUsd": None if row.still is None else _finite(row.still.cost_usd),
         "costUsd": _finite(take.cost_usd),
         "estimateUsd": _finite(take.estimate_usd),
         "attempts": take.attempts,
@@ -300,6 +305,7 @@ def row_results(
             cells=row.cells,
             takes=tuple(takes[key] for key in row.keys),
             shared_with=row.shared_with,
+            still=takes[row.still_key] if row.still_key is not None else None,
         )
         for row in plan.rows
     )

@@ -15,10 +15,9 @@ from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
-from prefect_together.ledger.view import LedgerView, ledger_of, read_ledger
-from prefect_together.request.request import VideoRequest
+from prefect_together.ledger.view import ledger_of, read_ledger
 from prefect_together.results.text import counted, dollars, duration, price_text, state_counts
-from prefect_together.table.plan import Plan, PlannedRow, PlannedVideo
+from prefect_together.table.plan import Kind, Plan, PlannedRow, PlannedVideo
 from prefect_together.table.variants import LISTED
 
 USUAL, SLOW = 0.5, 0.9
@@ -39,7 +38,7 @@ PlanStatus = Status | Literal["new"]
 """A video's word in results.csv; "new" if the ledger does not know it."""
 
 
-def sent_unasked(state: State) -> bool:
+def sent_unasked(state: State, kind: Kind = "video") -> bool:
     """Whether any run sends a video that the ledger has in this state."""
     return STATES[state].sent_if == "always"
 
@@ -69,7 +68,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class PlanLine:
-    """One row of the table. Dollars are for all its videos, 0 if an earlier row pays; None: the price is unknown.
+    """One row of the table. Dollars are for its videos and its still, 0 if an earlier row pays; None: unknown price.
 
     `seeds` are those of its videos, "" for none, "7", "7 to 9", or "7, 12"; `states` its videos' statuses.
     """
@@ -94,8 +93,8 @@ class PlanLine:
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """One model's videos. Dollars count only what is left to send. `is_learned`: the ledger has durations of it, or the
-    usual range was taken."""
+    """One model's videos, or stills. Dollars count only what is left to send. `is_learned`: the ledger has durations of
+    it, or the usual range was taken; nobody waits for a still."""
 
     model: str
     videos: int
@@ -116,12 +115,14 @@ class PlanReport:
 
     `grid` is like `12 rows x 3 models x 2 seeds = 72 videos`, if every row lists as many values; `row_price` what all
     videos of one row cost, paid or not, from the cheapest row to the dearest; `made_again` names those that
-    are to be sent as they continue another clip than before.
+    are to be sent as they continue another clip than before. `stills` are beside the videos, and in the dollars.
     """
 
     source: str
     rows: int
     videos: int
+    stills: int
+    known_stills: int
     states: Mapping[PlanStatus, int]
     to_send: int
     low_usd: float
@@ -149,11 +150,12 @@ class PlanReport:
 
     @property
     def counts(self) -> str:
-        """Like `3 rows, 4 videos (2 downloaded already)`, or with the grid before the bracket."""
+        """Like `3 rows, 4 videos and 2 stills (2 downloaded already)`, or with the grid before the bracket."""
         there: dict[Status, int] = {status: self.states[status] for status in STATUSES if status in self.states}
         known = f" ({state_counts(there)} already)" if there else ""
         asked = self.grid or f"{counted(self.rows, 'row')}, {counted(self.videos, 'video')}"
-        return f"{asked}{known}"
+        stills = f" and {counted(self.stills, 'still')}" if self.stills else ""
+        return f"{asked}{stills}{known}"
 
     @property
     def unlearned_models(self) -> int:
@@ -164,7 +166,8 @@ class PlanReport:
     def price(self) -> str:
         """Like `$1.12 to $2.40 and 2 of unknown price`, or `$0.28 new in this run, $0.84 in all`."""
         new = price_text(self.low_usd, self.high_usd, unknown=self.unknown_prices)
-        return new if self.states.get("new") == self.videos else f"{new} new in this run, {self.price_in_all} in all"
+        is_all_new = self.states.get("new") == self.videos and not self.known_stills
+        return new if is_all_new else f"{new} new in this run, {self.price_in_all} in all"
 
     def line(self, budget_usd: float | None) -> str:
         """Like `3 rows, 4 videos: estimated $1.12, budget $5.00`."""
@@ -180,23 +183,28 @@ def plan_report(
     there: Collection[tuple[str, int]] = (),
     book: DurationStatistics | None = None,
     max_in_flight: int = 20,
-    sends: Callable[[State], bool] = sent_unasked,
+    sends: Callable[[State, Kind], bool] = sent_unasked,
 ) -> PlanReport:
     """Report on a plan. `known` and `taken_files` are what a ledger has of its videos and of all, `book` its times.
     `there` are the row ids and takes of the videos that are downloaded into the output directory.
 
-    `sends` says in which states a run sends a video that the ledger has.
+    `sends` says in which states a run sends a video or still that the ledger has; one that it has not is `planned`.
     """
     known, book = known or {}, book or DurationStatistics()
     files = _files(plan, known, taken_files)
-    to_send = [video for key, video in plan.videos.items() if key not in known or sends(known[key].state)]
-    to_wait = [video for key, video in plan.videos.items() if key not in known or known[key].is_awaited]
+    state_of = {key: known[key].state if key in known else State.PLANNED for key in plan.videos}
+    to_send = [video for key, video in plan.videos.items() if sends(state_of[key], video.kind)]
+    videos = [video for video in plan.videos.values() if video.kind == "video"]
+    to_wait = [video for video in videos if video.key not in known or known[video.key].is_awaited]
     of_rows, of_table = _problems(plan.warnings)
-    states: Counter[PlanStatus] = Counter(_status(known, key) for key in plan.videos)
+    stills, pays = plan.stills, {row.still_key: row.number for row in reversed(plan.rows)}
+    states: Counter[PlanStatus] = Counter(_status(known, key) for key in plan.videos if key not in stills)
     return PlanReport(
         source=plan.source,
         rows=len(plan.rows),
-        videos=len(plan.videos),
+        videos=len(videos),
+        stills=len(stills),
+        known_stills=len(stills & known.keys()),
         states=dict(states),
         to_send=len(to_send),
         low_usd=round(sum(video.low_usd or 0.0 for video in to_send), 6),
@@ -210,7 +218,7 @@ def plan_report(
         row_price=_row_price(plan),
         shared_rows=sum(row.shared_with is not None for row in plan.rows),
         made_again=_made_again([video for video in to_send if video.key not in known], there),
-        lines=tuple(_line(plan, row, files, known, of_rows.get(row.number, ())) for row in plan.rows),
+        lines=tuple(_line(plan, row, files, known, of_rows.get(row.number, ()), pays) for row in plan.rows),
         warnings=of_table,
     )
 
@@ -234,6 +242,7 @@ def _models(plan: Plan, to_send: Sequence[PlannedVideo], book: DurationStatistic
     sent: dict[str, list[PlannedVideo]] = {model: [] for model in videos}
     for video in to_send:
         sent[video.request.model].append(video)
+    pictures = {video.request.model for video in plan.videos.values() if video.kind == "still"}
     return tuple(
         ModelPlan(
             model=model,
@@ -242,7 +251,7 @@ def _models(plan: Plan, to_send: Sequence[PlannedVideo], book: DurationStatistic
             low_usd=round(sum(video.low_usd or 0.0 for video in sent[model]), 6),
             high_usd=round(sum(video.estimate_usd or 0.0 for video in sent[model]), 6),
             unknown_prices=sum(video.estimate_usd is None for video in sent[model]),
-            is_learned=book.count(model) > 0,
+            is_learned=model in pictures or book.count(model) > 0,
         )
         for model in sorted(videos, key=str.casefold)
     )
@@ -250,32 +259,32 @@ def _models(plan: Plan, to_send: Sequence[PlannedVideo], book: DurationStatistic
 
 def _grid(plan: Plan) -> str | None:
     """The plan as a product, if it is one and some row lists several values."""
-    shapes = {_shape([plan.videos[key].request for key in row.keys]) for row in plan.rows}
+    shapes = {_shape([plan.videos[key] for key in row.keys]) for row in plan.rows}
     if len(shapes) != 1:
         return None
     (shape,) = shapes
     videos = {len(row.keys) for row in plan.rows}
-    product = math.prod(count for _, count in shape)
+    product, all_videos = math.prod(count for _, count in shape), len(plan.videos) - len(plan.stills)
     takes = next(iter(videos)) // product
-    if not shape or videos != {product * takes} or len(plan.videos) != len(plan.rows) * product * takes:
+    if not shape or videos != {product * takes} or all_videos != len(plan.rows) * product * takes:
         return None
     parts = [counted(len(plan.rows), "row"), *(f"{count} {_PLURALS.get(name, f'{name}s')}" for name, count in shape)]
     if takes > 1:
         parts.append(f"{takes} takes")
-    return f"{' x '.join(parts)} = {counted(len(plan.videos), 'video')}"
+    return f"{' x '.join(parts)} = {counted(all_videos, 'video')}"
 
 
-def _shape(requests: Sequence[VideoRequest]) -> tuple[tuple[str, int], ...]:
+def _shape(videos: Sequence[PlannedVideo]) -> tuple[tuple[str, int], ...]:
     """How many values of each parameter are among a row's requests, of those that have several."""
-    if len(requests) == 1:
+    if len(videos) == 1:
         return ()
-    counts = ((name, len({getattr(request, name) for request in requests})) for name in LISTED)
+    counts = ((name, len({getattr(video.request, name) for video in videos})) for name in LISTED)
     return tuple((name, count) for name, count in counts if count > 1)
 
 
 def _row_price(plan: Plan) -> str:
     """Like `$1.12`, or `$1.12 to $2.40` where rows or readings differ."""
-    takes = [[plan.videos[key] for key in row.keys] for row in plan.rows]
+    takes = [[plan.videos[key] for key in (row.still_key, *row.keys) if key is not None] for row in plan.rows]
     lows = [sum(video.low_usd or 0.0 for video in row) for row in takes]
     highs = [sum(video.estimate_usd or 0.0 for video in row) for row in takes]
     unknown = max((sum(video.estimate_usd is None for video in row) for row in takes), default=0)
@@ -302,11 +311,19 @@ def _files(plan: Plan, known: Mapping[str, Known], taken_files: Iterable[str]) -
 
 
 def _line(
-    plan: Plan, row: PlannedRow, files: Mapping[str, str], known: Mapping[str, Known], problems: tuple[str, ...]
+    plan: Plan,
+    row: PlannedRow,
+    files: Mapping[str, str],
+    known: Mapping[str, Known],
+    problems: tuple[str, ...],
+    pays: Mapping[str | None, int],
 ) -> PlanLine:
+    """`pays` are the numbers of the rows that stills are counted with: the first that has each."""
     takes = [plan.videos[key] for key in row.keys]
     shared = row.shared_with is not None
-    lows, highs = [take.low_usd for take in takes], [take.estimate_usd for take in takes]
+    still = plan.videos.get(row.still_key or "") if pays[row.still_key] == row.number else None
+    paid = takes if still is None else [still, *takes]
+    lows, highs = [one.low_usd for one in paid], [one.estimate_usd for one in paid]
     return PlanLine(
         row=row.number,
         id=row.row_id,
@@ -375,7 +392,7 @@ async def report_on(
     ledger: str | None = None,
     max_in_flight: int = 20,
     *,
-    sends: Callable[[State], bool] = sent_unasked,
+    sends: Callable[[State, Kind], bool] = sent_unasked,
 ) -> PlanReport:
     """Report on a plan, with what the ledger knows of its videos and of its models' times.
 
@@ -385,9 +402,15 @@ async def report_on(
     """
     if ledger is None and not _has_ledger(output_dir):
         return plan_report(plan, max_in_flight=max_in_flight)
+    from prefect_together.clips.remote_store import output_name
+    from prefect_together.ledger.ledger import HERE
+    from prefect_together.results.already_paid import downloaded_takes, paid_under_other_ids, rebuy_problem
+
+    name = HERE if ledger is None else output_name(output_dir or ".")
     view = await read_ledger(ledger_of(output_dir or ".", ledger))
     known = {key: Known.of(record) for key, record in view.records.items() if key in plan.videos}
-    found = _paid_under_other_ids(plan, view, output_dir, ledger) if output_dir else []
+    paid = paid_under_other_ids(plan, view.records, output_dir=name) if output_dir else []
+    found = [rebuy_problem(paid)] if paid else []
     if view.is_sandbox:
         found.append(Problem(OF_THE_SANDBOX))
     plan = replace(plan, warnings=(*plan.warnings, *found))
@@ -395,7 +418,7 @@ async def report_on(
         plan,
         known=known,
         taken_files=[record.file for record in view.records.values()],
-        there=_there(view, output_dir, ledger),
+        there=downloaded_takes(view.records, output_dir=name),
         book=view.book(),
         max_in_flight=max_in_flight,
         sends=sends,
@@ -403,7 +426,7 @@ async def report_on(
 
 
 async def dry_run(
-    plan: Plan, output_dir: str, ledger: str | None, *, budget_usd: float | None, sends: Callable[[State], bool]
+    plan: Plan, output_dir: str, ledger: str | None, *, budget_usd: float | None, sends: Callable[[State, Kind], bool]
 ) -> str:
     """What a run with these settings would ask for, and what the ledger warns of. Raises LedgerUnavailable."""
     try:
@@ -414,27 +437,6 @@ async def dry_run(
     again = [report.made_again] if report.made_again else []
     warnings = [f"warning: {one}" for one in of_ledger]
     return "\n".join([f"{report.line(budget_usd)}; nothing was sent", *again, *warnings])
-
-
-def _name_in_ledger(output_dir: str, ledger: str | None) -> str:
-    from prefect_together.clips.remote_store import output_name
-    from prefect_together.ledger.ledger import HERE
-
-    return HERE if ledger is None else output_name(output_dir)
-
-
-def _there(view: LedgerView, output_dir: str | None, ledger: str | None) -> set[tuple[str, int]]:
-    """The row ids and takes of what is downloaded into the output directory."""
-    name = _name_in_ledger(output_dir or ".", ledger)
-    records = view.records.values()
-    return {(one.row_id, one.take) for one in records if one.status == "downloaded" and one.output_dir == name}
-
-
-def _paid_under_other_ids(plan: Plan, view: LedgerView, output_dir: str, ledger: str | None) -> list[Problem]:
-    from prefect_together.results.already_paid import paid_under_other_ids, rebuy_problem
-
-    found = paid_under_other_ids(plan, view.records, output_dir=_name_in_ledger(output_dir, ledger))
-    return [rebuy_problem(found)] if found else []
 
 
 def _has_ledger(output_dir: str | None) -> bool:

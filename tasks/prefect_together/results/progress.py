@@ -11,16 +11,19 @@ from prefect_together.ledger.records import Unsettled, VideoRecord
 from prefect_together.ledger.schema import to_micro
 from prefect_together.ledger.states import STATES, State, Status
 from prefect_together.results.text import dollars, price_text
+from prefect_together.table.plan import Kind
 
 
 @dataclass(slots=True)
 class Progress:
     """Counts kept up to date by the run. `started_at` is unix seconds; dollars are those of this table's videos.
     `downloaded_here` counts what this run itself has downloaded, `undownloaded` are keys of paid clips that it could
-    not. `held_...` are dollars of the whole ledger that a budget counts as spent though they may never be charged."""
+    not. `stills` count in dollars alone. `held_...` are dollars of the whole ledger that a budget counts as spent
+    though they may never be charged."""
 
     started_at: float
     states: dict[str, State] = field(default_factory=dict[str, State])
+    stills: set[str] = field(default_factory=set[str])
     estimates_usd: dict[str, float] = field(default_factory=dict[str, float])
     costs_usd: dict[str, float] = field(default_factory=dict[str, float])
     held_in_doubt_usd: float = 0.0
@@ -34,9 +37,13 @@ class Progress:
     _records: dict[str, VideoRecord] = field(default_factory=dict[str, VideoRecord])
     _learned: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
-    def add_video(self, key: str, state: State, estimate_usd: float | None, cost_usd: float | None) -> None:
-        """Enter a video of the table. Others (rows that are gone) are collected, but not counted."""
+    def add_video(
+        self, key: str, state: State, estimate_usd: float | None, cost_usd: float | None, *, kind: Kind = "video"
+    ) -> None:
+        """Enter a video or still of the table. Others (rows that are gone) are collected, but not counted."""
         self.states[key] = state
+        if kind == "still":
+            self.stills.add(key)
         if estimate_usd is not None:
             self.estimates_usd[key] = estimate_usd
         self.replace_cost(key, cost_usd)
@@ -101,15 +108,15 @@ class Progress:
     @property
     def by_status(self) -> Mapping[Status, int]:
         """Videos by the words of results.csv; a clip that an earlier run could not fetch is `submitted` until tried."""
-        return Counter(self._status(key, state) for key, state in self.states.items())
+        return Counter(self._status(key, state) for key, state in self.states.items() if key not in self.stills)
 
     @property
     def total(self) -> int:
-        return len(self.states)
+        return len(self.states) - len(self.stills)
 
     @property
     def finished(self) -> int:
-        return sum(STATES[state].is_finished for state in self.states.values())
+        return sum(STATES[state].is_finished for key, state in self.states.items() if key not in self.stills)
 
     @property
     def spent_usd(self) -> float:

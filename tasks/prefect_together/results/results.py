@@ -28,7 +28,7 @@ from prefect_together.grid.columns import (
     meaning_of,
     parameter_name,
 )
-from prefect_together.ledger.states import STATUSES, Status
+from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.request.request import PARAMETERS
 from prefect_together.table.variants import LISTED
 
@@ -84,13 +84,14 @@ class RowResult:
 
     `number` is the row as a spreadsheet counts it (the header is row 1). `shared_with` is the number of the
     earlier identical row whose job this row shares; `takes` then repeats that row's, and no dollars are
-    counted twice.
+    counted twice. `still` is what the videos begin with, if that is made for them.
     """
 
     number: int
     cells: Mapping[str, str]
     takes: tuple[TakeResult, ...]
     shared_with: int | None = None
+    still: TakeResult | None = None
 
     @property
     def status(self) -> Status:
@@ -102,6 +103,13 @@ class RowResult:
         return "planned"
 
     @property
+    def failed_still(self) -> TakeResult | None:
+        """The still, if a video waits for it and it does not come by waiting."""
+        if self.still is None or not STATES[State(self.still.status)].is_failure:
+            return None
+        return self.still if any(take.status == "planned" for take in self.takes) else None
+
+    @property
     def decisive(self) -> TakeResult:
         """The first video that has the row's status, one with an error before others."""
         return min(self.takes, key=lambda take: (take.status != self.status, not take.error))
@@ -109,7 +117,7 @@ class RowResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTotals:
-    """One model's videos. The `settled` pair covers exactly the videos of which both dollars are known.
+    """One model's videos, or stills. The `settled` pair covers exactly the videos of which both dollars are known.
 
     `clip_usd` is what a downloaded clip was charged on average, `generation_seconds` the median; None if unknown.
     """
@@ -137,12 +145,13 @@ class Totals:
     `in_doubt_usd` and `failed_usd` are estimates of what may have been billed with no clip to show for it:
     requests without an answer, and jobs that ended without a clip and without a known cost (whether
     Together charges for those is not documented). `unpriced_videos` counts the videos of which no price is
-    known: the sums leave them out.
+    known: the sums leave them out. `stills` count beside the videos, and in the dollars.
     """
 
     rows: int
     rows_by_status: Mapping[Status, int]
     videos: int
+    stills: int
     spent_usd: float
     estimated_usd: float
     in_doubt_usd: float
@@ -234,13 +243,14 @@ def _cell(value: object) -> str:
 
 def totals(rows: Iterable[RowResult]) -> Totals:
     """Count states and add up dollars."""
-    counts = dict.fromkeys(STATUSES, 0)
+    rows, counts = list(rows), dict.fromkeys(STATUSES, 0)
     once: dict[object, TakeResult] = {}  # a row with another count may share some of its jobs with an earlier one
     for row in rows:
         counts[row.status] += 1
         if row.shared_with is None:
             once |= {take.key or (take.row_id, take.take, take.job_id or object()): take for take in row.takes}
-    takes = list(once.values())
+    videos = list(once.values())
+    takes = [*videos, *{row.still.key: row.still for row in rows if row.still is not None}.values()]
     by_model: dict[str, list[TakeResult]] = {}
     for take in takes:
         by_model.setdefault(take.model, []).append(take)
@@ -248,7 +258,8 @@ def totals(rows: Iterable[RowResult]) -> Totals:
     return Totals(
         rows=sum(counts.values()),
         rows_by_status=counts,
-        videos=len(takes),
+        videos=len(videos),
+        stills=len(takes) - len(videos),
         spent_usd=_usd(take.cost_usd for take in takes),
         estimated_usd=_usd(take.estimate_usd for take in takes),
         in_doubt_usd=_usd(take.in_doubt_usd for take in takes),

@@ -21,6 +21,7 @@ from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.schema import insert_into, runs, shared_plans, shared_runs, shared_videos
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import VideoRequest
+from prefect_together.stills.request import StillRequest
 from prefect_together.table.plan import Plan, PlannedVideo
 
 INSERT_ROWS = 500
@@ -133,13 +134,15 @@ def _to_text(video: PlannedVideo) -> str:
         "low_usd": video.low_usd,
         "estimate_usd": video.estimate_usd,
         "sources": video.sources,
+        "kind": video.kind,
     }
     return json.dumps(content, separators=(",", ":"))
 
 
 def _from_text(key: str, text: str) -> PlannedVideo:
     content: dict[str, Any] = json.loads(text)
-    request = VideoRequest.model_validate_json(content["request"])
+    kind = StillRequest if content["kind"] == "still" else VideoRequest
+    request = kind.model_validate_json(content["request"])
     if request.fingerprint() != content["fingerprint"]:
         message = "the run that made the plan reads requests differently: install the same version on every machine"
         raise SettingsInvalid([Problem(message, row_id=content["row_id"])])
@@ -152,6 +155,7 @@ def _from_text(key: str, text: str) -> PlannedVideo:
         low_usd=content["low_usd"],
         estimate_usd=content["estimate_usd"],
         sources=tuple(content["sources"]),
+        kind=content["kind"],
         file_stems=(),  # its file has its name in the ledger already
     )
 
@@ -159,7 +163,7 @@ def _from_text(key: str, text: str) -> PlannedVideo:
 def _images(plan: Plan) -> dict[str, str]:
     found: dict[str, str] = {}
     for video in plan.videos.values():
-        for _field, image in video.request.images():
+        for _field, image in video.request.images() if isinstance(video.request, VideoRequest) else ():
             if isinstance(image, LocalImage):
                 found.setdefault(image.path, video.row_id)
     return found

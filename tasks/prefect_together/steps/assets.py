@@ -16,6 +16,7 @@ from prefect.exceptions import EventTooLarge
 from prefect_together.request.media import LocalImage, address_name
 from prefect_together.request.request import VideoRequest
 from prefect_together.steps.events import RESOURCE_NAME_CHARACTERS
+from prefect_together.stills.request import StillRequest
 from prefect_together.table.plan import PlannedVideo
 
 SUCCEEDED, FAILED = "prefect.asset.materialization.succeeded", "prefect.asset.materialization.failed"
@@ -88,12 +89,12 @@ def asset_key(uri: str) -> str:
     return f"{key[: MAX_KEY_CHARACTERS - _HASH_CHARACTERS - 1]}~{sha256(key.encode()).hexdigest()[:_HASH_CHARACTERS]}"
 
 
-def upstream_keys(request: VideoRequest) -> Iterator[str]:
+def upstream_keys(request: VideoRequest | StillRequest) -> Iterator[str]:
     """The keys of the files and web addresses that a video is made of.
 
     Addresses go without query and password, which may be a signature; pictures given as data have no key.
     """
-    if request.media is None:
+    if isinstance(request, StillRequest) or request.media is None:
         return
     for _, image in request.media.images():
         if isinstance(image, LocalImage):

@@ -13,6 +13,7 @@ from prefect_together.api.jobs import VideoJob
 from prefect_together.api.session import VideoSession
 from prefect_together.api.submit import Journal
 from prefect_together.clips.download import DownloadedClip
+from prefect_together.prefect_internals import task_run_id
 from prefect_together.steps.tasks import (
     download_can_be_repeated,
     logger_for,
@@ -90,4 +91,4 @@ async def download_still(
     logger.info("%s: still %s downloaded to %s, %d bytes", row, job.id, picture.path, picture.size_bytes)
     for warning in picture.warnings:
         logger.warning("%s: %s", row, warning)
-    return picture
+    return replace(picture, task_run_id=task_run_id())

@@ -9,20 +9,25 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from prefect_together.errors import Problem, TableInvalid
+from prefect_together.errors import Problem
 from prefect_together.grid.columns import parameter_name
 from prefect_together.request.catalogue import estimate_usd
 from prefect_together.request.fields import counted
 from prefect_together.request.media import ClipRef
 from prefect_together.request.request import VideoRequest
+from prefect_together.stills.catalogue import estimate_still_usd
+from prefect_together.stills.request import StillRequest
 from prefect_together.table.references import References
-from prefect_together.table.stills import NOT_MADE_YET
+from prefect_together.table.stills import PLACEHOLDER
 from prefect_together.table.variants import named_variants
 
 if TYPE_CHECKING:
     from prefect_together.table.rows import PromptTable, TableRow
+
+
+Kind = Literal["video", "still"]
 
 
 def video_key(row_id: str, take: int, fingerprint: str) -> str:
@@ -105,31 +110,34 @@ def _with_hash(safe: str, row_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PlannedVideo:
-    """One video that the table asks for.
+    """One video that the table asks for, or the still that videos of a row begin with: `kind`.
 
     `estimate_usd` is the high reading of its price (what is reserved), `low_usd` the low one; None if unknown.
     `file_stems` are possible names without extension, best first: the first that no other work has is taken.
-    `sources` are the keys of the videos whose clips it needs first.
+    `sources` are the keys of the videos whose clips, and of the still, that it needs first.
     """
 
     key: str
     row_id: str
     take: int
     fingerprint: str
-    request: VideoRequest
+    request: VideoRequest | StillRequest
     low_usd: float | None
     estimate_usd: float | None
     file_stems: Sequence[str]
     sources: tuple[str, ...] = ()
+    kind: Kind = "video"
 
     @property
     def extension(self) -> str:
-        """The file's, dot included; MP4 unless WEBM is asked for."""
+        """The file's, dot included; MP4 unless WEBM is asked for, and JPEG for a still."""
+        if self.kind == "still":
+            return ".jpg"
         return ".webm" if self.request.output_format == "WEBM" else ".mp4"
 
     def free_file(self, taken: Collection[str]) -> str:
         """Its path below the output directory: the first of its names that is not in `taken` (casefolded paths)."""
-        names = [f"videos/{stem}{self.extension}" for stem in self.file_stems]
+        names = [f"{self.kind}s/{stem}{self.extension}" for stem in self.file_stems]
         return next(name for name in names if name.casefold() not in taken)
 
 
@@ -138,7 +146,8 @@ class PlannedRow:
     """A row of the table, as its own `cells`, and the keys of its videos in the order of their takes.
 
     `number` is the row as a spreadsheet counts it. `shared_with` is the number of the earlier row whose job it shares,
-    if all its videos are those of that row. `film` names the film that its clips are joined into.
+    if all its videos are those of that row. `film` names the film that its clips are joined into,
+    `still_key` the still that they begin with; neither is among its videos.
     """
 
     number: int
@@ -147,11 +156,12 @@ class PlannedRow:
     keys: tuple[str, ...]
     shared_with: int | None
     film: str | None = None
+    still_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a run will do, before it does it."""
+    """Everything a run will do, before it does it. `videos` has the stills too, each before the videos of its row."""
 
     source: str
     columns: tuple[str, ...]
@@ -160,8 +170,13 @@ class Plan:
     warnings: tuple[Problem, ...]
 
     @property
+    def stills(self) -> frozenset[str]:
+        """The keys of the stills."""
+        return frozenset(key for key, video in self.videos.items() if video.kind == "still")
+
+    @property
     def high_usd(self) -> float:
-        """What all videos of known price cost at most, in dollars."""
+        """What all videos and stills of known price cost at most, in dollars."""
         return sum(video.estimate_usd or 0.0 for video in self.videos.values())
 
     @property
@@ -176,15 +191,12 @@ class Plan:
 
 
 def make_plan(table: PromptTable) -> Plan:
-    """Give every row its identity and its videos.
+    """Give every row its identity, its still if it has one, and its videos.
 
     A row has `count` videos of each combination of the values that it lists. Takes of a row with a seed count it up.
-    Rows without ids that ask for the same request share its video; rows with ids of their own do not. What repeats is
-    warned about.
+    Rows without ids that ask for the same request share its video, or its still; rows with ids of their own do not.
+    What repeats is warned about.
     """
-    for row in table.rows:
-        if row.still is not None:
-            raise TableInvalid(table.source, [Problem(NOT_MADE_YET, row.number, "still_prompt", row.row_id)])
     videos: dict[str, PlannedVideo] = {}
     first_row_of: dict[str, int] = {}
     rows: list[PlannedRow] = []
@@ -192,7 +204,10 @@ def make_plan(table: PromptTable) -> Plan:
     paid_twice: list[int] = []
     overlapping: list[int] = []
     id_of_request: dict[str, str | None] = {}
-    for row, asked in zip(table.rows, _all_videos(table.rows), strict=True):
+    stills = [_still(row) for row in table.rows]
+    for row, still, asked in zip(table.rows, stills, _all_videos(table.rows, stills), strict=True):
+        if still is not None:
+            videos.setdefault(still.key, still)
         takes = {video.key: video for video in reversed(asked)}
         keys = tuple(dict.fromkeys(video.key for video in asked))
         new = [takes[key] for key in keys if key not in videos]
@@ -207,12 +222,12 @@ def make_plan(table: PromptTable) -> Plan:
             first_row_of[video.key] = row.number
             videos[video.key] = video
         row_id = row.row_id or derived_id(asked[0].request.prompt, asked[0].fingerprint)
-        rows.append(PlannedRow(row.number, row.cells, row_id, keys, shared_with, _film(row)))
+        rows.append(PlannedRow(row.number, row.cells, row_id, keys, shared_with, _film(row), still and still.key))
     repeats = _repeats(sharing, paid_twice, overlapping)
     return Plan(table.source, table.columns, tuple(rows), videos, (*table.warnings, *repeats))
 
 
-def _all_videos(rows: Sequence[TableRow]) -> list[list[PlannedVideo]]:
+def _all_videos(rows: Sequence[TableRow], stills: Sequence[PlannedVideo | None]) -> list[list[PlannedVideo]]:
     """The videos of each row, sources before those that refer to them."""
     references = References(rows)
     found: list[list[PlannedVideo]] = [[] for _ in rows]
@@ -222,7 +237,7 @@ def _all_videos(rows: Sequence[TableRow]) -> list[list[PlannedVideo]]:
         return ref.model_copy(update={"key": found[source.row_place][source.place].key})
 
     for place in references.order():
-        found[place] = _videos(rows[place], key_of)
+        found[place] = _videos(rows[place], stills[place], key_of)
     return found
 
 
@@ -231,13 +246,38 @@ def _film(row: TableRow) -> str | None:
     return next((text for text in cells if text), None)
 
 
-def _videos(row: TableRow, key_of: Callable[[VideoRequest, ClipRef], ClipRef]) -> list[PlannedVideo]:
+def _still(row: TableRow) -> PlannedVideo | None:
+    """The still of a row, if it has one. All its videos begin with it."""
+    if row.still is None:
+        return None
+    fingerprint = row.still.fingerprint()
+    row_id = row.row_id or derived_id(row.still.prompt, fingerprint)
+    key, stem = video_key(row_id, 1, fingerprint), file_stem(row_id)
+    estimate = estimate_still_usd(row.still)
+    return PlannedVideo(
+        key=key,
+        row_id=row_id,
+        take=1,
+        fingerprint=fingerprint,
+        request=row.still,
+        low_usd=estimate and estimate.low_usd,
+        estimate_usd=estimate and estimate.high_usd,
+        file_stems=(stem, f"{stem}-{fingerprint[:8]}", f"{stem}-{key}"),
+        kind="still",
+    )
+
+
+def _videos(
+    row: TableRow, still: PlannedVideo | None, key_of: Callable[[VideoRequest, ClipRef], ClipRef]
+) -> list[PlannedVideo]:
     """All videos of a row: `count` takes of each variant. `key_of` puts the source's key into a reference."""
-    return [
-        video
-        for request, name in named_variants(row.requests, row.varied)
-        for video in _takes(row, request.with_clips(partial(key_of, request)), variant=name)
-    ]
+    found: list[PlannedVideo] = []
+    for request, name in named_variants(row.requests, row.varied):
+        filled = request.with_clips(partial(key_of, request))
+        if still is not None:
+            filled = filled.with_image(PLACEHOLDER, ClipRef(row=still.row_id, key=still.key))
+        found += _takes(row, filled, variant=name)
+    return found
 
 
 def _takes(row: TableRow, first: VideoRequest, *, variant: str) -> list[PlannedVideo]:

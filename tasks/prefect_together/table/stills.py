@@ -16,8 +16,6 @@ from prefect_together.stills.sizes import still_size
 PLACEHOLDER = "https://still.invalid/"
 """Stands for the picture in the checks of a video's request, until the plan knows which one it is."""
 
-NOT_MADE_YET = "stills are checked and priced, and not made yet: give first_frame instead"
-
 
 def still_of(
     given: Mapping[str, object], prompt: str, video: VideoRequest, *, catalogue_checks: bool

@@ -31,6 +31,12 @@ function ownFactsOf(video) {
   if (video.attempts > 1) facts.push(`${video.attempts} attempts`);
   return facts;
 }
+function stillOf(video) {
+  const still = element("img", undefined, "still");
+  still.src = video.still;
+  still.alt = `The still that ${nameOf(video)} begins with`;
+  return still;
+}
 function blankFor(video) {
   const blank = [element("b", STATES[video.status].blank)];
   if (video.status === "in_doubt" && video.estimateUsd !== undefined) blank.push(element("small", dollars(video.estimateUsd)));
@@ -71,6 +77,7 @@ function makeCard(video, strip) {
   if (!video.source) {
     clip.replaceChildren(part("blank"));
     part("blank").append(...blankFor(video));
+    if (video.still) clip.prepend(stillOf(video));
     return card;
   }
   part("blank").remove();

@@ -57,7 +57,7 @@ function openOne(place) {
   const say = (value, words) => (value === undefined ? undefined : words(value));
   at("one-body").replaceChildren(badge, ...(video.sharedWith ? [` same job as row ${video.sharedWith}, paid once`] : []), whole, ...toShare(video), ...problemOf(video),
     ...pairs("Sent", [["model", video.model], ...page.parameters[video.parameters]]),
-    ...pairs("Cost", [["billed", video.sharedWith ? undefined : say(video.costUsd, dollars)], ["estimated", say(video.estimateUsd, dollars)], ["attempts", String(video.attempts)], ["job", video.jobId, "code"]]),
+    ...pairs("Cost", [["billed", video.sharedWith ? undefined : say(video.costUsd, dollars)], ["estimated", say(video.estimateUsd, dollars)], ["still", say(video.stillUsd, dollars)], ["attempts", String(video.attempts)], ["job", video.jobId, "code"]]),
     ...pairs("Clip", [["length", say(video.seconds, seconds)], ["size", video.width && video.height ? `${video.width} × ${video.height}` : undefined],
       ["frames a second", say(video.fps, (fps) => String(+fps.toFixed(3)))], ["sound", say(video.hasAudio, (has) => (has ? "yes" : "no"))], ["generated in", say(video.generationSeconds, seconds)],
       ["file", linkTo(video)], ["bytes", say(video.bytes, (size) => `${size.toLocaleString("en-US")} (${bytes(size)})`)], ["SHA-256", video.sha256, "code"]]),
@@ -73,7 +73,7 @@ function showClip(video) {
   if (!video.source) {
     const blank = element("span", undefined, "blank");
     blank.append(...blankFor(video));
-    clip.replaceChildren(blank);
+    clip.replaceChildren(...(video.still ? [stillOf(video)] : []), blank);
     return;
   }
   const player = element("video");

@@ -1,0 +1,195 @@
+"""Rows whose videos begin with a still that is made first, through the whole flow."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageChops, ImageStat
+
+from prefect_server import PrefectServer
+from prefect_together.films.frames import frame_image
+from prefect_together.request.form import Limits
+from prefect_together.stills.catalogue import estimate_still_usd
+from prefect_together.stills.models import DEFAULT_MODEL
+from prefect_together.stills.request import StillRequest
+from table_of_prompts import PRICE_USD, Harness, opened_harness, read_results
+
+TABLE = """\
+id,prompt,still_prompt,count
+dawn,The mist lifts,A harbour at dawn,1
+boat,The boat leaves,A red boat,2
+sea,The open sea,,1
+"""
+STILLS = {"A harbour at dawn": 1, "A red boat": 1}
+VIDEOS = 4
+
+
+def stills_of(harness: Harness) -> Counter[str]:
+    """The pictures that were made and are billed, by prompt."""
+    return Counter(picture["prompt"] for picture in harness.api.images())
+
+
+def still_usd(harness: Harness) -> float:
+    """What the catalogue says that these pictures cost: the service says nothing."""
+    sizes = [(picture["width"], picture["height"]) for picture in harness.api.images()]
+    asked = (StillRequest(model=DEFAULT_MODEL, prompt="any", width=wide, height=high) for wide, high in sizes)
+    return sum(price.high_usd for one in asked if (price := estimate_still_usd(one)))
+
+
+def row_errors(harness: Harness) -> dict[str, str]:
+    return {row["id"]: row["error"] for row in read_results(harness.output_dir)}
+
+
+def ledger(harness: Harness, query: str) -> list[Any]:
+    connection = sqlite3.connect(harness.output_dir / "ledger.db")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def rendering(prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Harness]:
+    """A harness whose sandbox draws each clip, beginning with the picture that it was given."""
+    with opened_harness(prefect_server, tmp_path / "out", monkeypatch, clip="render") as opened:
+        yield opened
+
+
+def test_all_videos_of_a_row_begin_with_its_one_still(rendering: Harness) -> None:
+    ended = rendering.run(TABLE)
+
+    assert ended.statuses == ["downloaded"] * 3
+    assert stills_of(rendering) == STILLS
+    with Image.open(rendering.output_dir / "stills" / "boat.jpg") as still:
+        for name in ("boat.mp4", "boat-take2.mp4"):
+            first = frame_image(rendering.output_dir / "videos" / name, "first")
+            other = ImageChops.difference(still.convert("RGB").resize(first.size), first)
+            assert max(ImageStat.Stat(other).mean) < 6
+
+
+def test_nothing_is_sent_again_by_the_same_run_and_the_dollars_have_the_stills(harness: Harness) -> None:
+    first = harness.run(TABLE)
+    again = harness.run(TABLE)
+
+    assert again.statuses == ["downloaded"] * 3
+    assert (stills_of(harness), harness.api.accepted()) == (STILLS, VIDEOS)
+    assert first.result.totals.spent_usd == pytest.approx(VIDEOS * PRICE_USD + still_usd(harness), abs=1e-5)
+    assert first.result.new_usd == pytest.approx(first.result.totals.spent_usd)
+    assert again.result.new_usd == 0
+    assert (first.result.totals.videos, first.result.totals.stills) == (VIDEOS, 2)
+    assert "2 of 2 stills" in first.state.message
+
+
+def test_a_changed_still_makes_the_videos_that_begin_with_it_new_and_no_others(harness: Harness) -> None:
+    harness.run(TABLE)
+    harness.run(TABLE.replace("A harbour at dawn", "A harbour in fog"))
+
+    assert stills_of(harness) == {**STILLS, "A harbour in fog": 1}
+    assert Counter(job["prompt"] for job in harness.api.jobs()) == {
+        "The mist lifts": 2,
+        "The boat leaves": 2,
+        "The open sea": 1,
+    }
+
+
+def test_rows_without_ids_that_ask_for_the_same_still_share_it(harness: Harness) -> None:
+    ended = harness.run("prompt,still_prompt\nIt sails,A red boat\nIt sinks,A red boat\n")
+
+    assert ended.statuses == ["downloaded"] * 2
+    assert stills_of(harness) == {"A red boat": 1}
+
+
+def test_a_still_in_doubt_is_not_sent_again_unasked_and_its_videos_wait(harness: Harness) -> None:
+    harness.api.fault("drop-after", endpoint="images", prompt="A red boat")
+    first = harness.run(TABLE)
+    second = harness.run(TABLE)
+    made, accepted = stills_of(harness), harness.api.accepted()
+
+    again = harness.run(TABLE, limits=Limits(resubmit_in_doubt=True))
+
+    assert first.statuses == second.statuses == ["downloaded", "planned", "downloaded"]
+    assert row_errors(harness)["boat"] == ""
+    assert first.state.is_failed()
+    assert "row 3 (boat) still in doubt" in first.state.message
+    assert first.result.outcome.totals.in_doubt_usd > 0
+    assert (made, accepted) == (STILLS, 2)
+    assert again.statuses == ["downloaded"] * 3
+    assert stills_of(harness) == {**STILLS, "A red boat": 2}
+
+
+def test_a_still_that_could_not_be_downloaded_is_fetched_by_the_next_run_and_not_made_again(harness: Harness) -> None:
+    in_the_way = harness.output_dir / "stills"
+    in_the_way.write_text("a file where their folder should be")
+    first = harness.run(TABLE)
+    in_the_way.unlink()
+    second = harness.run(TABLE)
+
+    assert first.statuses == ["planned", "planned", "downloaded"]
+    assert second.statuses == ["downloaded"] * 3
+    assert (stills_of(harness), harness.api.accepted()) == (STILLS, VIDEOS)
+
+
+def test_a_budget_counts_the_stills_and_sends_nothing_beyond_it(harness: Harness) -> None:
+    harness.run(TABLE, budget_usd=2 * PRICE_USD + 0.01, limits=Limits(max_in_flight=1))
+    spent_usd = harness.api.stats()["billed_usd"]
+    rest = harness.run(TABLE)
+
+    assert spent_usd <= 2 * PRICE_USD + 0.01
+    assert rest.statuses == ["downloaded"] * 3
+    assert (stills_of(harness), harness.api.accepted()) == (STILLS, VIDEOS)
+
+
+def test_a_run_can_end_with_the_stills_and_the_next_one_makes_the_videos(harness: Harness) -> None:
+    only = harness.run(TABLE, limits=Limits(stop_after="stills"))
+    sent = harness.api.accepted()
+    page = (harness.output_dir / "index.html").read_text()
+    rest = harness.run(TABLE)
+
+    assert (only.state.name, only.result.exit_code) == ("StillsMade", 0)
+    assert only.statuses == ["planned"] * 3
+    assert sent == 0
+    assert '"still":"stills/boat.jpg"' in page
+    assert rest.statuses == ["downloaded"] * 3
+    assert (stills_of(harness), harness.api.accepted()) == (STILLS, VIDEOS)
+
+
+def test_a_deleted_still_is_fetched_again_by_its_link_and_one_whose_link_is_dead_only_made_again_when_asked(
+    harness: Harness,
+) -> None:
+    harness.run(TABLE, limits=Limits(stop_after="stills"))
+    still = harness.output_dir / "stills" / "boat.jpg"
+    still.unlink()
+    fetched = harness.run(TABLE, limits=Limits(stop_after="stills"))
+    came_back = still.is_file()
+    still.unlink()
+    harness.api.fault("410", endpoint="download", count=None)
+    lost = harness.run(TABLE, limits=Limits(stop_after="stills"))
+    harness.api.clear_faults()
+    made = stills_of(harness)
+
+    again = harness.run(TABLE, limits=Limits(retry_failed=True))
+
+    assert came_back
+    assert fetched.state.name == "StillsMade"
+    assert "row 3 (boat) still failed" in lost.state.message
+    assert made == STILLS
+    assert again.statuses == ["downloaded"] * 3
+    assert stills_of(harness) == {**STILLS, "A red boat": 2}
+    assert ledger(harness, "SELECT count(*) FROM attempts WHERE cost_micro_usd IS NULL") == [(0,)]
+
+
+def test_a_deleted_still_whose_videos_are_there_is_not_made_again(harness: Harness) -> None:
+    harness.run(TABLE)
+    (harness.output_dir / "stills" / "boat.jpg").unlink()
+    harness.api.fault("410", endpoint="download", count=None)
+
+    again = harness.run(TABLE, limits=Limits(retry_failed=True))
+
+    assert again.statuses == ["downloaded"] * 3
+    assert again.state.is_completed()
+    assert stills_of(harness) == STILLS
