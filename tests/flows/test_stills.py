@@ -151,6 +151,7 @@ def test_a_run_can_end_with_the_stills_and_the_next_one_makes_the_videos(harness
     rest = harness.run(TABLE)
 
     assert (only.state.name, only.result.exit_code) == ("StillsMade", 0)
+    assert "the same run without stop_after makes the videos" in only.state.message
     assert only.statuses == ["planned"] * 3
     assert sent == 0
     assert '"still":"stills/boat.jpg"' in page

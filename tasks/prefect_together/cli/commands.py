@@ -349,6 +349,7 @@ def _lists(view: LedgerView) -> dict[str, Any]:
     """The parts of a view that are lists, for JSON."""
     videos = [
         {
+            "kind": record.kind,
             "row_id": record.row_id,
             "take": record.take,
             "model": record.model,

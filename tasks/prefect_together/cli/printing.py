@@ -123,7 +123,9 @@ def print_status(view: LedgerView) -> None:
     from prefect_together.results.outputs import counts_by_status
 
     totals, counts = view.totals, counts_by_status(view.records.values())
-    _print(f"{view.url}: {len(view.records):,} videos, {state_counts(counts)}")
+    stills = sum(record.kind == "still" for record in view.records.values())
+    and_stills = f" and {counted(stills, 'still')}" if stills else ""
+    _print(f"{view.url}: {len(view.records) - stills:,} videos{and_stills}, {state_counts(counts)}")
     paid = "at the sandbox's prices, nothing is billed" if view.is_sandbox else "paid"
     money = [f"{dollars(totals.paid_usd)} {paid}", f"{dollars(totals.committed_usd)} paid or reserved"]
     money.append(held(totals.in_doubt_usd, totals.unsettled_failed_usd))

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SANDBOX_NOTE = "sandbox: nothing is billed"
+ONLY_STILLS_NOTE = "the stills are made: the same run without stop_after makes the videos"
 FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS = 1.0, 10.0
 PUBLISH_SECONDS, STOPPED_PUBLISH_SECONDS = 60.0, 15.0
 
@@ -183,6 +184,8 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
             )
             outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes), progress))
             outcome = replace(outcome, only_stills=settings.stop_after == "stills")
+            if outcome.stills_made and outcome.open:
+                outcome = replace(outcome, notes=(*outcome.notes, ONLY_STILLS_NOTE))
             ui.results = (outcome, summary, store)
             return outcome
 
@@ -351,7 +354,6 @@ def final_state(outcome: RunOutcome, *, allowed_failures: int = 0) -> State[Any]
     if len(outcome.failed) > allowed_failures:
         return Failed(message=message, data=RowsFailed(outcome))
     if outcome.open and outcome.stills_made and not outcome.failed:
-        message = f"{message}. Run again without stop_after to make the videos."
         return Completed(name="StillsMade", message=message, data=outcome)
     if outcome.open:
         message = f"{message}. Run again to collect the rest."
