@@ -232,7 +232,13 @@ def test_the_ledger_keeps_films_and_sources_of_a_plan() -> None:
 
 def _record(video: PlannedVideo) -> VideoRecord:
     values = dict.fromkeys(VideoRecord.__slots__)
-    known = {"video_key": video.key, "row_id": video.row_id, "take": 1, "fingerprint": video.fingerprint}
+    known = {
+        "video_key": video.key,
+        "kind": video.kind,
+        "row_id": video.row_id,
+        "take": 1,
+        "fingerprint": video.fingerprint,
+    }
     return VideoRecord(**{**values, **known, "parameters": "{}", "model": MODEL, "prompt": "x"})  # type: ignore[arg-type]
 
 

@@ -6,9 +6,10 @@ import sqlite3
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem  # pyright: ignore[reportMissingTypeStubs]
 from PIL import Image, ImageChops, ImageStat
 
 from prefect_server import PrefectServer
@@ -194,3 +195,32 @@ def test_a_deleted_still_whose_videos_are_there_is_not_made_again(harness: Harne
     assert again.statuses == ["downloaded"] * 3
     assert again.state.is_completed()
     assert stills_of(harness) == STILLS
+
+
+def test_stills_and_videos_of_a_bucket_lie_in_it(
+    harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    bucket = f"memory://bucket/{tmp_path.name}"
+
+    ended = harness.run(TABLE, output_dir=bucket)
+    again = harness.run(TABLE, output_dir=bucket)
+
+    files = cast("Any", MemoryFileSystem())
+    assert ended.state.is_completed(), ended.state.message
+    assert again.state.is_completed(), again.state.message
+    assert {name.rpartition("/")[2] for name in files.ls(f"/bucket/{tmp_path.name}/stills", detail=False)} == {
+        "boat.jpg",
+        "dawn.jpg",
+    }
+    assert (stills_of(harness), harness.api.accepted()) == (STILLS, VIDEOS)
+
+
+def test_the_same_prompt_under_another_id_is_not_paid_for_again_unasked(harness: Harness) -> None:
+    harness.run(TABLE)
+
+    renamed = harness.run(TABLE.replace("\nboat,", "\nship,"))
+
+    assert renamed.state.is_failed()
+    assert "would be paid for again" in renamed.state.message
+    assert (stills_of(harness), harness.api.accepted()) == (STILLS, VIDEOS)

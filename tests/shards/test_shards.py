@@ -70,6 +70,18 @@ def run_shard(
     return harness.prefect.run(work)
 
 
+def test_a_shard_makes_stills_and_the_videos_that_begin_with_them(harness: Harness) -> None:
+    plan = plan_of("id,prompt,still_prompt\nboat,it sails,A red boat\nlamp,it glows,A lamp\n")
+    prepared(harness, plan)
+
+    state = run_shard(harness)
+
+    assert state.is_completed(), state.message
+    assert sorted(picture["prompt"] for picture in harness.api.images()) == ["A lamp", "A red boat"]
+    assert harness.api.accepted() == 2
+    assert len(list((harness.output_dir / "videos").glob("*.mp4"))) == 2
+
+
 @pytest.mark.parametrize(("limit", "of"), [(20, 4), (7, 3), (100, 7), (3, 3)])
 def test_the_parts_of_a_limit_add_up_to_it_and_none_is_empty(limit: int, of: int) -> None:
     parts = [Share(index, of).part_of(limit) for index in range(of)]
