@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Error, expect
 
 from prefect_together.errors import AccountBlocked, BudgetReached, CanaryFailed, FailureClass, JobFailed
@@ -26,6 +30,20 @@ def test_a_clip_plays_from_disk_whatever_its_name(show: Show) -> None:
     page.locator(".card .clip").first.hover()
 
     wait_until_playing(page, ".card video")
+
+
+def test_a_card_shows_its_still_until_the_clip_is_there(show: Show) -> None:
+    still = replace(result(1).takes[0], file="stills/boat #1.jpg", cost_usd=0.014)
+    page = show([replace(result(1, "planned"), still=still), replace(result(2), still=still)])
+    stills = Path(url2pathname(urlsplit(page.url).path)).parent / "stills"
+    stills.mkdir()
+    Image.new("RGB", (64, 36), "red").save(stills / "boat #1.jpg")
+    page.reload()
+
+    pictures = page.locator(".card img.still")
+    expect(pictures).to_have_count(1)
+    page.wait_for_function("document.querySelector('.card img.still').naturalWidth === 64")
+    assert pictures.get_attribute("alt") == "The still that Row 1 begins with"
 
 
 def test_a_click_plays_the_clip_with_native_controls_and_sound_and_only_that_one(show: Show) -> None:
