@@ -55,9 +55,9 @@ async def downloaded(
         records[key] = VideoRecord(
             video_key=key, kind="video", row_id=video.row_id, take=video.take, fingerprint=video.fingerprint,
             model=MODEL, prompt=video.request.prompt, parameters=json.dumps({"media": media} if media else {}),
-            output_dir=".", file=file, state=State.DOWNLOADED if clip else State.FAILED, attempts=1, jobs=1, estimate_micro_usd=1,
-            cost_micro_usd=1, job_id="job", video_url=None, failure_class=None, error=None, planned_at=0.0,
-            submitted_at=1.0, completed_at=2.0, downloaded_at=3.0, generation_seconds=1.0, polls=1,
+            output_dir=".", file=file, state=State.DOWNLOADED if clip else State.FAILED, attempts=1, jobs=1,
+            estimate_micro_usd=1, cost_micro_usd=1, job_id="job", video_url=None, failure_class=None, error=None,
+            planned_at=0.0, submitted_at=1.0, completed_at=2.0, downloaded_at=3.0, generation_seconds=1.0, polls=1,
             size_bytes=len(clip or b""), sha256=str(hash(clip)), clip=facts, owner=None,
         )  # fmt: skip
     return records

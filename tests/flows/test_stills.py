@@ -15,6 +15,7 @@ from PIL import Image, ImageChops, ImageStat
 from prefect_server import PrefectServer
 from prefect_together.films.frames import frame_image
 from prefect_together.request.form import Limits
+from prefect_together.steps.events import IN_DOUBT, run_events
 from prefect_together.stills.catalogue import estimate_still_usd
 from prefect_together.stills.models import DEFAULT_MODEL
 from prefect_together.stills.request import StillRequest
@@ -118,6 +119,7 @@ def test_a_still_in_doubt_is_not_sent_again_unasked_and_its_videos_wait(harness:
     assert first.state.is_failed()
     assert "row 3 (boat) still in doubt" in first.state.message
     assert first.result.outcome.totals.in_doubt_usd > 0
+    assert [(name, payload["row_ids"]) for name, payload in run_events(first.result.outcome)] == [(IN_DOUBT, ["boat"])]
     assert (made, accepted) == (STILLS, 2)
     assert again.statuses == ["downloaded"] * 3
     assert stills_of(harness) == {**STILLS, "A red boat": 2}
@@ -142,6 +144,13 @@ def test_a_budget_counts_the_stills_and_sends_nothing_beyond_it(harness: Harness
 
     assert spent_usd <= 2 * PRICE_USD + 0.01
     assert rest.statuses == ["downloaded"] * 3
+    assert (stills_of(harness), harness.api.accepted()) == (STILLS, VIDEOS)
+
+
+def test_one_job_at_a_time_and_a_canary_first_make_all_stills_and_videos(harness: Harness) -> None:
+    ended = harness.run(TABLE, limits=Limits(max_in_flight=1, canary=True))
+
+    assert ended.statuses == ["downloaded"] * 3
     assert (stills_of(harness), harness.api.accepted()) == (STILLS, VIDEOS)
 
 

@@ -288,15 +288,14 @@ def advice(rows: Iterable[RowResult]) -> list[Advice]:
     dollars: dict[FailureClass | Status, float] = {}
     counted_stills: set[str | None] = set()
     for row in rows:
-        still = (row.failed_still,) if row.failed_still else ()
-        for take in (*still, *row.takes):
+        for take in row.attempted:
             if take.status == "downloaded":
                 continue
             kind = kind_of(take)
             found.setdefault(kind, {})[row.number] = row
             if row.shared_with is None and take.key not in counted_stills:
                 dollars[kind] = dollars.get(kind, 0.0) + (take.estimate_usd or 0.0)
-        counted_stills.update(one.key for one in still)
+        counted_stills |= {row.failed_still.key} if row.failed_still else set()
     return [
         Advice(kind, said.what, tuple(found[kind].values()), dollars.get(kind, 0.0), said.to_do)
         for kind, said in _KINDS.items()

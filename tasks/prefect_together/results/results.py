@@ -110,6 +110,11 @@ class RowResult:
         return self.still if any(take.status == "planned" for take in self.takes) else None
 
     @property
+    def attempted(self) -> tuple[TakeResult, ...]:
+        """Its videos, and before them the still if that is why they are not sent."""
+        return (self.failed_still, *self.takes) if self.failed_still else self.takes
+
+    @property
     def decisive(self) -> TakeResult:
         """The first video that has the row's status, one with an error before others."""
         return min(self.takes, key=lambda take: (take.status != self.status, not take.error))

@@ -92,7 +92,7 @@ def _emit_run_event(name: str, payload: dict[str, Any]) -> None:
 def run_events(outcome: RunOutcome) -> Iterator[tuple[str, dict[str, Any]]]:
     """The events of an outcome with their payloads: `message` says it all; `rows`, `row_ids` (the first 20),
     `dollars` and `output_dir` say it to programs. Prompts, links and keys are in none of them."""
-    in_doubt = [row for row in outcome.rows if row.status == "in_doubt"]
+    in_doubt = [row for row in outcome.rows if "in_doubt" in (row.status, row.failed_still and row.failed_still.status)]
     if in_doubt:
         usd = outcome.totals.in_doubt_usd
         message = f"{counted(len(in_doubt), 'row')} in doubt: {dollars(usd)} may have been billed without a clip"
@@ -104,7 +104,7 @@ def run_events(outcome: RunOutcome) -> Iterator[tuple[str, dict[str, Any]]]:
         yield BUDGET_REACHED, _payload(message, by_budget, usd, outcome)
     by_account = _refused_for(outcome, FailureClass.ACCOUNT)
     if by_account:
-        error = next((take.error for row in by_account for take in row.takes if take.error), "no reason known")
+        error = next((take.error for row in by_account for take in row.attempted if take.error), "no reason known")
         message = f"the account is blocked: {counted(len(by_account), 'row')} not sent; {error[:300].rstrip('.')}"
         yield ACCOUNT_BLOCKED, _payload(message, by_account, _estimate(by_account), outcome)
 
@@ -122,14 +122,16 @@ def _payload(message: str, rows: list[RowResult], usd: float, outcome: RunOutcom
 
 def _refused_for(outcome: RunOutcome, *reasons: FailureClass) -> list[RowResult]:
     """Rows that were not sent, for one of these reasons."""
-    refused = [row for row in outcome.rows if row.status == "refused"]
+    refused = (row for row in outcome.rows if row.status == "refused" or row.failed_still)
     return [
-        row for row in refused if any(take.status == "refused" and take.failure_class in reasons for take in row.takes)
+        row
+        for row in refused
+        if any(take.status == "refused" and take.failure_class in reasons for take in row.attempted)
     ]
 
 
 def _estimate(rows: list[RowResult]) -> float:
-    takes = [take for row in rows for take in row.takes if take.status == "refused"]
+    takes = [take for row in rows for take in row.attempted if take.status == "refused"]
     return sum(take.estimate_usd or 0.0 for take in takes)
 
 
