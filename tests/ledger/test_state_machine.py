@@ -209,8 +209,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def fail(self, data: st.DataObject, cost: float | None, again: bool) -> None:
         key, job_id = data.draw(st.sampled_from(self.jobs))
         is_due = (State.SUBMITTED, job_id) == self.state_and_job(key)
+        self._fail(data, key, JobFailed(job_id, None, "gave up", FailureClass.UPSTREAM, cost), again, is_due=is_due)
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data(), cost=st.none() | CENTS)
+    def lose_the_only_link(self, data: st.DataObject, cost: float | None) -> None:
+        key, job_id = data.draw(st.sampled_from(self.jobs))
+        is_due = self.state_and_job(key) in ((State.SUBMITTED, job_id), (State.COMPLETED, job_id))
+        self._fail(data, key, JobFailed(job_id, None, "gone", FailureClass.NO_LINK, cost), False, is_due=is_due)
+
+    def _fail(self, data: st.DataObject, key: str, error: JobFailed, again: bool, *, is_due: bool) -> None:
         before = self.row(key)
-        error = JobFailed(job_id, None, "gave up", FailureClass.UPSTREAM, cost)
 
         self.do(self.any_run(data).ledger.failed(key, error, again=again))
 
