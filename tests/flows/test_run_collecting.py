@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import flow
 
 from batch_harness import (
     BatchHarness,
-    Ended,
     Service,
     Session,
     done,
@@ -25,9 +23,8 @@ from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip
 from prefect_together.clips.store import LocalStore
 from prefect_together.errors import FailureClass, JobFailed
 from prefect_together.execution.batch import MAX_COLLECTED
-from prefect_together.execution.settings import RunSettings
 from prefect_together.execution.video import GONE_SECONDS
-from prefect_together.ledger.ledger import HERE, Ledger, open_ledger
+from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.states import State
 from prefect_together.table.plan import PlannedVideo
 
@@ -191,12 +188,8 @@ def test_only_collecting_does_not_buy_what_another_run_has_planned_anew_meanwhil
                 await other.failed(video.key, error, again=True)
             return await super().sizes(names)
 
-    @flow(name="a-batch", persist_result=False)
-    async def work() -> Ended:
-        settings, store = RunSettings(collect_only=True), Meanwhile(batch_harness.folder / "out")
-        return await batch_harness._run([video], service, settings, HERE, store)  # pyright: ignore[reportPrivateUsage]
-
-    ended = batch_harness.prefect.run(work)
+    store = Meanwhile(batch_harness.folder / "out")
+    ended = batch_harness.run([video], service, store=store, collect_only=True)
 
     assert service.created == []
     assert ended.of(video).state == State.PLANNED

@@ -28,6 +28,7 @@ def problems_of(text: str, model: str = MODEL) -> list[str]:
 
 
 def frame_of(video: PlannedVideo) -> str:
+    assert isinstance(video.request, VideoRequest)
     ((_, ref),) = video.request.clip_refs()
     return str(ref)
 

@@ -90,11 +90,8 @@ def test_models_of_one_name_by_two_makers_have_names_of_their_own() -> None:
 def test_a_bar_in_a_text_is_a_bar() -> None:
     (video,) = videos_of("id,prompt,negative_prompt\na|b,A cat | a dog,dark|blurry\n", model=FREE)
 
-    assert (video.row_id, video.request.prompt, video.request.negative_prompt) == (
-        "a|b",
-        "A cat | a dog",
-        "dark|blurry",
-    )
+    sent = video.request.parameters()
+    assert (video.row_id, sent["prompt"], sent["negative_prompt"]) == ("a|b", "A cat | a dog", "dark|blurry")
 
 
 def test_what_is_wrong_with_one_of_several_values_is_said_once() -> None:
