@@ -74,7 +74,7 @@ def _stored(value: object) -> Any:
     return f"<{type(value).__name__}>"
 
 
-def unsearched(value: T) -> T:
+def unvisited(value: T) -> T:
     """A task's argument that the engine does not search for futures: it would, twice a task run, 2 ms for a large
     object (3.8.8)."""
     return cast("T", quote(value))
@@ -313,7 +313,7 @@ def forget_results() -> None:
     """Let go of the states that Prefect keeps to tell, later in the flow, which task a value came from.
 
     They stay until the flow ends: three task runs a row are 8 kB and 17 entries (3.8.8), 80 MB in 10,000 rows. For
-    flows whose tasks take nothing that Prefect is to trace, see `unsearched`.
+    flows whose tasks take nothing that Prefect is to trace, see `unvisited`.
     """
     context = FlowRunContext.get()
     if context is not None:

@@ -97,7 +97,7 @@ def test_a_directory_without_a_run_is_a_mistake(tmp_path: Path, capsys: pytest.C
 
 
 async def test_a_remote_directory_is_served_piece_by_piece(tmp_path: Path) -> None:
-    store = open_store(f"memory://{tmp_path.name}", scratch_root=tmp_path)
+    store = open_store(f"memory://{tmp_path.name}", local_root=tmp_path)
     await store.write_bytes("index.html", b"<p>the page</p>")
     await store.write_bytes("videos/cat.mp4", CLIP)
     transport = httpx.ASGITransport(page_app(store, "token"))

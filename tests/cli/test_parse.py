@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from prefect_together.cli.run_flow import run_words
+from prefect_together.cli.run_flow import run_command_line
 from repository import MISTAKES
 from table_of_prompts import FLOWS, MODEL, Harness, prompts
 
@@ -51,7 +51,7 @@ def test_mistakes_are_said_without_prefect_and_without_a_server(tmp_path: Path, 
 def test_the_table_is_found_wherever_it_stands_among_the_options(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = run_words("generate_videos", words)
+    code = run_command_line("generate_videos", words)
 
     assert code == 2
     assert "mistakes, nothing was sent" in capsys.readouterr().err
@@ -85,7 +85,7 @@ def test_the_table_is_read_once_and_the_server_gets_its_name(harness: Harness) -
     with HTTPServer(("127.0.0.1", 0), OneTable) as server, harness.prefect.used():
         threading.Thread(target=server.serve_forever).start()
         url = f"http://127.0.0.1:{server.server_port}/table.csv"
-        code = run_words("generate_videos", [url, "--output-dir", str(harness.output_dir), "--model", MODEL])
+        code = run_command_line("generate_videos", [url, "--output-dir", str(harness.output_dir), "--model", MODEL])
         server.shutdown()
 
     assert code == 0

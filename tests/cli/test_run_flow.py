@@ -11,7 +11,7 @@ import pandas
 import pytest
 from prefect import Flow
 
-from prefect_together.cli.run_flow import run_words
+from prefect_together.cli.run_flow import run_command_line
 from prefect_together.flows import generate_videos
 from prefect_together.request.form import Limits, VideoParameters
 from repository import MISTAKES
@@ -24,7 +24,7 @@ CAT, HARBOUR = "A cat asleep on a drum", "A harbour at dawn"
 def said_by_shell(harness: Harness, *words: str) -> int:
     """The exit code of `python flows/generate_videos.py WORDS`, run inside this process."""
     with harness.prefect.used():
-        return run_words("generate_videos", [*words, "--output-dir", str(harness.output_dir), "--model", MODEL])
+        return run_command_line("generate_videos", [*words, "--output-dir", str(harness.output_dir), "--model", MODEL])
 
 
 def test_0_when_every_row_is_downloaded_and_it_says_where(harness: Harness, capsys: pytest.CaptureFixture[str]) -> None:
@@ -86,7 +86,7 @@ def test_2_for_a_table_with_mistakes_and_each_of_them_is_named(
     with MISTAKES.open(newline="", encoding="utf-8") as file:
         wrong = {number: row for number, row in enumerate(csv.DictReader(file), start=2) if row["note"] != "good"}
 
-    code = run_words("generate_videos", [str(MISTAKES), "--output-dir", str(harness.output_dir)])
+    code = run_command_line("generate_videos", [str(MISTAKES), "--output-dir", str(harness.output_dir)])
 
     err = capsys.readouterr().err
     named = {int(number) for number in re.findall(r"^  row (\d+)", err, re.MULTILINE)}
@@ -187,7 +187,7 @@ def test_an_output_directory_that_cannot_be_made_is_said_before_a_server_is_star
 ) -> None:
     (tmp_path / "notes").write_text("a file")
 
-    code = run_words(
+    code = run_command_line(
         "generate_videos", [prompts(CAT), "--model", MODEL, "--output-dir", str(tmp_path / "notes" / "out")]
     )
 

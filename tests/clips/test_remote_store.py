@@ -22,13 +22,13 @@ MULTIPART_BYTES = 60 << 20
 
 @pytest.fixture
 async def store(bucket: str, tmp_path: Path) -> OutputStore:
-    opened = open_store(f"s3://{bucket}/{tmp_path.name}", scratch_root=tmp_path)
+    opened = open_store(f"s3://{bucket}/{tmp_path.name}", local_root=tmp_path)
     await opened.prepare()
     return opened
 
 
 def saved(store: OutputStore, name: str, content: bytes) -> Path:
-    path = store.scratch / name
+    path = store.local_dir / name
     path.write_bytes(content)
     return path
 
@@ -78,15 +78,15 @@ async def test_preparing_leaves_nothing_behind(store: OutputStore, bucket: str) 
 
 
 async def test_a_bucket_that_is_not_there_is_named(bucket: str, tmp_path: Path) -> None:
-    store = open_store("s3://no-such-bucket/run", scratch_root=tmp_path)
+    store = open_store("s3://no-such-bucket/run", local_root=tmp_path)
 
     with pytest.raises(OutputUnwritable, match=r"s3://no-such-bucket/run/.*cannot be used.*bucket"):
         await store.prepare()
 
 
 async def test_an_upload_that_fails_keeps_the_clip_here(bucket: str, tmp_path: Path) -> None:
-    store = open_store("s3://no-such-bucket/run", scratch_root=tmp_path)
-    store.scratch.mkdir()
+    store = open_store("s3://no-such-bucket/run", local_root=tmp_path)
+    store.local_dir.mkdir()
     local = saved(store, "a.mp4", b"clip")
 
     with pytest.raises(OutputUnwritable):

@@ -23,14 +23,14 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> OutputStore:
     """A prepared store of each kind."""
     MEMORY.store.clear()
     address = str(tmp_path / "out") if request.param == "local" else "memory://bucket/out"
-    opened = open_store(address, scratch_root=tmp_path / "scratch")
+    opened = open_store(address, local_root=tmp_path / "local")
     await opened.prepare()
     return opened
 
 
 def saved(store: OutputStore, name: str, content: bytes) -> Path:
-    """A finished file in the store's scratch directory."""
-    path = store.scratch / name
+    """A finished file in the store's local directory."""
+    path = store.local_dir / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
     return path
@@ -70,7 +70,7 @@ async def test_a_finished_clip_is_published(store: OutputStore) -> None:
 
 async def test_a_file_of_another_size_under_a_clips_name_is_kept(tmp_path: Path) -> None:
     MEMORY.store.clear()
-    store = open_store("memory://bucket/out", scratch_root=tmp_path)
+    store = open_store("memory://bucket/out", local_root=tmp_path)
     await store.prepare()
     await store.write_bytes("videos/a.mp4", b"my holidays")
     saved(store, "videos/a.mp4", b"clip")
@@ -84,7 +84,7 @@ async def test_a_file_of_another_size_under_a_clips_name_is_kept(tmp_path: Path)
 
 async def test_a_clip_that_was_uploaded_before_is_replaced(tmp_path: Path) -> None:
     MEMORY.store.clear()
-    store = open_store("memory://bucket/out", scratch_root=tmp_path)
+    store = open_store("memory://bucket/out", local_root=tmp_path)
     await store.prepare()
     for _ in range(2):
         saved(store, "videos/a.mp4", b"clip")
@@ -121,21 +121,21 @@ async def test_a_name_that_leads_out_is_refused(store: OutputStore, name: str) -
 async def test_preparing_twice_leaves_nothing_behind(store: OutputStore) -> None:
     await store.prepare()
 
-    assert files_below(store.scratch) == {}
+    assert files_below(store.local_dir) == {}
     assert MEMORY.store == {}
 
 
 # A local directory.
 
 
-async def test_a_directory_is_made_and_is_its_own_scratch(tmp_path: Path) -> None:
+async def test_a_directory_is_made_and_is_its_own_local_one(tmp_path: Path) -> None:
     store = open_store(f"{tmp_path}/new/out")
 
     await store.prepare()
 
     assert store.is_local
-    assert store.scratch == tmp_path / "new" / "out"
-    assert {path.name for path in listed(store.scratch)} == {"videos"}
+    assert store.local_dir == tmp_path / "new" / "out"
+    assert {path.name for path in listed(store.local_dir)} == {"videos"}
     assert store.uri("videos/a.mp4") == f"{tmp_path}/new/out/videos/a.mp4"
 
 
@@ -145,15 +145,15 @@ def listed(directory: Path) -> list[Path]:
 
 @pytest.mark.parametrize("address", ["file://{}", "local://{}", "{}/", " {} "])
 def test_a_directory_can_be_spelled_in_several_ways(tmp_path: Path, address: str) -> None:
-    assert open_store(address.format(tmp_path)).scratch == tmp_path
+    assert open_store(address.format(tmp_path)).local_dir == tmp_path
 
 
 def test_a_directory_can_be_relative_or_in_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
-    assert open_store("out").scratch == tmp_path / "out"
-    assert open_store("~/out").scratch == tmp_path / "home" / "out"
+    assert open_store("out").local_dir == tmp_path / "out"
+    assert open_store("~/out").local_dir == tmp_path / "home" / "out"
 
 
 async def test_a_file_where_the_directory_should_be_is_named(tmp_path: Path) -> None:
@@ -201,25 +201,25 @@ def other_disk(tmp_path: Path) -> Any:
 # Remote outputs.
 
 
-def test_a_remote_output_has_a_lasting_scratch_directory_of_its_own(tmp_path: Path) -> None:
-    first, again = (open_store("memory://bucket/run", scratch_root=tmp_path) for _ in range(2))
-    other = open_store("memory://bucket-run", scratch_root=tmp_path)
+def test_a_remote_output_has_a_lasting_local_directory_of_its_own(tmp_path: Path) -> None:
+    first, again = (open_store("memory://bucket/run", local_root=tmp_path) for _ in range(2))
+    other = open_store("memory://bucket-run", local_root=tmp_path)
 
     assert not first.is_local
-    assert first.scratch == again.scratch != other.scratch
-    assert first.scratch.parent == tmp_path
-    assert first.scratch.name.startswith("bucket-run-")
+    assert first.local_dir == again.local_dir != other.local_dir
+    assert first.local_dir.parent == tmp_path
+    assert first.local_dir.name.startswith("bucket-run-")
     assert first.uri("videos/a.mp4") == "memory://bucket/run/videos/a.mp4"
 
 
-def test_scratch_directories_are_kept_with_the_users_lasting_data(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_directories_are_kept_with_the_users_lasting_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/somewhere/state")
 
-    assert str(open_store("memory://bucket").scratch).startswith("/somewhere/state/prefect-together/bucket-")
+    assert str(open_store("memory://bucket").local_dir).startswith("/somewhere/state/prefect-together/bucket-")
 
 
-async def test_a_clip_stays_in_scratch_when_its_upload_fails(tmp_path: Path) -> None:
-    store = open_store("http://127.0.0.1:9/out", scratch_root=tmp_path)
+async def test_a_clip_stays_in_its_local_directory_when_its_upload_fails(tmp_path: Path) -> None:
+    store = open_store("http://127.0.0.1:9/out", local_root=tmp_path)
     local = saved(store, "videos/a.mp4", b"clip")
 
     with pytest.raises(OutputUnwritable, match=r"http://127\.0\.0\.1:9/out/videos/a\.mp4 cannot be used"):

@@ -32,7 +32,7 @@ class Till:
             return False
         async with self.slots.slot():
             self.committed_usd += estimate_usd
-            self.queue.settle(key)
+            self.queue.release(key)
             for _ in range(20):
                 await asyncio.sleep(0)
             self.committed_usd += cost_usd - estimate_usd
@@ -57,14 +57,14 @@ async def test_what_is_promised_counts_until_it_is_reserved() -> None:
 
     assert first is None
     assert not second.done()
-    till.queue.settle("r1")  # it is not sent after all
+    till.queue.release("r1")  # it is not sent after all
     assert await second is None
 
 
 async def test_what_may_be_sent_again_counts_while_it_is_not_reserved() -> None:
     till = Till()
     await till.ask("r1", 0.6)
-    till.queue.settle("r1")
+    till.queue.release("r1")
 
     till.queue.renew("r1", 0.6)  # refused for its rate
     second = asyncio.create_task(till.ask("r2", 0.6))
@@ -115,6 +115,6 @@ async def test_who_waits_learns_that_nothing_is_sent_any_more() -> None:
     await asyncio.sleep(0.01)
 
     till.reason = ServiceStuck(3)
-    till.queue.settle("r1")
+    till.queue.release("r1")
 
     assert await waiting is till.reason

@@ -19,7 +19,7 @@ from prefect_together.api.jobs import VideoJob
 from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip
 from prefect_together.errors import FailureClass
 from prefect_together.execution.batch import Batch
-from prefect_together.execution.settings import Share
+from prefect_together.execution.settings import Partition
 from prefect_together.ledger.states import State
 from prefect_together.request.request import VideoRequest
 from prefect_together.table.plan import PlannedVideo, make_plan
@@ -198,7 +198,7 @@ def test_a_frame_of_noise_fits_the_limit_of_a_request(prefect_server: PrefectSer
 
 
 def test_other_shards_wait_for_a_canary_whose_source_was_to_be_sent_by_one_of_them(shots: BatchHarness) -> None:
-    videos = chained("b", "", "a", "b")  # b is in the other shard's share
+    videos = chained("b", "", "a", "b")  # b is in the other shard's part
     batches, was_open = list[Batch](), list[tuple[str | None, bool]]()
     service = Service()
 
@@ -206,7 +206,7 @@ def test_other_shards_wait_for_a_canary_whose_source_was_to_be_sent_by_one_of_th
         was_open.append((service.created[-1], batches[0].is_open.is_set()))
 
     service.on_create = note
-    ended = shots.run(videos, service, share=Share(0, 2), on_batch=batches.append, canary=True, max_in_flight=2)
+    ended = shots.run(videos, service, partition=Partition(0, 2), on_batch=batches.append, canary=True, max_in_flight=2)
 
     assert ended.states == {"downloaded": 4}
     assert was_open[0] == ("b", False)

@@ -50,8 +50,8 @@ async def downloaded(
         file, facts = f"videos/{video.file_stems[0]}.mp4", None
         if clip is not None:
             await store.write_bytes(file, clip)
-            (store.scratch / "inspected.mp4").write_bytes(clip)
-            facts = json.dumps(inspect_clip(store.scratch / "inspected.mp4").as_dict())
+            (store.local_dir / "inspected.mp4").write_bytes(clip)
+            facts = json.dumps(inspect_clip(store.local_dir / "inspected.mp4").as_dict())
         records[key] = VideoRecord(
             video_key=key, kind="video", row_id=video.row_id, take=video.take, fingerprint=video.fingerprint,
             model=MODEL, prompt=video.request.prompt, parameters=json.dumps({"media": media} if media else {}),
@@ -72,7 +72,7 @@ async def store(tmp_path: Path) -> LocalStore:
 
 def film_path(store: OutputStore, film: Film) -> Path:
     assert film.file is not None
-    return store.scratch / film.file
+    return store.local_dir / film.file
 
 
 async def test_the_clips_of_a_film_are_joined_in_the_order_of_the_table(store: LocalStore) -> None:
@@ -128,7 +128,7 @@ async def test_a_missing_clip_is_named_and_the_old_film_stays(store: LocalStore)
     assert film_path(store, film).read_bytes() == content
 
     records = await downloaded(store, plan, clips)
-    (store.scratch / "videos/a.mp4").unlink()
+    (store.local_dir / "videos/a.mp4").unlink()
     (film,) = await make_films(plan, records, store)
     assert film.why_old is None  # it is the film of these clips anyway
 
@@ -144,13 +144,13 @@ async def test_a_film_that_was_never_made_has_no_file(store: LocalStore) -> None
 
     assert (film.file, film.seconds) == (None, None)
     assert film.why_old == "waits for row 2 (a): planned, row 3 (b): planned"
-    assert not (store.scratch / "films").exists()
+    assert not (store.local_dir / "films").exists()
 
 
 async def test_a_clip_that_cannot_be_joined_is_a_problem_of_its_film_alone(store: LocalStore) -> None:
     plan = plan_of(f"a,a picture x,{MODEL},One,", f"b,a picture y,{MODEL},Two,")
     records = await downloaded(store, plan, {"a": shot([50] * 12), "b": shot([90] * 12)})
-    (store.scratch / "videos/a.mp4").write_bytes(b"<html>gone</html>")
+    (store.local_dir / "videos/a.mp4").write_bytes(b"<html>gone</html>")
 
     one, two = await make_films(plan, records, store)
 
@@ -243,7 +243,7 @@ def _record(video: PlannedVideo) -> VideoRecord:
 
 
 async def test_a_film_of_a_remote_output_lies_there_and_replaces_the_old_one(tmp_path: Path) -> None:
-    store = open_store(f"memory://{tmp_path.name}", scratch_root=tmp_path)
+    store = open_store(f"memory://{tmp_path.name}", local_root=tmp_path)
     await store.prepare()
     plan = simple_plan("a", "b")
     clips = {"a": shot([50] * 12), "b": shot([90] * 12)}
@@ -256,6 +256,6 @@ async def test_a_film_of_a_remote_output_lies_there_and_replaces_the_old_one(tmp
     assert (film.file, film.is_new, film.problem) == ("films/Trailer.mp4", True, None)
     assert None not in (first, second)
     assert first != second
-    assert [path.name for path in store.scratch.rglob("*.mp4")] == ["inspected.mp4"]
+    assert [path.name for path in store.local_dir.rglob("*.mp4")] == ["inspected.mp4"]
     (again,) = await make_films(plan, await downloaded(store, plan, {**clips, "a": make_clip(seconds=2.0)}), store)
     assert again.problem is None

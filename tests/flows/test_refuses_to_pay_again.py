@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prefect_together.cli.run_flow import run_words
+from prefect_together.cli.run_flow import run_command_line
 from prefect_together.errors import SettingsInvalid
 from prefect_together.ledger.ledger import LEDGER_FILE
 from prefect_together.request.form import Limits, Locations
@@ -22,7 +22,7 @@ def lose_the_ledger(harness: Harness) -> None:
 
 def exit_code(harness: Harness, *words: str) -> int:
     with harness.prefect.used():
-        return run_words("generate_videos", [*words, "--output-dir", str(harness.output_dir), "--model", MODEL])
+        return run_command_line("generate_videos", [*words, "--output-dir", str(harness.output_dir), "--model", MODEL])
 
 
 def test_a_lost_ledger_stops_the_run_before_anything_is_sent(harness: Harness) -> None:

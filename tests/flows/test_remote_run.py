@@ -83,9 +83,9 @@ def test_a_run_into_s3_leaves_clips_results_and_page_there_and_the_ledger_here(r
     assert remote.names() == {"videos/r1.mp4", "videos/r2.mp4", "results.csv", "videos.csv", "index.html"}
     assert remote.read("videos/r1.mp4")[4:8] == b"ftyp"
     assert [row["status"] for row in remote.results()] == ["downloaded"] * 2
-    assert (remote.store.scratch / "ledger.db").is_file()
-    assert remote.store.scratch.is_relative_to(tmp_path / "data")
-    assert list((remote.store.scratch / "videos").glob("*.mp4*")) == []
+    assert (remote.store.local_dir / "ledger.db").is_file()
+    assert remote.store.local_dir.is_relative_to(tmp_path / "data")
+    assert list((remote.store.local_dir / "videos").glob("*.mp4*")) == []
 
 
 def test_a_second_run_from_the_same_machine_sends_nothing(remote: Remote) -> None:
@@ -114,6 +114,6 @@ def test_the_keys_of_the_bucket_are_in_nothing_that_a_run_leaves(remote: Remote)
     remote.run(prompts(CAT))
 
     left = [remote.read(name) for name in ("results.csv", "index.html")]
-    left += [path.read_bytes() for path in remote.store.scratch.rglob("*") if path.is_file()]
+    left += [path.read_bytes() for path in remote.store.local_dir.rglob("*") if path.is_file()]
     for secret in (os.environ["AWS_SECRET_ACCESS_KEY"], KEY):
         assert not any(secret.encode() in content for content in left)

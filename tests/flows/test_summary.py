@@ -122,7 +122,7 @@ def test_the_prompt_is_under_its_still_cut_short_and_as_text() -> None:
 
 
 def test_what_holds_a_part_of_the_cap_is_said_beside_it() -> None:
-    progress = Progress(started_at=0.0, states={"a": State.FAILED}, held_failed_usd=3.2)
+    progress = Progress(started_at=0.0, states={"a": State.FAILED}, reserved_failed_usd=3.2)
     lost = row(2, "failed", failure_class=FailureClass.UPSTREAM, job_id="j", attempts=1, failed_usd=3.2)
 
     text = summary_markdown(outcome(lost), PageSummary(budget_usd=5.0), {})

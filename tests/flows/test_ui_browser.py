@@ -26,7 +26,7 @@ from prefect_ui import (
     LONG,
     PATIENCE_SECONDS,
     VIDU,
-    Place,
+    ServedFlow,
     ask_for,
     choose,
     in_menu,
@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def place(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Generator[Place]:
+def served(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Generator[ServedFlow]:
     folder = tmp_path_factory.mktemp("ui")
     prefect = str(BIN / "prefect")
     in_project(prefect_server, prefect, "work-pool", "create", "together-video", "--type", "process", "--overwrite")
@@ -69,16 +69,16 @@ def place(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactor
         )
         expect.set_options(timeout=PATIENCE_SECONDS * 1000 / 2)
         try:
-            yield Place(prefect_server, api, browser, found.json()["id"], folder)
+            yield ServedFlow(prefect_server, api, browser, found.json()["id"], folder)
         finally:
             worker.kill()
             worker.wait()
 
 
-def test_a_table_is_pasted_into_the_form_and_its_videos_and_failures_are_in_the_artifacts(place: Place) -> None:
-    place.api.fault("job-moderated", prompt=HARBOUR)
-    output_dir = place.folder / "pasted"
-    page = place.form()
+def test_a_table_is_pasted_into_the_form_and_its_videos_and_failures_are_in_the_artifacts(served: ServedFlow) -> None:
+    served.api.fault("job-moderated", prompt=HARBOUR)
+    output_dir = served.folder / "pasted"
+    page = served.form()
     paste(page, "prompts", table_text([{"id": "cat", "prompt": CAT}, {"id": "harbour", "prompt": HARBOUR}]))
     page.get_by_role("tab", name="From the list").click()
     choose(page, page.get_by_role("button", name="Select From the list"), VIDU)
@@ -86,17 +86,17 @@ def test_a_table_is_pasted_into_the_form_and_its_videos_and_failures_are_in_the_
     picture(page, "1-form")
 
     run_id = submit(page)
-    place.wait_for(run_id, "Running", "Failed")
-    page.goto(f"{place.url}/v2/runs/flow-run/{run_id}")
+    served.wait_for(run_id, "Running", "Failed")
+    page.goto(f"{served.url}/v2/runs/flow-run/{run_id}")
     picture(page, "2-running")
-    run = place.wait_for(run_id, "Failed")
+    run = served.wait_for(run_id, "Failed")
 
     assert run["parameters"]["model"] == VIDU
     assert run["parameters"]["budget_usd"] is None
     summary = "1 downloaded, 1 failed of 2 rows, $0.22, $0.22 held for failed jobs without a reported cost"
     assert run["state"]["message"].startswith(f"{summary}. row 3 (harbour) failed")
     assert [row["status"] for row in read_results(output_dir)] == ["downloaded", "failed"]
-    open_artifact(page, place, run_id, "together-video-summary")
+    open_artifact(page, served, run_id, "together-video-summary")
     expect(page.get_by_role("heading", name="1 downloaded, 1 failed of 2 rows")).to_be_visible()
     expect(page.get_by_text("Change the prompt or the pictures of these rows")).to_be_visible()
     expect(page.get_by_role("cell", name=VIDU)).to_be_visible()
@@ -104,22 +104,22 @@ def test_a_table_is_pasted_into_the_form_and_its_videos_and_failures_are_in_the_
     expect(poster).to_be_visible()
     assert poster.evaluate("image => image.naturalWidth") > 100
     picture(page, "3-summary")
-    open_artifact(page, place, run_id, "together-video-results")
+    open_artifact(page, served, run_id, "together-video-results")
     expect(page.get_by_role("cell", name="downloaded")).to_be_visible()
     expect(page.get_by_role("cell", name="failed", exact=True)).to_be_visible()
     picture(page, "4-results")
     page.context.close()
 
 
-def test_a_model_that_is_not_listed_can_be_typed(place: Place) -> None:
-    page = place.form()
+def test_a_model_that_is_not_listed_can_be_typed(served: ServedFlow) -> None:
+    page = served.form()
     paste(page, "prompts", table_of(("fox", FOX), model=""))
     page.get_by_role("tab", name="Another id").click()
     page.get_by_role("tabpanel").get_by_role("textbox").first.fill("acme/dream-1")
-    page.get_by_label("output_dir").fill(str(place.folder / "typed"))
+    page.get_by_label("output_dir").fill(str(served.folder / "typed"))
     page.get_by_label("dry_run").click()
 
-    run = place.wait_for(submit(page), "DryRun", "Failed")
+    run = served.wait_for(submit(page), "DryRun", "Failed")
 
     assert run["state"]["name"] == "DryRun", run["state"]["message"]
     assert run["parameters"]["model"] == "acme/dream-1"
@@ -127,8 +127,8 @@ def test_a_model_that_is_not_listed_can_be_typed(place: Place) -> None:
     page.context.close()
 
 
-def test_cards_are_closed_until_they_are_opened_and_what_is_set_in_one_reaches_the_run(place: Place) -> None:
-    page = place.form()
+def test_cards_are_closed_until_they_are_opened_and_what_is_set_in_one_reaches_the_run(served: ServedFlow) -> None:
+    page = served.form()
     paste(page, "prompts", table_of(("fox", FOX)))
     page.get_by_label("dry_run").click()
     assert page.get_by_text('Property is type "None"').count() == 2  # no model, no budget
@@ -137,7 +137,7 @@ def test_cards_are_closed_until_they_are_opened_and_what_is_set_in_one_reaches_t
     open_card(page, "limits")
     page.get_by_label("max_in_flight").fill("3")
     picture(page, "9-card")
-    run = place.wait_for(submit(page), "DryRun", "Failed")
+    run = served.wait_for(submit(page), "DryRun", "Failed")
 
     assert run["state"]["name"] == "DryRun", run["state"]["message"]
     assert run["parameters"]["limits"]["max_in_flight"] == 3
@@ -145,12 +145,12 @@ def test_cards_are_closed_until_they_are_opened_and_what_is_set_in_one_reaches_t
     page.context.close()
 
 
-def test_cancel_leaves_every_row_right_and_retry_goes_on_without_buying_twice(place: Place) -> None:
-    place.api.fault("odd-status", endpoint="retrieve", prompt=LONG, count=None)  # waited for, as long as it stands
-    output_dir = place.folder / "long"
-    run_id = start(place, table_of(("fox", FOX), ("long", LONG)), output_dir)
-    place.wait_for(run_id, "Running")
-    page = place.page(f"/v2/runs/flow-run/{run_id}")
+def test_cancel_leaves_every_row_right_and_retry_goes_on_without_buying_twice(served: ServedFlow) -> None:
+    served.api.fault("odd-status", endpoint="retrieve", prompt=LONG, count=None)  # waited for, as long as it stands
+    output_dir = served.folder / "long"
+    run_id = start(served, table_of(("fox", FOX), ("long", LONG)), output_dir)
+    served.wait_for(run_id, "Running")
+    page = served.page(f"/v2/runs/flow-run/{run_id}")
     see_in_artifacts(page, "1 downloaded, 1 submitted")
     picture(page, "5-long-run")
 
@@ -159,16 +159,16 @@ def test_cancel_leaves_every_row_right_and_retry_goes_on_without_buying_twice(pl
         page.get_by_role("button", name="Cancel Flow Run").click()
 
     ask_for(page, run_id, cancel)
-    place.wait_for(run_id, "Cancelled")
+    served.wait_for(run_id, "Cancelled")
 
     see_in_artifacts(page, "together-video-summary")
     picture(page, "6-cancelled")
     page.context.close()
     assert {row["id"]: row["status"] for row in read_results(output_dir)} == {"fox": "downloaded", "long": "submitted"}
 
-    place.wait_for_the_worker("Cancelled flow run")  # said later than the run says it, over whatever the state is then
-    place.api.clear_faults()
-    older = place.page(f"/runs/flow-run/{run_id}")
+    served.wait_for_the_worker("Cancelled flow run")  # said later than the run says it, over whatever the state is then
+    served.api.clear_faults()
+    older = served.page(f"/runs/flow-run/{run_id}")
 
     def retry() -> None:
         older.get_by_role("button", name="Retry").click()
@@ -176,20 +176,22 @@ def test_cancel_leaves_every_row_right_and_retry_goes_on_without_buying_twice(pl
         older.get_by_role("dialog").get_by_role("button", name="Retry").click()
 
     ask_for(older, run_id, retry)
-    run = place.wait_for(run_id, "Completed", count=2)
+    run = served.wait_for(run_id, "Completed", count=2)
 
     older.context.close()
     assert run["state"]["message"] == "2 downloaded of 2 rows, $0.56 ($0.00 in this run)"
     assert [row["status"] for row in read_results(output_dir)] == ["downloaded", "downloaded"]
-    assert (place.api.accepted(FOX), place.api.accepted(LONG)) == (1, 1)
+    assert (served.api.accepted(FOX), served.api.accepted(LONG)) == (1, 1)
 
 
 @pytest.mark.parametrize(("answer", "state", "sent"), [("approve", "Completed", 1), ("reject", "Cancelled", 0)])
-def test_the_dialog_shows_the_plan_and_the_answer_is_followed(place: Place, answer: str, state: str, sent: int) -> None:
+def test_the_dialog_shows_the_plan_and_the_answer_is_followed(
+    served: ServedFlow, answer: str, state: str, sent: int
+) -> None:
     prompt = f"{CAT}, {answer}"
-    run_id = start(place, table_of(("cat", prompt)), place.folder / answer, approve_above="0.1")
-    place.wait_for(run_id, "Paused")
-    page = place.page(f"/v2/runs/flow-run/{run_id}")
+    run_id = start(served, table_of(("cat", prompt)), served.folder / answer, approve_above="0.1")
+    served.wait_for(run_id, "Paused")
+    page = served.page(f"/v2/runs/flow-run/{run_id}")
 
     def resume() -> None:
         in_menu(page, "Resume")
@@ -200,7 +202,7 @@ def test_the_dialog_shows_the_plan_and_the_answer_is_followed(place: Place, answ
         dialog.get_by_role("button", name="Resume").click()
 
     ask_for(page, run_id, resume)
-    place.wait_for(run_id, state)
+    served.wait_for(run_id, state)
 
     page.context.close()
-    assert place.api.accepted(prompt) == sent
+    assert served.api.accepted(prompt) == sent

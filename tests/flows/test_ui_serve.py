@@ -16,7 +16,7 @@ from prefect.client.orchestration import get_client
 from chromium import opened_chromium
 from prefect_server import PrefectServer
 from prefect_together.sandbox import Sandbox
-from prefect_ui import PATIENCE_SECONDS, Place, in_menu, picture, see_in_artifacts, start, table_of
+from prefect_ui import PATIENCE_SECONDS, ServedFlow, in_menu, picture, see_in_artifacts, start, table_of
 from table_of_prompts import KEY, read_results
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
@@ -31,7 +31,7 @@ async def take_away_deployments() -> None:
 
 
 @pytest.fixture
-def place(prefect_server: PrefectServer, tmp_path: Path) -> Generator[Place]:
+def served(prefect_server: PrefectServer, tmp_path: Path) -> Generator[ServedFlow]:
     prefect_server.run(take_away_deployments)
     with (
         Sandbox(retry_after_seconds=0.05, is_marked=False) as api,
@@ -48,29 +48,29 @@ def place(prefect_server: PrefectServer, tmp_path: Path) -> Generator[Place]:
         )
         expect.set_options(timeout=PATIENCE_SECONDS * 1000 / 2)
         try:
-            found = Place(prefect_server, api, browser, "", tmp_path)
+            found = ServedFlow(prefect_server, api, browser, "", tmp_path)
             found.wait_for_the_worker("serving 6 deployments")
             answer = httpx.get(f"{prefect_server.api_url}/deployments/name/generate-videos/generate-videos", timeout=60)
-            yield Place(prefect_server, api, browser, answer.json()["id"], tmp_path)
+            yield ServedFlow(prefect_server, api, browser, answer.json()["id"], tmp_path)
         finally:
             serving.terminate()
             serving.wait()
     prefect_server.run(take_away_deployments)
 
 
-def test_cancel_ends_a_served_run_with_every_row_right(place: Place) -> None:
-    place.api.fault("odd-status", endpoint="retrieve", prompt=LONG, count=None)  # waited for, as long as it stands
-    output_dir = place.folder / "long"
-    run_id = start(place, table_of(("fox", FOX), ("long", LONG)), output_dir)
-    place.wait_for(run_id, "Running")
-    page = place.page(f"/v2/runs/flow-run/{run_id}")
+def test_cancel_ends_a_served_run_with_every_row_right(served: ServedFlow) -> None:
+    served.api.fault("odd-status", endpoint="retrieve", prompt=LONG, count=None)  # waited for, as long as it stands
+    output_dir = served.folder / "long"
+    run_id = start(served, table_of(("fox", FOX), ("long", LONG)), output_dir)
+    served.wait_for(run_id, "Running")
+    page = served.page(f"/v2/runs/flow-run/{run_id}")
     see_in_artifacts(page, "1 downloaded, 1 submitted")
 
     in_menu(page, "Cancel")
     page.get_by_role("button", name="Cancel Flow Run").click()
-    place.wait_for(run_id, "Cancelled")
+    served.wait_for(run_id, "Cancelled")
 
     picture(page, "9-served-cancelled")
     page.context.close()
     assert {row["id"]: row["status"] for row in read_results(output_dir)} == {"fox": "downloaded", "long": "submitted"}
-    assert (place.api.accepted(FOX), place.api.accepted(LONG)) == (1, 1)
+    assert (served.api.accepted(FOX), served.api.accepted(LONG)) == (1, 1)

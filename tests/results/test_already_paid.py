@@ -46,7 +46,7 @@ def store(tmp_path: Path) -> OutputStore:
 
 @asynccontextmanager
 async def ledger_in(store: OutputStore) -> AsyncGenerator[Ledger]:
-    async with open_ledger(str(store.scratch / LEDGER_FILE)) as ledger:
+    async with open_ledger(str(store.local_dir / LEDGER_FILE)) as ledger:
         yield ledger
 
 
@@ -70,7 +70,7 @@ async def a_run(store: OutputStore, plan: Plan) -> None:
         await send(ledger, boat, "job-boat")
         done = VideoJob("job-boat", "completed", cost_usd=0.25)
         await ledger.completed(boat, done, generation_seconds=90.0, polls=3)
-        (store.scratch / FILE).write_bytes(CLIP)
+        (store.local_dir / FILE).write_bytes(CLIP)
         await ledger.downloaded(boat, file=FILE, size_bytes=len(CLIP), sha256="x", clip={})
         await send(ledger, cat, "job-cat")
         await send(ledger, dawn, None)
@@ -84,7 +84,7 @@ async def check(store: OutputStore) -> None:
 
 
 def lose_the_ledger(store: OutputStore) -> None:
-    for path in store.scratch.glob("ledger.db*"):
+    for path in store.local_dir.glob("ledger.db*"):
         path.unlink()
 
 
@@ -111,7 +111,7 @@ async def test_a_lost_ledger_is_no_new_one(store: OutputStore, damage: str) -> N
     await a_run(store, make_plan(read(TABLE)))
     lose_the_ledger(store)
     if damage != "deleted":
-        (store.scratch / LEDGER_FILE).write_bytes(b"" if damage == "emptied" else bytes(0))
+        (store.local_dir / LEDGER_FILE).write_bytes(b"" if damage == "emptied" else bytes(0))
 
     with pytest.raises(SettingsInvalid, match=r"3 rows of .*results.csv \(\$0.25 paid\) have jobs that the ledger"):
         await check(store)
@@ -121,8 +121,8 @@ async def test_a_lost_ledger_is_no_new_one(store: OutputStore, damage: str) -> N
 async def test_clips_without_a_table_are_paid_work_too(store: OutputStore, suffix: str) -> None:
     await a_run(store, make_plan(read(TABLE)))
     lose_the_ledger(store)
-    (store.scratch / RESULTS_FILE).unlink()
-    clip = store.scratch / FILE
+    (store.local_dir / RESULTS_FILE).unlink()
+    clip = store.local_dir / FILE
     clip.rename(clip.with_suffix(suffix))
 
     with pytest.raises(SettingsInvalid, match=rf"videos has 1 clip \(boat-2{suffix}"):
@@ -135,9 +135,9 @@ async def test_an_older_copy_of_the_ledger_is_seen_by_the_jobs_it_does_not_know(
     async with ledger_in(store) as ledger:
         await ledger.plan(list(plan.videos.values()))
         await send(ledger, list(plan.videos)[3], "job-fox")
-    older = (store.scratch / LEDGER_FILE).read_bytes()
+    older = (store.local_dir / LEDGER_FILE).read_bytes()
     await a_run(store, plan)
-    (store.scratch / LEDGER_FILE).write_bytes(older)
+    (store.local_dir / LEDGER_FILE).write_bytes(older)
 
     with pytest.raises(SettingsInvalid, match="2 rows of"):
         await check(store)
@@ -148,7 +148,7 @@ async def test_what_results_and_clips_prove_is_recovered_and_not_sent_again(stor
     await a_run(store, plan)
     lose_the_ledger(store)
 
-    again = make_plan(read((store.scratch / VIDEOS_FILE).read_text("utf-8-sig")))
+    again = make_plan(read((store.local_dir / VIDEOS_FILE).read_text("utf-8-sig")))
     async with ledger_in(store) as ledger:
         recovered = await recover(again, ledger, store, output_dir=HERE)
         records = await ledger.records()
@@ -172,7 +172,7 @@ async def test_clips_that_no_line_names_are_counted(store: OutputStore) -> None:
     plan = make_plan(read(TABLE))
     await a_run(store, plan)
     lose_the_ledger(store)
-    (store.scratch / "videos" / "another.mp4").write_bytes(CLIP)
+    (store.local_dir / "videos" / "another.mp4").write_bytes(CLIP)
 
     async with ledger_in(store) as ledger:
         recovered = await recover(plan, ledger, store, output_dir=HERE)
@@ -186,11 +186,11 @@ def test_the_command_rebuilds_the_ledger(store: OutputStore, capsys: pytest.Capt
     asyncio.run(a_run(store, make_plan(read(TABLE))))
     lose_the_ledger(store)
 
-    assert main(["recover", str(store.scratch)]) == 0
+    assert main(["recover", str(store.local_dir)]) == 0
     assert "recovered 1 downloaded, 1 submitted, 1 in doubt: $0.81 committed" in capsys.readouterr().out
-    assert main(["recover", str(store.scratch)]) == 0
+    assert main(["recover", str(store.local_dir)]) == 0
     assert "nothing to recover" in capsys.readouterr().out
-    assert main(["recover", str(store.scratch / "videos")]) == 2
+    assert main(["recover", str(store.local_dir / "videos")]) == 2
 
 
 async def test_a_job_that_no_ledger_could_take_is_recovered_from_its_file(store: OutputStore) -> None:
@@ -205,14 +205,14 @@ async def test_a_job_that_no_ledger_could_take_is_recovered_from_its_file(store:
         record = (await ledger.records())[fox]
 
     assert (record.state, record.job_id, record.jobs) == (State.SUBMITTED, "job-fox", 1)
-    assert not (store.scratch / UNSAVED_FILE).exists()
+    assert not (store.local_dir / UNSAVED_FILE).exists()
 
 
 async def test_a_clip_that_is_not_whole_is_collected_again(store: OutputStore) -> None:
     plan = make_plan(read(TABLE))
     await a_run(store, plan)
     lose_the_ledger(store)
-    (store.scratch / FILE).write_bytes(CLIP[:100])
+    (store.local_dir / FILE).write_bytes(CLIP[:100])
 
     async with ledger_in(store) as ledger:
         await recover(plan, ledger, store, output_dir=HERE)
@@ -225,8 +225,8 @@ async def test_the_plan_warns_of_what_would_be_paid_for_again_under_another_id(s
     await a_run(store, make_plan(read(TABLE)))
     without_ids = make_plan(read("prompt\nA paper boat\nA cat asleep\nA harbour\nA red fox\n"))
 
-    report = await report_on(without_ids, str(store.scratch))
-    same_ids = await report_on(make_plan(read(TABLE)), str(store.scratch))
+    report = await report_on(without_ids, str(store.local_dir))
+    same_ids = await report_on(make_plan(read(TABLE)), str(store.local_dir))
 
     [warning] = report.warnings
     assert "3 videos would be paid for again, up to $0.84" in warning

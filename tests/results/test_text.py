@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefect_together.ledger.states import Status
-from prefect_together.results.text import dollars, duration, held, state_counts
+from prefect_together.results.text import dollars, duration, reserved, state_counts
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_no_counts_are_nothing_to_do(counts: dict[Status, int]) -> None:
 def test_dollars_that_a_budget_counts_and_nobody_may_charge_are_named(
     in_doubt_usd: float, failed_usd: float, text: str
 ) -> None:
-    assert held(in_doubt_usd, failed_usd) == text
+    assert reserved(in_doubt_usd, failed_usd) == text

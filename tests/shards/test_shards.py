@@ -13,7 +13,7 @@ from sqlalchemy import Connection, update
 
 from captured_events import captured_events, events_named
 from prefect_together.errors import NotConfigured, SettingsInvalid
-from prefect_together.execution.settings import NO_SERVER, Share
+from prefect_together.execution.settings import NO_SERVER, Partition
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.schema import shared_plans
 from prefect_together.request.form import Limits
@@ -84,16 +84,16 @@ def test_a_shard_makes_stills_and_the_videos_that_begin_with_them(harness: Harne
 
 @pytest.mark.parametrize(("limit", "of"), [(20, 4), (7, 3), (100, 7), (3, 3)])
 def test_the_parts_of_a_limit_add_up_to_it_and_none_is_empty(limit: int, of: int) -> None:
-    parts = [Share(index, of).part_of(limit) for index in range(of)]
+    parts = [Partition(index, of).part_of(limit) for index in range(of)]
 
     assert sum(parts) == limit
     assert min(parts) >= 1
 
 
 def test_each_position_of_a_plan_is_in_one_share() -> None:
-    shares = [Share(index, 3) for index in range(3)]
+    partitions = [Partition(index, 3) for index in range(3)]
 
-    assert all(sum(share.has(position) for share in shares) == 1 for position in range(20))
+    assert all(sum(partition.has(position) for partition in partitions) == 1 for position in range(20))
 
 
 async def test_a_plan_comes_out_of_the_ledger_as_it_was_laid_down(tmp_path: Path) -> None:

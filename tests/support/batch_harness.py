@@ -28,7 +28,7 @@ from prefect_together.clips.store import LocalStore
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import JobNotFound, ServiceUnreachable
 from prefect_together.execution.batch import Batch
-from prefect_together.execution.settings import ALONE, RunSettings, Share
+from prefect_together.execution.settings import ALONE, Partition, RunSettings
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import HERE, Ledger, open_ledger
 from prefect_together.ledger.records import LedgerTotals, VideoRecord
@@ -164,7 +164,7 @@ class BatchHarness:
         out: str = "out",
         store: LocalStore | None = None,
         at_once: int = 1,
-        share: Share = ALONE,
+        partition: Partition = ALONE,
         on_batch: Callable[[Batch], None] | None = None,
         **settings: Any,
     ) -> Ended:
@@ -175,7 +175,7 @@ class BatchHarness:
         async def work() -> Ended:
             into = store or LocalStore(self.folder / out)
             run = (
-                self._run(videos, service, RunSettings(**settings), output_dir, into, share, on_batch)
+                self._run(videos, service, RunSettings(**settings), output_dir, into, partition, on_batch)
                 for _ in range(at_once)
             )
             return (await asyncio.gather(*run))[0]
@@ -189,7 +189,7 @@ class BatchHarness:
         settings: RunSettings,
         output_dir: str,
         store: LocalStore,
-        share: Share,
+        partition: Partition,
         on_batch: Callable[[Batch], None] | None,
     ) -> Ended:
         clock = self.clock
@@ -207,7 +207,7 @@ class BatchHarness:
                 progress=progress,
                 logger=logging.getLogger(__name__),
                 output_dir=output_dir,
-                share=share,
+                partition=partition,
             )
             if on_batch is not None:
                 on_batch(batch)

@@ -29,7 +29,7 @@ MINIMAX, VIDU = "minimax/video-01-director", "vidu/vidu-q1"
 
 
 @dataclass(frozen=True)
-class Place:
+class ServedFlow:
     """A server with the deployment, a worker, a sandbox in this process, a browser, and a folder for outputs."""
 
     server: PrefectServer
@@ -123,9 +123,9 @@ def submit(page: Page) -> str:
     return answer.value.json()["id"]
 
 
-def start(place: Place, table: str, output_dir: Path, *, approve_above: str | None = None) -> str:
+def start(served: ServedFlow, table: str, output_dir: Path, *, approve_above: str | None = None) -> str:
     """Fill in the form, start the run, and return its id."""
-    page = place.form()
+    page = served.form()
     paste(page, "prompts", table)
     page.get_by_label("output_dir").fill(str(output_dir))
     if approve_above is not None:
@@ -161,11 +161,11 @@ def in_menu(page: Page, item: str) -> None:
     page.get_by_role("menuitem", name=item, exact=True).click()
 
 
-def open_artifact(page: Page, place: Place, run_id: str, key: str) -> None:
+def open_artifact(page: Page, served: ServedFlow, run_id: str, key: str) -> None:
     """From the run's card to the run's own artifact: at once, or by the list of all of this key (Prefect 3.8)."""
     wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}}
-    (artifact,) = httpx.post(f"{place.server.api_url}/artifacts/filter", json=wanted, timeout=60).json()
-    page.goto(f"{place.url}/v2/runs/flow-run/{run_id}")
+    (artifact,) = httpx.post(f"{served.server.api_url}/artifacts/filter", json=wanted, timeout=60).json()
+    page.goto(f"{served.url}/v2/runs/flow-run/{run_id}")
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text(key, exact=True).click()
     deadline = time.monotonic() + PATIENCE_SECONDS

@@ -66,9 +66,9 @@ app.register_install_completion_command(  # pyright: ignore[reportUnknownMemberT
 )
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Run the command line, `words` or that of the process, and return its exit code."""
-    given = list(sys.argv[1:] if words is None else words)
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line, `argv` or that of the process, and return its exit code."""
+    given = list(sys.argv[1:] if argv is None else argv)
     if given[:1] == ["sandbox"]:
         return _serve_sandbox(given[1:])
     try:
@@ -312,10 +312,10 @@ def _require_server() -> None:
         raise NotConfigured("no Prefect server: start one (`prefect server start`) and set PREFECT_API_URL")
 
 
-def _serve_sandbox(words: Sequence[str]) -> int:
+def _serve_sandbox(argv: Sequence[str]) -> int:
     from prefect_together.sandbox.__main__ import main as serve
 
-    sys.argv = ["prefect-together sandbox", *words]  # its parser reads the process's own
+    sys.argv = ["prefect-together sandbox", *argv]  # its parser reads the process's own
     return serve()
 
 

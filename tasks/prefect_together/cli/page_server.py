@@ -66,7 +66,7 @@ def page_app(store: OutputStore, token: str) -> Starlette:
 
 
 def _local(store: OutputStore, name: str) -> Response:
-    root = store.scratch.resolve()
+    root = store.local_dir.resolve()
     path = (root / name).resolve()
     if not path.is_relative_to(root) or not path.is_file():  # a link may lead elsewhere
         raise HTTPException(404)

@@ -20,7 +20,7 @@ from rich.text import Text
 from prefect_together.request.catalogue import Estimate, catalogue, estimate_usd
 from prefect_together.request.model_spec import Mode, ModelSpec
 from prefect_together.request.request import VideoRequest
-from prefect_together.results.text import counted, dollars, duration, held, state_counts
+from prefect_together.results.text import counted, dollars, duration, reserved, state_counts
 
 if TYPE_CHECKING:
     from prefect_together.films.films import Film
@@ -128,7 +128,7 @@ def print_status(view: LedgerView) -> None:
     _print(f"{view.url}: {len(view.records) - stills:,} videos{and_stills}, {state_counts(counts)}")
     paid = "at the sandbox's prices, nothing is billed" if view.is_sandbox else "paid"
     money = [f"{dollars(totals.paid_usd)} {paid}", f"{dollars(totals.committed_usd)} paid or reserved"]
-    money.append(held(totals.in_doubt_usd, totals.unsettled_failed_usd))
+    money.append(reserved(totals.in_doubt_usd, totals.unsettled_failed_usd))
     _print(", ".join(part for part in money if part))
     if view.is_sandbox:
         _print(OF_THE_SANDBOX)

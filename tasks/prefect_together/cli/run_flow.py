@@ -58,12 +58,12 @@ NOT_RECORDED = "the end of this run is missing in Prefect's UI; its videos, resu
 
 def flow_script(name: str) -> NoReturn:
     """The whole of a flow script: parse its command line, run the flow of that name, end the process."""
-    as_program(lambda: run_words(name, sys.argv[1:]))
+    as_program(lambda: run_command_line(name, sys.argv[1:]))
 
 
-def with_standard_input(words: Sequence[str]) -> list[str]:
-    """The words with "-", standard input, as a path: the parser takes it for an option."""
-    return ["/dev/stdin" if word == "-" else word for word in words]
+def with_standard_input(argv: Sequence[str]) -> list[str]:
+    """The argv with "-", standard input, as a path: the parser takes it for an option."""
+    return ["/dev/stdin" if word == "-" else word for word in argv]
 
 
 def is_flow_function(function: FlowFunction) -> bool:
@@ -71,13 +71,13 @@ def is_flow_function(function: FlowFunction) -> bool:
     return function.__module__ == MODULES.get(function.__name__)
 
 
-def run_words(name: str, words: Sequence[str]) -> int:
-    """Run a flow with the options that `words` are; return the exit code."""
+def run_command_line(name: str, argv: Sequence[str]) -> int:
+    """Run a flow with the options that `argv` are; return the exit code."""
     function: FlowFunction = getattr(import_module(MODULES[name]), name)
     app = App(name=f"python flows/{name}.py", version_flags=[], error_formatter=option_error)
     app.default(function)
     try:
-        called, bound, _ = app.parse_args(with_standard_input(words), exit_on_error=False, print_error=True)
+        called, bound, _ = app.parse_args(with_standard_input(argv), exit_on_error=False, print_error=True)
     except CycloptsError:
         return INVALID
     if called is not function:  # --help

@@ -123,13 +123,13 @@ def recover(
     from prefect_together.results.recovery import recover as recover_ledger
 
     store = open_store(output_dir)
-    table = store.scratch / VIDEOS_FILE
+    table = store.local_dir / VIDEOS_FILE
     if not store.is_local or not table.is_file():
         raise SettingsInvalid([Problem(f"no {VIDEOS_FILE} in {redacted(output_dir)} on this machine")])
     wanted = plan_prompts(table, catalogue_checks=False, image_directory=image_directory)
 
     async def run() -> str:
-        async with open_ledger(str(store.scratch / LEDGER_FILE)) as ledger:
+        async with open_ledger(str(store.local_dir / LEDGER_FILE)) as ledger:
             return (await recover_ledger(wanted, ledger, store, output_dir=HERE)).summary
 
     print(asyncio.run(run()))

@@ -1,6 +1,6 @@
 """Opens an output location, and implements the remote ones: object stores and other machines, through fsspec.
 
-Clips are downloaded and checked in a scratch directory on this machine, then uploaded. Object stores show a file only
+Clips are downloaded and checked in a local directory on this machine, then uploaded. Object stores show a file only
 when its upload is complete; elsewhere it is uploaded under another name and renamed. Credentials come from the
 environment (AWS_PROFILE, AWS_ACCESS_KEY_ID ...).
 """
@@ -53,10 +53,10 @@ class FileSystem(Protocol):
     def invalidate_cache(self, path: str | None = None) -> None: ...
 
 
-def open_store(output_dir: str, *, scratch_root: Path | None = None) -> OutputStore:
+def open_store(output_dir: str, *, local_root: Path | None = None) -> OutputStore:
     """The store for a path or URL; nothing is created before `prepare`.
 
-    A remote output has its scratch directory in `scratch_root`. Default: the user's data directory, because the ledger
+    A remote output has its local directory in `local_root`. Default: the user's data directory, because the ledger
     in it says what has been paid for. Raises SettingsInvalid: no path or URL, unknown scheme, missing library.
     """
     output_dir = output_dir.strip()
@@ -66,14 +66,14 @@ def open_store(output_dir: str, *, scratch_root: Path | None = None) -> OutputSt
         output_dir = output_dir.removeprefix(scheme)
     if "://" not in output_dir:
         return LocalStore(Path(output_dir).expanduser().absolute())
-    return _open_remote_store(output_dir, scratch_root or _data_directory())
+    return _open_remote_store(output_dir, local_root or _data_directory())
 
 
 def output_name(output_dir: str) -> str:
     """An output directory's name in a ledger that lies elsewhere: one however it is spelt, without credentials."""
     store = open_store(output_dir)
     if store.is_local:
-        return str(store.scratch.resolve())
+        return str(store.local_dir.resolve())
     return redacted(store.uri("videos")).removesuffix("/videos")
 
 
@@ -83,7 +83,7 @@ def missing_library(url: str) -> str:
     return f"; install it with: pip install 'prefect-together[{extra}]'" if extra else ""
 
 
-def _open_remote_store(url: str, scratch_root: Path) -> RemoteStore:
+def _open_remote_store(url: str, local_root: Path) -> RemoteStore:
     import fsspec.core  # pyright: ignore[reportMissingTypeStubs]  # not needed for a local directory
 
     try:
@@ -95,8 +95,8 @@ def _open_remote_store(url: str, scratch_root: Path) -> RemoteStore:
     file_system, root = opened
     shown = redacted(url).rstrip("/")
     words = "-".join(re.findall(r"[A-Za-z0-9]+", shown.partition("://")[2]))[-40:]
-    scratch = scratch_root / f"{words}-{hashlib.sha256(shown.encode()).hexdigest()[:12]}"
-    return RemoteStore(file_system, root.rstrip("/"), shown_root=shown, scratch=scratch)
+    local_dir = local_root / f"{words}-{hashlib.sha256(shown.encode()).hexdigest()[:12]}"
+    return RemoteStore(file_system, root.rstrip("/"), shown_root=shown, local_dir=local_dir)
 
 
 def _data_directory() -> Path:
@@ -110,21 +110,21 @@ def _data_directory() -> Path:
 
 
 class RemoteStore:
-    """An output location that fsspec can reach; files are uploaded from `scratch`."""
+    """An output location that fsspec can reach; files are uploaded from `local_dir`."""
 
     is_local = False
 
-    def __init__(self, file_system: FileSystem, root: str, *, shown_root: str, scratch: Path) -> None:
-        self._fs, self._root, self._shown_root, self.scratch = file_system, root, shown_root, scratch
+    def __init__(self, file_system: FileSystem, root: str, *, shown_root: str, local_dir: Path) -> None:
+        self._fs, self._root, self._shown_root, self.local_dir = file_system, root, shown_root, local_dir
         schemes = (file_system.protocol,) if isinstance(file_system.protocol, str) else file_system.protocol
         self._is_object_store = not _OBJECT_STORES.isdisjoint(schemes)
 
     async def prepare(self) -> None:
-        """Create the scratch folders, and test that the output can be written. Raises OutputUnwritable."""
+        """Create the local folders, and test that the output can be written. Raises OutputUnwritable."""
         await in_thread(self._prepare)
 
     def _prepare(self) -> None:
-        for folder in (self.scratch, *(self.scratch / name for name in FOLDERS)):
+        for folder in (self.local_dir, *(self.local_dir / name for name in FOLDERS)):
             with writing_to(folder):
                 folder.mkdir(parents=True, exist_ok=True)
         self._write(_WRITE_TEST, b"can be written")
@@ -140,12 +140,12 @@ class RemoteStore:
             self._fs.rm_file(self._key(name))
 
     async def publish(self, name: str, *, replaces: bool = False) -> str:
-        """Upload `scratch / name`, verify its size, delete the local file; return its name. Raises OutputUnwritable.
+        """Upload `local_dir / name`, verify its size, delete the local file; return its name. Raises OutputUnwritable.
 
         A file of another size that has the name already is kept, and the clip named "NAME-2", "NAME-3"..., unless it
         `replaces` what is there.
         """
-        return await in_thread(self._upload, self.scratch / checked_name(name), name, replaces)
+        return await in_thread(self._upload, self.local_dir / checked_name(name), name, replaces)
 
     def _upload(self, local: Path, wanted: str, replaces: bool) -> str:
         with self._errors(wanted):

@@ -36,11 +36,11 @@ class OutputStore(Protocol):
 
     @property
     def is_local(self) -> bool:
-        """Whether `scratch` is the output directory itself."""
+        """Whether `local_dir` is the output directory itself."""
         ...
 
     @property
-    def scratch(self) -> Path:
+    def local_dir(self) -> Path:
         """A local directory for partial downloads and the ledger, the same in every run with this output."""
         ...
 
@@ -49,7 +49,7 @@ class OutputStore(Protocol):
         ...
 
     async def publish(self, name: str, *, replaces: bool = False) -> str:
-        """Make the finished file `scratch / name` available in the output; return its name there.
+        """Make the finished file `local_dir / name` available in the output; return its name there.
 
         A file of another size with that name is kept, and the new one numbered, unless it `replaces` it.
         """
@@ -105,14 +105,14 @@ class LocalStore:
     is_local = True
 
     def __init__(self, root: Path) -> None:
-        self.scratch = root
+        self.local_dir = root
 
     async def prepare(self) -> None:
         """Create the directory and its folders, and write a file in each. Raises OutputUnwritable."""
         await in_thread(self._prepare)
 
     def _prepare(self) -> None:
-        for folder in (self.scratch, *map(self._path, FOLDERS)):
+        for folder in (self.local_dir, *map(self._path, FOLDERS)):
             with writing_to(folder):
                 folder.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=folder) as probe:
@@ -159,12 +159,12 @@ class LocalStore:
         return str(self._path(name))
 
     def _path(self, name: str) -> Path:
-        return self.scratch / checked_name(name)
+        return self.local_dir / checked_name(name)
 
     def _make_folder_of(self, path: Path) -> None:
         # Only `prepare` creates the directory itself: nothing must be written below the mount point of a removed drive.
-        if not self.scratch.is_dir():
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.scratch))
+        if not self.local_dir.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.local_dir))
         path.parent.mkdir(parents=True, exist_ok=True)
 
 

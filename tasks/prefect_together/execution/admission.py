@@ -134,7 +134,7 @@ class BudgetQueue:
         if estimate_usd is not None:
             self._promised[key] = estimate_usd
 
-    def settle(self, key: str) -> None:
+    def release(self, key: str) -> None:
         """The video is reserved in the ledger, or is not sent after all."""
         if self._promised.pop(key, None) is not None:
             self._slots.announce()
@@ -160,7 +160,7 @@ class LedgerJournal:
             self.key, estimate_usd=self.estimate_usd, budget_usd=cap_usd, inputs=self.inputs
         )
         if self.budget is not None:
-            self.budget.settle(self.key)
+            self.budget.release(self.key)
         self.progress.set(self.key, State.SUBMITTING)
         return attempt
 
@@ -190,7 +190,7 @@ class LedgerJournal:
         self._set_in_doubt(reason)
 
     def _set_in_doubt(self, reason: str) -> None:
-        self.progress.held_in_doubt_usd += self.estimate_usd or 0.0
+        self.progress.reserved_in_doubt_usd += self.estimate_usd or 0.0
         self.progress.set(self.key, State.IN_DOUBT, error=reason)
 
 

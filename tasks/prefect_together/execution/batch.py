@@ -13,7 +13,7 @@ from prefect_together.api.session import MAX_DOWNLOADS, VideoSession
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import CanaryFailed, ServiceUnreachable, SourceMissing, WrongAddress
 from prefect_together.execution.admission import StartOrder, heeding_pauses
-from prefect_together.execution.settings import ALONE, RunSettings, Share
+from prefect_together.execution.settings import ALONE, Partition, RunSettings
 from prefect_together.execution.sources import SourceClips
 from prefect_together.execution.video import VideoRun
 from prefect_together.ledger.engine import LedgerUnavailable
@@ -43,7 +43,8 @@ REASON_CHARACTERS = 300
 class Batch:
     """One run over a plan. `await batch.run()`; the ledger then says how far each video came.
 
-    `share` says which part of the plan it begins with if other shards work on it too; it then takes up what they leave.
+    `partition` says with which part of the plan it begins if other shards work on it too; it then takes up what they
+    leave.
     `attempts` is how often each video had been sent when the plan was made, if that was before this run.
     `is_open` is set as soon as other shards may begin on what is `wanted`: it is in the ledger, and no canary is out.
     """
@@ -59,7 +60,7 @@ class Batch:
         progress: Progress,
         logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
         output_dir: str = HERE,
-        share: Share = ALONE,
+        partition: Partition = ALONE,
         attempts: Mapping[str, int] | None = None,
         limit: GlobalLimit | None = None,
     ) -> None:
@@ -91,7 +92,7 @@ class Batch:
         self._given_up: list[tuple[PlannedVideo, str]] = []
         self._tried_models: set[str] = set()
         self._unexpected: list[BaseException] = []
-        self._share, self._attempts = share, attempts or {}
+        self._partition, self._attempts = partition, attempts or {}
         self._claim_slots = asyncio.Semaphore(settings.max_in_flight + self._ahead)
         self._download_slots, self._backlog = asyncio.Semaphore(MAX_COLLECTED), EventBacklog()
         self.is_open = asyncio.Event()
@@ -120,7 +121,7 @@ class Batch:
 
     @property
     def _is_alone(self) -> bool:
-        return self._share.of == 1
+        return self._partition.of == 1
 
     async def run(self) -> None:
         """Work until every video is finished, in doubt, refused, or past its deadline.
@@ -139,18 +140,18 @@ class Batch:
             key: replace(self._records[key], attempts=attempts) for key, attempts in self._attempts.items()
         }
         totals = await self._ledger.totals()
-        self._progress.held_in_doubt_usd, self._progress.held_failed_usd = (
+        self._progress.reserved_in_doubt_usd, self._progress.reserved_failed_usd = (
             totals.in_doubt_usd,
             totals.unsettled_failed_usd,
         )
         if others := {key for video in videos.values() for key in video.sources} - videos.keys():
             records = await self._ledger.records(sorted(others))  # sources that other shards need not send
             self._states_elsewhere = {key: record.state for key, record in records.items()}
-        if self._share.index == 0:
+        if self._partition.index == 0:
             await self._find_missing_files()
         self._progress.start()
         todo = self._own_part()
-        if self._share.index == 0:
+        if self._partition.index == 0:
             todo += await self._paid_but_absent()
         todo.sort(key=_paid_first(self._records))
         async with heeding_pauses(self._video_run.may_send, self._logger):
@@ -168,14 +169,14 @@ class Batch:
     def _own_part(self) -> list[PlannedVideo]:
         """The videos to begin with: all, or this shard's and one of each model that is to have a canary."""
         wanted = list(self._plan.videos.values())
-        if self._share.index == 0:  # the others get this list, and count their shares in it too
+        if self._partition.index == 0:  # the others get this list, and count their parts in it too
             wanted = self.wanted = [video for video in wanted if self._wants(self._records[video.key])]
         own: list[PlannedVideo] = []
         canaries = self._canaries(wanted) if self._settings.canary else ()
         for position, video in enumerate(wanted):
             if not self._wants(self._records[video.key]):
                 continue
-            is_own = video.key in canaries or self._share.has(position)
+            is_own = video.key in canaries or self._partition.has(position)
             (own if is_own else self._claimed_elsewhere).append(video)
         return own
 
@@ -215,7 +216,7 @@ class Batch:
         """Whether some video that begins with this still is yet to be sent, if not by a run that stops after stills."""
         settings = replace(self._settings, stop_after=None)
         begun = self._begun_with.get(still, ())
-        return self._share.index > 0 or any(settings.sends(self._progress.states[key]) for key in begun)
+        return self._partition.index > 0 or any(settings.sends(self._progress.states[key]) for key in begun)
 
     async def _find_missing_files(self) -> None:
         """A downloaded clip that is missing or has another size is fetched again."""
@@ -276,7 +277,7 @@ class Batch:
         if gone:  # one error with what each row has to say: the id of a paid job may be in it
             reasons = list(dict.fromkeys(error.reason for error in gone))
             if self._video_run.breaker.unsaved:
-                reasons.append(f"the ids are in {self._store.scratch / UNSAVED_FILE}, and the next run takes them up")
+                reasons.append(f"the ids are in {self._store.local_dir / UNSAVED_FILE}, and the next run takes them up")
             raise LedgerUnavailable(gone[0].url, "; ".join(reasons)) from gone[0]
 
     def _report_end(self, video: PlannedVideo, error: BaseException | None) -> None:

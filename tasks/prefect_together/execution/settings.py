@@ -39,7 +39,7 @@ class RunLocations:
 
     def ledger_in(self, store: OutputStore) -> str:
         """Path or URL of the ledger; `store` is that of the output directory."""
-        return self.ledger_url or str(Path(store.scratch) / LEDGER_FILE)
+        return self.ledger_url or str(Path(store.local_dir) / LEDGER_FILE)
 
 
 MAX_IN_FLIGHT = 20
@@ -86,11 +86,11 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Partition:
     """Number `index` of `of` runs over one plan; number 0 is the run that made it.
 
-    A run begins with its own share and then takes up what remains of the others': the ledger's claims decide who has a
-    video, the share only where each begins.
+    A run begins with its own part and then takes up what remains of the others': the ledger's claims decide who has a
+    video, the part only where each begins.
     """
 
     index: int = 0
@@ -106,7 +106,7 @@ class Share:
         return limit // self.of + (self.index < limit % self.of)
 
 
-ALONE = Share()
+ALONE = Partition()
 
 NO_SERVER = (
     "shards are runs of a deployment, on the workers of a Prefect server: set PREFECT_API_URL to its address,"

@@ -86,7 +86,7 @@ class SourceClips:
     async def _content(self, file: str) -> Any:
         """The clip's path where it lies on this machine, else its bytes."""
         if self._store.is_local:
-            return self._store.scratch / file
+            return self._store.local_dir / file
         content = await self._store.read_bytes(file)
         if content is None:
             raise NoFrame(f"{file} is no longer in the output")

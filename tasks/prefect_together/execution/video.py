@@ -45,7 +45,7 @@ from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import REPEATED_FAILURES, RUN_ENDED, ClaimLost
-from prefect_together.prefect_internals import unsearched
+from prefect_together.prefect_internals import unvisited
 from prefect_together.results.outputs import PAGE_FILE
 from prefect_together.results.progress import Progress
 from prefect_together.steps.assets import ClipAssets
@@ -106,7 +106,7 @@ class VideoRun:
         if not claim.is_ours:
             return False
         if record.state == State.IN_DOUBT and seen.state == State.SUBMITTING:
-            self._progress.held_in_doubt_usd += record.estimate_usd or 0.0
+            self._progress.reserved_in_doubt_usd += record.estimate_usd or 0.0
             emit_video_event("in_doubt", video)
         is_given_back = False
         try:
@@ -156,12 +156,12 @@ class VideoRun:
             job = await self._generate(video, record, may_send=may_send)
         if job is None:
             return False
-        target = Path(self._store.scratch) / record.file
+        target = Path(self._store.local_dir) / record.file
         try:
             await in_thread(make_folder, target.parent)
             request = video.request if isinstance(video.request, StillRequest) else None
             picture = await download_still(
-                job, target, request=request, row=video.row_id, session=unsearched(self._session)
+                job, target, request=request, row=video.row_id, session=unvisited(self._session)
             )
             file = await self._published(video, record.file, picture)
         except NoLink as error:
@@ -221,7 +221,7 @@ class VideoRun:
         """Send nothing more in this run; the video stays planned."""
         self.breaker.open(error)
         if self._budget is not None:
-            self._budget.settle(video.key)
+            self._budget.release(video.key)
         await self._refuse(video, error)
 
     async def _refuse(self, video: PlannedVideo, error: TogetherVideoError) -> None:
@@ -238,15 +238,15 @@ class VideoRun:
         )
         try:
             give_up_at = self._session.clock.time() + self._wait_seconds
-            session, kept = unsearched(self._session), unsearched(journal)
+            session, kept = unvisited(self._session), unvisited(journal)
             if isinstance(video.request, StillRequest):
-                still = unsearched(video.request)
+                still = unvisited(video.request)
                 job = await create_still(still, row=video.row_id, session=session, journal=kept, give_up_at=give_up_at)
             else:
                 request, digests = await self._sources.filled(video.request)
                 journal.inputs = json.dumps(digests) if digests else None
                 job = await create_video(
-                    unsearched(request),
+                    unvisited(request),
                     row=video.row_id,
                     session=session,
                     journal=kept,
@@ -277,7 +277,7 @@ class VideoRun:
             return job
         finally:
             if self._budget is not None:
-                self._budget.settle(video.key)
+                self._budget.release(video.key)
                 await self._report_budget()
         return None
 
@@ -321,7 +321,7 @@ class VideoRun:
                 model=video.request.model,
                 submitted_at=submitted_at,
                 deadline=max(submitted_at, self._progress.started_at) + self._wait_seconds,
-                session=unsearched(self._session),
+                session=unvisited(self._session),
             )
         except JobFailed as error:
             self.breaker.job_ended()
@@ -365,7 +365,7 @@ class VideoRun:
         self._progress.set(video.key, state, error=str(error), failure_class=error.failure_class)
         self._progress.add_cost(video.key, error.cost_usd)
         if error.cost_usd is None and error.failure_class != FailureClass.NO_LINK:  # that was settled before
-            self._progress.held_failed_usd += video.estimate_usd or 0.0
+            self._progress.reserved_failed_usd += video.estimate_usd or 0.0
         if not again:
             emit_video_event("failed", video, job_id=error.job_id, cost_usd=error.cost_usd)
 
@@ -373,9 +373,9 @@ class VideoRun:
         try:
             clip = await download_video(
                 job,
-                Path(self._store.scratch) / file,
+                Path(self._store.local_dir) / file,
                 row=video.row_id,
-                session=unsearched(self._session),
+                session=unvisited(self._session),
                 max_bytes=self._settings.max_clip_bytes,
             )
             file = await self._published(video, file, clip)

@@ -18,7 +18,7 @@ from prefect_together.clips.store import OutputStore
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import NotConfigured
 from prefect_together.execution.batch import Batch
-from prefect_together.execution.settings import ALONE, RunLocations, RunLogger, RunSettings, Share
+from prefect_together.execution.settings import ALONE, Partition, RunLocations, RunLogger, RunSettings
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.results.progress import Progress
 from prefect_together.steps.global_limit import GlobalLimit, open_limit
@@ -45,17 +45,17 @@ class OpenRun:
 
 @asynccontextmanager
 async def open_batch(
-    run: OpenRun, *, share: Share = ALONE, attempts: Mapping[str, int] | None = None
+    run: OpenRun, *, partition: Partition = ALONE, attempts: Mapping[str, int] | None = None
 ) -> AsyncGenerator[Batch]:
-    """The batch over a plan, with its client; `share` divides the limits too. Everything is closed on leaving."""
+    """The batch over a plan, with its client; `partition` divides the limits too. Everything is closed on leaving."""
     statistics = DurationStatistics()
     models = {video.request.model for video in run.plan.videos.values()}
     for model, durations in (await run.ledger.durations(models)).items():
         statistics.load(model, durations)
-    settings = replace(run.settings, max_in_flight=share.part_of(run.settings.max_in_flight))
+    settings = replace(run.settings, max_in_flight=partition.part_of(run.settings.max_in_flight))
     async with (
         _client(run.locations, run.store) as client,
-        open_session(client, durations=statistics, requests_per_second=REQUESTS_PER_SECOND / share.of) as session,
+        open_session(client, durations=statistics, requests_per_second=REQUESTS_PER_SECOND / partition.of) as session,
         _global_limit(run) as limit,
     ):
         yield Batch(
@@ -67,7 +67,7 @@ async def open_batch(
             progress=run.progress,
             logger=run.logger,
             output_dir=run.locations.output_name,
-            share=share,
+            partition=partition,
             attempts=attempts,
             limit=limit,
         )
@@ -90,7 +90,7 @@ async def _client(
         return
     from prefect_together.sandbox import SandboxProcess
 
-    state = Path(store.scratch) / SANDBOX_DIRECTORY
+    state = Path(store.local_dir) / SANDBOX_DIRECTORY
     async with SandboxProcess(state_dir=state, speed=locations.sandbox_speed) as sandbox:
         yield open_client(api_key="sandbox", base_url=sandbox.base_url)
 

@@ -243,11 +243,11 @@ async def _join(
     names = [records[video.key].file for _, video in film.shots]
     lengths = [_seconds(records[video.key]) for _, video in film.shots]
     borrowed = [] if store.is_local else list(dict.fromkeys(names))
-    paths = [store.scratch / (name if store.is_local else f"{FOLDER}/{name}") for name in names]
-    target, stopped = store.scratch / film.file, Event()
+    paths = [store.local_dir / (name if store.is_local else f"{FOLDER}/{name}") for name in names]
+    target, stopped = store.local_dir / film.file, Event()
     try:
         for name in borrowed:
-            await _fetch(store, name, store.scratch / FOLDER / name)
+            await _fetch(store, name, store.local_dir / FOLDER / name)
         try:
             joined = await asyncio.to_thread(_join_now, paths, seams, lengths, target, stopped)
         except asyncio.CancelledError:
@@ -257,7 +257,7 @@ async def _join(
         await store.publish(film.file, replaces=True)
     finally:
         for name in borrowed:
-            (store.scratch / FOLDER / name).unlink(missing_ok=True)
+            (store.local_dir / FOLDER / name).unlink(missing_ok=True)
     return joined, size_bytes
 
 

@@ -35,7 +35,7 @@ from prefect_together.results.outcome import Rows, RunOutcome, advice
 from prefect_together.results.outputs import PAGE_FILE, PageSummary
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import ModelTotals, RowResult, TakeResult
-from prefect_together.results.text import counted, dollars, duration, held, markdown_cell, price_text, state_counts
+from prefect_together.results.text import counted, dollars, duration, markdown_cell, price_text, reserved, state_counts
 from prefect_together.table.plan import Plan, PlannedVideo
 
 ROWS_NAMED = 20
@@ -63,8 +63,8 @@ def summary_markdown(outcome: RunOutcome, page: PageSummary, posters: Mapping[st
 def _facts(outcome: RunOutcome, page: PageSummary) -> list[str]:
     totals = outcome.totals
     cap = "" if page.budget_usd is None else f", cap {dollars(page.budget_usd)} over all runs into this ledger"
-    if cap and (held_dollars := held(totals.in_doubt_usd, totals.failed_usd)):
-        cap += f", {held_dollars}"
+    if cap and (reserved_text := reserved(totals.in_doubt_usd, totals.failed_usd)):
+        cap += f", {reserved_text}"
     took = "" if page.run_seconds is None else f" in {duration(page.run_seconds)}"
     price = price_text(totals.estimated_usd, totals.estimated_usd, unknown=totals.unpriced_videos)
     stills = f" and {counted(totals.stills, 'still')}" if totals.stills else ""
@@ -213,8 +213,8 @@ def progress_text(progress: Progress, seconds_left: float | None, *, budget_usd:
     """One line: counts by state, dollars so far, projected and the cap, time left."""
     if not progress.total:
         return "starting"
-    held_dollars = held(progress.held_in_doubt_usd, progress.held_failed_usd)
-    cap = "" if budget_usd is None else f", cap {dollars(budget_usd)}{held_dollars and f' ({held_dollars})'}"
+    reserved_text = reserved(progress.reserved_in_doubt_usd, progress.reserved_failed_usd)
+    cap = "" if budget_usd is None else f", cap {dollars(budget_usd)}{reserved_text and f' ({reserved_text})'}"
     parts = [
         state_counts(progress.by_status),
         f"{progress.money}{cap}",

@@ -20,7 +20,7 @@ from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore, redacted
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import NotApproved, Problem, SettingsInvalid, TogetherVideoError
-from prefect_together.execution.settings import RunLocations, RunLogger, RunSettings, Share
+from prefect_together.execution.settings import Partition, RunLocations, RunLogger, RunSettings
 from prefect_together.execution.signals import Stopped, until_stopped
 from prefect_together.execution.workspace import MESSAGE_CHARACTERS, OpenRun, bills_nothing, open_batch, started_at
 from prefect_together.flows.prefect_ui import (
@@ -190,7 +190,7 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
             return outcome
 
         try:
-            async with open_batch(run, share=Share(0, settings.shards)) as batch, ui.progress_updated():
+            async with open_batch(run, partition=Partition(0, settings.shards)) as batch, ui.progress_updated():
                 if shards is None:
                     await batch.run()
                 else:

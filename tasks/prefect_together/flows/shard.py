@@ -31,12 +31,12 @@ async def generate_videos_shard(
         limits: Those of that run; its shards include that run.
         locations: The key's block and the ledger of that run.
     """
-    from prefect_together.execution.settings import MAX_IN_FLIGHT, RunLocations, RunSettings, Share
+    from prefect_together.execution.settings import MAX_IN_FLIGHT, Partition, RunLocations, RunSettings
     from prefect_together.shards.shard_run import run_shard
 
     return await run_shard(
         plan,
-        share=Share(shard - 1, limits.shards),
+        partition=Partition(shard - 1, limits.shards),
         locations=RunLocations(output_dir, locations.ledger, locations.credentials_block),
         settings=RunSettings(
             max_in_flight=limits.max_in_flight or MAX_IN_FLIGHT,

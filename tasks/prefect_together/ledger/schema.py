@@ -142,7 +142,7 @@ shared_runs = Table(
     metadata,
     Column("plan_id", String(36), ForeignKey("shared_plans.plan_id"), primary_key=True),
     Column("run_id", String(36), primary_key=True),
-    Column("share", Integer, nullable=False),
+    Column("shard", Integer, nullable=False),
 )
 
 money = Table(

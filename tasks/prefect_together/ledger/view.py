@@ -79,12 +79,12 @@ class LedgerView:
     durations: Mapping[str, list[float]]
     unsettled: Mapping[str, Unsettled]
 
-    def book(self) -> DurationStatistics:
+    def statistics(self) -> DurationStatistics:
         """The duration statistics of its jobs."""
-        book = DurationStatistics()
+        durations = DurationStatistics()
         for model, seconds in self.durations.items():
-            book.load(model, seconds)
-        return book
+            durations.load(model, seconds)
+        return durations
 
     def table_of(self, output_dir: str) -> str | None:
         """The last table of an output directory, however that is spelt; None if there was none."""
@@ -98,7 +98,7 @@ class LedgerView:
 
 def ledger_of(output_dir: str, ledger: str | None = None) -> str:
     """Where the ledger of an output directory is: `ledger` if given, else its own. Raises SettingsInvalid."""
-    return ledger or str(open_store(output_dir).scratch / LEDGER_FILE)
+    return ledger or str(open_store(output_dir).local_dir / LEDGER_FILE)
 
 
 async def read_ledger(url: str) -> LedgerView:

@@ -84,7 +84,7 @@ async def refuse_unknown_work(ledger: Ledger, store: OutputStore) -> None:
                 )
             ]
         )
-    clips = await asyncio.to_thread(clips_in, store.scratch / "videos") if is_new and store.is_local else []
+    clips = await asyncio.to_thread(clips_in, store.local_dir / "videos") if is_new and store.is_local else []
     if clips:
         raise SettingsInvalid(
             [
@@ -187,8 +187,8 @@ UNSAVED_FILE = "unsaved-jobs.jsonl"
 
 
 def keep_unsaved(store: OutputStore, job: UnsavedJob) -> Path:
-    """Append the job to the file, durably, and return its path: of a remote output, the one in `scratch`."""
-    path = store.scratch / UNSAVED_FILE
+    """Append the job to the file, durably, and return its path: of a remote output, the one in `local_dir`."""
+    path = store.local_dir / UNSAVED_FILE
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(job)) + "\n")
         file.flush()
@@ -198,7 +198,7 @@ def keep_unsaved(store: OutputStore, job: UnsavedJob) -> Path:
 
 def unsaved_jobs(store: OutputStore) -> list[UnsavedJob]:
     """The jobs of the file; [] if there is none. Raises SettingsInvalid for a line that is not one."""
-    path = store.scratch / UNSAVED_FILE
+    path = store.local_dir / UNSAVED_FILE
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -219,8 +219,8 @@ async def take_up_unsaved(ledger: Ledger, store: OutputStore) -> list[UnsavedJob
     foreign = [job for job in jobs if job.video_key not in records or records[job.video_key].attempts < job.attempt]
     if foreign:
         text = (
-            f"{store.scratch / UNSAVED_FILE} names {counted(len(foreign), 'paid job')} that the ledger {ledger.url} has"
-            " not sent: name the ledger of the run that wrote it, or rebuild it with `prefect-together recover`"
+            f"{store.local_dir / UNSAVED_FILE} names {counted(len(foreign), 'paid job')} that the ledger {ledger.url}"
+            " has not sent: name the ledger of the run that wrote it, or rebuild it with `prefect-together recover`"
         )
         raise SettingsInvalid([Problem(text, column="ledger")])
     for job in jobs:
@@ -232,4 +232,4 @@ async def take_up_unsaved(ledger: Ledger, store: OutputStore) -> list[UnsavedJob
 
 def forget_unsaved(store: OutputStore) -> None:
     """Remove the file: the ledger has what is in it."""
-    (store.scratch / UNSAVED_FILE).unlink(missing_ok=True)
+    (store.local_dir / UNSAVED_FILE).unlink(missing_ok=True)

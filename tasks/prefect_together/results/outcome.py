@@ -11,7 +11,7 @@ from prefect_together.errors import FailureClass, TogetherVideoError
 from prefect_together.ledger.states import STATES, State, Status
 from prefect_together.results.notebook import outcome_html
 from prefect_together.results.results import RowResult, TakeResult, Totals
-from prefect_together.results.text import counted, dollars, held, state_counts
+from prefect_together.results.text import counted, dollars, reserved, state_counts
 
 if TYPE_CHECKING:
     from prefect_together.films.films import Film
@@ -90,11 +90,11 @@ class RunOutcome:
 
         After `$3.36` comes `($0.28 in this run)` where earlier runs paid for the rest.
         """
-        held_dollars = held(self.totals.in_doubt_usd, self.totals.failed_usd)
+        reserved_text = reserved(self.totals.in_doubt_usd, self.totals.failed_usd)
         spent = dollars(self.totals.spent_usd)
         if self.new_usd is not None and dollars(self.new_usd) != spent:
             spent = f"{spent} ({dollars(self.new_usd)} in this run)"
-        return ", ".join(part for part in (self.counts, self._stills, spent, held_dollars) if part)
+        return ", ".join(part for part in (self.counts, self._stills, spent, reserved_text) if part)
 
     @property
     def _stills(self) -> str:

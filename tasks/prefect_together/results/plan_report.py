@@ -181,16 +181,16 @@ def plan_report(
     known: Mapping[str, Known] | None = None,
     taken_files: Iterable[str] = (),
     there: Collection[tuple[str, int]] = (),
-    book: DurationStatistics | None = None,
+    durations: DurationStatistics | None = None,
     max_in_flight: int = 20,
     sends: Callable[[State, Kind], bool] = sent_unasked,
 ) -> PlanReport:
-    """Report on a plan. `known` and `taken_files` are what a ledger has of its videos and of all, `book` its times.
-    `there` are the row ids and takes of the videos that are downloaded into the output directory.
+    """Report on a plan. `known` and `taken_files` are what a ledger has of its videos and of all,
+    `durations` its times. `there` are the row ids and takes of what is downloaded into the output directory.
 
     `sends` says in which states a run sends a video or still that the ledger has; one that it has not is `planned`.
     """
-    known, book = known or {}, book or DurationStatistics()
+    known, durations = known or {}, durations or DurationStatistics()
     files = _files(plan, known, taken_files)
     state_of = {key: known[key].state if key in known else State.PLANNED for key in plan.videos}
     to_send = [video for key, video in plan.videos.items() if sends(state_of[key], video.kind)]
@@ -211,9 +211,9 @@ def plan_report(
         high_usd=round(sum(video.estimate_usd or 0.0 for video in to_send), 6),
         unknown_prices=sum(video.estimate_usd is None for video in to_send),
         price_in_all=_price_in_all(plan, known, to_send),
-        low_seconds=_seconds(to_wait, book, USUAL, max_in_flight),
-        high_seconds=_seconds(to_wait, book, SLOW, max_in_flight),
-        models=_models(plan, to_send, book),
+        low_seconds=_seconds(to_wait, durations, USUAL, max_in_flight),
+        high_seconds=_seconds(to_wait, durations, SLOW, max_in_flight),
+        models=_models(plan, to_send, durations),
         grid=_grid(plan),
         row_price=_row_price(plan),
         shared_rows=sum(row.shared_with is not None for row in plan.rows),
@@ -237,7 +237,7 @@ def _made_again(new: Sequence[PlannedVideo], there: Collection[tuple[str, int]])
     return f"{', '.join(names[:ROWS_NAMED])}{more} {they} has changed: {price}"
 
 
-def _models(plan: Plan, to_send: Sequence[PlannedVideo], book: DurationStatistics) -> tuple[ModelPlan, ...]:
+def _models(plan: Plan, to_send: Sequence[PlannedVideo], durations: DurationStatistics) -> tuple[ModelPlan, ...]:
     videos = Counter(video.request.model for video in plan.videos.values())
     sent: dict[str, list[PlannedVideo]] = {model: [] for model in videos}
     for video in to_send:
@@ -251,7 +251,7 @@ def _models(plan: Plan, to_send: Sequence[PlannedVideo], book: DurationStatistic
             low_usd=round(sum(video.low_usd or 0.0 for video in sent[model]), 6),
             high_usd=round(sum(video.estimate_usd or 0.0 for video in sent[model]), 6),
             unknown_prices=sum(video.estimate_usd is None for video in sent[model]),
-            is_learned=model in pictures or book.count(model) > 0,
+            is_learned=model in pictures or durations.count(model) > 0,
         )
         for model in sorted(videos, key=str.casefold)
     )
@@ -368,12 +368,12 @@ def _problems(warnings: Iterable[Problem]) -> tuple[dict[int, tuple[str, ...]], 
     return of_rows, tuple(of_table)
 
 
-def _seconds(videos: list[PlannedVideo], book: DurationStatistics, part: float, max_in_flight: int) -> float:
+def _seconds(videos: list[PlannedVideo], durations: DurationStatistics, part: float, max_in_flight: int) -> float:
     """How long the jobs take, `max_in_flight` at a time in the table's order, if each is at this quantile.
 
     A job begins when those that it continues have ended.
     """
-    of_model = {model: book.quantile(model, part) for model in {video.request.model for video in videos}}
+    of_model = {model: durations.quantile(model, part) for model in {video.request.model for video in videos}}
     ends: list[float] = []
     end_of: dict[str, float] = {}
     waited_for = {video.key: video for video in videos}
@@ -419,7 +419,7 @@ async def report_on(
         known=known,
         taken_files=[record.file for record in view.records.values()],
         there=downloaded_takes(view.records, output_dir=name),
-        book=view.book(),
+        durations=view.statistics(),
         max_in_flight=max_in_flight,
         sends=sends,
     )

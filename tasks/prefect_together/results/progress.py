@@ -18,7 +18,7 @@ from prefect_together.table.plan import Kind
 class Progress:
     """Counts kept up to date by the run. `started_at` is unix seconds; dollars are those of this table's videos.
     `downloaded_here` counts what this run itself has downloaded, `undownloaded` are keys of paid clips that it could
-    not. `stills` count in dollars alone. `held_...` are dollars of the whole ledger that a budget counts as spent
+    not. `stills` count in dollars alone. `reserved_...` are dollars of the whole ledger that a budget counts as spent
     though they may never be charged."""
 
     started_at: float
@@ -26,8 +26,8 @@ class Progress:
     stills: set[str] = field(default_factory=set[str])
     estimates_usd: dict[str, float] = field(default_factory=dict[str, float])
     costs_usd: dict[str, float] = field(default_factory=dict[str, float])
-    held_in_doubt_usd: float = 0.0
-    held_failed_usd: float = 0.0
+    reserved_in_doubt_usd: float = 0.0
+    reserved_failed_usd: float = 0.0
     finished_before: int = 0
     costs_before_usd: dict[str, float] = field(default_factory=dict[str, float])
     """What was charged before this run, of each video but those whose job an earlier run has sent."""

@@ -99,7 +99,7 @@ async def recover(plan: Plan, ledger: Ledger, store: OutputStore, *, output_dir:
     if unsaved.keys() <= plan.videos.keys():
         await take_up_unsaved(ledger, store)
     named = {Path(record.file).name for record in (await ledger.records()).values() if record.state == State.DOWNLOADED}
-    unnamed = set(await asyncio.to_thread(clips_in, store.scratch / "videos")) - named
+    unnamed = set(await asyncio.to_thread(clips_in, store.local_dir / "videos")) - named
     return Recovered(Counter(STATES[one.state].status for one in found), committed, tuple(unmatched), len(unnamed))
 
 
@@ -111,7 +111,7 @@ def _prove(fresh: Sequence[PlannedVideo], row: PaidRow, store: OutputStore) -> l
     for video in fresh:
         job_id = job_ids.get(video.key)
         file = next((name for name in row.files if _stems(name) & set(video.file_stems)), None)
-        clip = _clip(store.scratch / file) if file and store.is_local else None
+        clip = _clip(store.local_dir / file) if file and store.is_local else None
         if file and clip:
             found.append(_Found(video, State.DOWNLOADED, job_id, cost_usd, {"file": file, **clip}))
         elif job_id and row.status == "failed":

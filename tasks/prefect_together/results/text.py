@@ -37,7 +37,7 @@ def state_counts(counts: Mapping[Status, int]) -> str:
     return ", ".join(found) or "nothing to do"
 
 
-def held(in_doubt_usd: float, failed_usd: float) -> str:
+def reserved(in_doubt_usd: float, failed_usd: float) -> str:
     """Like `$3.20 held for failed jobs without a reported cost`: what a budget counts though it may not be charged.
 
     Empty if there is nothing.

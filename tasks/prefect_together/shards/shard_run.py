@@ -14,7 +14,7 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore, redacted
 from prefect_together.errors import Problem, SettingsInvalid, TogetherVideoError
-from prefect_together.execution.settings import RunLocations, RunLogger, RunSettings, Share
+from prefect_together.execution.settings import Partition, RunLocations, RunLogger, RunSettings
 from prefect_together.execution.signals import Stopped, until_stopped
 from prefect_together.execution.workspace import MESSAGE_CHARACTERS, OpenRun, open_batch, started_at
 from prefect_together.ledger.engine import parse_ledger_url
@@ -29,7 +29,9 @@ from prefect_together.shards.shared_plan import SharedPlan, join, missing_images
 IMAGES_NAMED = 5
 
 
-async def run_shard(plan_id: str, *, share: Share, locations: RunLocations, settings: RunSettings) -> State[Any]:
+async def run_shard(
+    plan_id: str, *, partition: Partition, locations: RunLocations, settings: RunSettings
+) -> State[Any]:
     """Work on a plan until all its videos are through, and return the state that the flow ends in.
 
     Completed, with what this run itself has downloaded in its message; what became of each row says the run that has
@@ -41,7 +43,7 @@ async def run_shard(plan_id: str, *, share: Share, locations: RunLocations, sett
     logger = get_run_logger()
     progress = Progress(started_at=started_at())
     try:
-        work = _work(plan_id, share, locations, settings, progress, logger)
+        work = _work(plan_id, partition, locations, settings, progress, logger)
         await (until_stopped(work) if is_own_process else work)
     except Stopped as stop:
         return Cancelled(message=f"{stop}; the other shards take up its videos", data=stop)
@@ -51,7 +53,12 @@ async def run_shard(plan_id: str, *, share: Share, locations: RunLocations, sett
 
 
 async def _work(
-    plan_id: str, share: Share, locations: RunLocations, settings: RunSettings, progress: Progress, logger: RunLogger
+    plan_id: str,
+    partition: Partition,
+    locations: RunLocations,
+    settings: RunSettings,
+    progress: Progress,
+    logger: RunLogger,
 ) -> None:
     store = open_store(locations.output_dir)
     await _find_output(store, plan_id, locations)
@@ -59,10 +66,12 @@ async def _work(
     ledger_url = locations.ledger_in(store)
     await asyncio.to_thread(_find_ledger, ledger_url)
     async with open_ledger(ledger_url) as ledger:
-        shared = _checked(await join(ledger, plan_id, share.index), ledger_url, ledger.url)
+        shared = _checked(await join(ledger, plan_id, partition.index), ledger_url, ledger.url)
         run = OpenRun(shared.plan, locations, settings, store, ledger, progress, logger)
-        async with open_batch(run, share=share, attempts=shared.attempts) as batch:
-            logger.info("shard %d of %d: %d videos in the plan", share.index + 1, share.of, len(shared.plan.videos))
+        async with open_batch(run, partition=partition, attempts=shared.attempts) as batch:
+            logger.info(
+                "shard %d of %d: %d videos in the plan", partition.index + 1, partition.of, len(shared.plan.videos)
+            )
             await batch.run()
 
 

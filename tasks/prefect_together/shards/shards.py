@@ -29,7 +29,7 @@ from prefect.states import Cancelled, Cancelling, Crashed
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid
 from prefect_together.execution.batch import Batch
-from prefect_together.execution.settings import NO_SERVER, RunLocations, RunLogger, RunSettings, Share
+from prefect_together.execution.settings import NO_SERVER, Partition, RunLocations, RunLogger, RunSettings
 from prefect_together.execution.workspace import OpenRun
 from prefect_together.ledger.engine import parse_ledger_url
 from prefect_together.ledger.states import STATES
@@ -52,14 +52,14 @@ NOT_STARTED = frozenset({StateType.SCHEDULED, StateType.PENDING})
 class Shard:
     """Another shard of the plan, as it was last polled."""
 
-    share: Share
+    partition: Partition
     run_id: UUID
     name: str
     state: StateType = StateType.SCHEDULED
     is_over: bool = False
 
     def __str__(self) -> str:
-        return f"shard {self.share.index + 1} of {self.share.of} ({self.name})"
+        return f"shard {self.partition.index + 1} of {self.partition.of} ({self.name})"
 
 
 async def find_shards(locations: RunLocations, settings: RunSettings, logger: RunLogger) -> Shards:
@@ -147,30 +147,30 @@ class Shards:
         """Save the plan and start the shards; the part of the limits of those that cannot be started is this run's."""
         of = run.settings.shards
         wanted = [video for video in batch.wanted if video.request.model not in batch.stopped_models]
-        shares = [Share(index, of) for index in range(1, of)]
+        partitions = [Partition(index, of) for index in range(1, of)]
         started = 0
         if len(wanted) > 1:
             try:
                 await _cancel_earlier(run.logger)
                 await save_plan(run.ledger, self._plan_id, wanted, batch.attempts)
                 await run.store.write_bytes(marker(self._plan_id), self._plan_id.encode())
-                for share in shares[: len(wanted) - 1]:
-                    self._others.append(await self._start_one(share, run))
+                for partition in partitions[: len(wanted) - 1]:
+                    self._others.append(await self._start_one(partition, run))
                     started += 1
             except (httpx.HTTPError, OSError, PrefectException) as error:
                 run.logger.warning("%d of %d shards could not be started: %s", of - 1 - started, of - 1, error)
-        for share in shares[started:]:
-            batch.raise_limit(share.part_of(run.settings.max_in_flight))
+        for partition in partitions[started:]:
+            batch.raise_limit(partition.part_of(run.settings.max_in_flight))
 
-    async def _start_one(self, share: Share, run: OpenRun) -> Shard:
+    async def _start_one(self, partition: Partition, run: OpenRun) -> Shard:
         settings, locations = run.settings, run.locations
         parameters = {
             "plan": self._plan_id,
-            "shard": share.index + 1,
-            "output_dir": str(run.store.scratch) if run.store.is_local else locations.output_dir,
+            "shard": partition.index + 1,
+            "output_dir": str(run.store.local_dir) if run.store.is_local else locations.output_dir,
             "budget_usd": settings.budget_usd,
             "limits": {
-                "shards": share.of,
+                "shards": partition.of,
                 "max_in_flight": settings.max_in_flight,
                 "max_wait_minutes": settings.max_wait_minutes,
                 "max_clip_megabytes": settings.max_clip_bytes // 1_000_000,
@@ -189,10 +189,10 @@ class Shards:
         started = await arun_deployment(
             DEPLOYMENT,
             parameters=parameters,
-            flow_run_name=f"{parent}{share.index + 1} of {share.of}",
+            flow_run_name=f"{parent}{partition.index + 1} of {partition.of}",
             timeout=0,
         )
-        shard = Shard(share, started.id, started.name)
+        shard = Shard(partition, started.id, started.name)
         run.logger.info("%s: started on %s", shard, self._work_pool or DEPLOYMENT)
         return shard
 
@@ -207,11 +207,11 @@ class Shards:
                 wanted = FlowRunFilter(id=FlowRunFilterId(any_=[shard.run_id for shard in going]))
                 runs = {run.id: run for run in await client.read_flow_runs(flow_run_filter=wanted)}
                 for shard in going:
-                    state = await _state_of(client, runs.get(shard.run_id), is_dead=shard.share.index in dead)
+                    state = await _state_of(client, runs.get(shard.run_id), is_dead=shard.partition.index in dead)
                     shard.state = state.type
                     if state.is_final():
                         shard.is_over = True
-                        batch.raise_limit(shard.share.part_of(run.settings.max_in_flight))
+                        batch.raise_limit(shard.partition.part_of(run.settings.max_in_flight))
                         _report_end(shard, state, run.logger, notes)
             self._warn_of_unstarted(run)
 

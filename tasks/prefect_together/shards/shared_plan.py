@@ -73,14 +73,14 @@ async def save_plan(ledger: Ledger, plan_id: str, videos: Iterable[PlannedVideo]
         await ledger.transaction(insert)
 
 
-async def join(ledger: Ledger, plan_id: str, share: int) -> SharedPlan | None:
+async def join(ledger: Ledger, plan_id: str, shard: int) -> SharedPlan | None:
     """Read a plan and enter this run among those that work on it; None if there is no such plan (any more)."""
 
     def read(connection: Connection) -> SharedPlan | None:
         machine = connection.scalar(select(shared_plans.c.machine).where(shared_plans.c.plan_id == plan_id))
         if machine is None:
             return None
-        joined = {"plan_id": plan_id, "run_id": ledger.run.run_id, "share": share}
+        joined = {"plan_id": plan_id, "run_id": ledger.run.run_id, "shard": shard}
         connection.execute(insert_into(connection, shared_runs).on_conflict_do_nothing(), joined)
         wanted = select(shared_videos).where(shared_videos.c.plan_id == plan_id).order_by(shared_videos.c.position)
         rows = connection.execute(wanted).all()
@@ -91,20 +91,20 @@ async def join(ledger: Ledger, plan_id: str, share: int) -> SharedPlan | None:
 
 
 async def dead_shares(ledger: Ledger, plan_id: str) -> frozenset[int]:
-    """The shares whose runs have died without ending: no process, or no heartbeat from its machine."""
+    """The shards whose runs have died without ending: no process, or no heartbeat from its machine."""
     now = SYSTEM_CLOCK.time()
 
     def read(connection: Connection) -> frozenset[int]:
         joined = (
-            select(shared_runs.c.share, runs.c.run_id, runs.c.ended_at)
+            select(shared_runs.c.shard, runs.c.run_id, runs.c.ended_at)
             .join(runs, runs.c.run_id == shared_runs.c.run_id)
             .where(shared_runs.c.plan_id == plan_id)
             .order_by(runs.c.started_at)
         )
-        latest = {row.share: row for row in connection.execute(joined)}  # a run that was retried has joined twice
-        silent = {share: row.run_id for share, row in latest.items() if row.ended_at is None}
+        latest = {row.shard: row for row in connection.execute(joined)}  # a run that was retried has joined twice
+        silent = {shard: row.run_id for shard, row in latest.items() if row.ended_at is None}
         alive = ledger_runs.alive_among(connection, silent.values(), now)
-        return frozenset(share for share, run_id in silent.items() if run_id not in alive)
+        return frozenset(shard for shard, run_id in silent.items() if run_id not in alive)
 
     return await ledger.transaction(read)
 

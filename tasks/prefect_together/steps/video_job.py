@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.credentials import TogetherCredentials
 from prefect_together.errors import RetryRefused
-from prefect_together.prefect_internals import async_dispatch, run_coro_as_sync, task_run_is_retried, unsearched
+from prefect_together.prefect_internals import async_dispatch, run_coro_as_sync, task_run_is_retried, unvisited
 from prefect_together.request.request import VideoRequest
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class TogetherVideoJob(JobBlock[Any]):
         if task_run_is_retried():
             raise RetryRefused
         async with self.session() as session:
-            job = await create_video(self.request, row=self.row, session=unsearched(session))
+            job = await create_video(self.request, row=self.row, session=unvisited(session))
         return TogetherVideoRun(self, job, SYSTEM_CLOCK.time())
 
     @async_dispatch(atrigger)
@@ -147,7 +147,7 @@ class TogetherVideoRun(JobRun[Any]):
                     row=self._block.row,
                     submitted_at=self._submitted_at,
                     deadline=self._submitted_at + self._block.max_wait_minutes * 60,
-                    session=unsearched(session),
+                    session=unvisited(session),
                 )
         return self._job
 
@@ -167,7 +167,7 @@ class TogetherVideoRun(JobRun[Any]):
         if self._clip is None or not await asyncio.to_thread(self._clip.path.is_file):
             async with self._block.session() as session:
                 self._clip = await download_video(
-                    job, self._block.target, row=self._block.row, session=unsearched(session)
+                    job, self._block.target, row=self._block.row, session=unvisited(session)
                 )
         return self._clip
 

@@ -52,7 +52,7 @@ class Changes:
         self.seen.append((before, now))
 
 
-class Watch:
+class VirtualWait:
     """One wait with all that it needs, in virtual time that starts when the job is submitted."""
 
     def __init__(self, *answers: Answer) -> None:
