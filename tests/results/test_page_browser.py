@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageStat
 from playwright.sync_api import Browser, Error, expect
 
 from prefect_together.errors import AccountBlocked, BudgetReached, CanaryFailed, FailureClass, JobFailed
@@ -44,6 +45,9 @@ def test_a_card_shows_its_still_until_the_clip_is_there(show: Show) -> None:
     expect(pictures).to_have_count(1)
     page.wait_for_function("document.querySelector('.card img.still').naturalWidth === 64")
     assert pictures.get_attribute("alt") == "The still that Row 1 begins with"
+    with Image.open(BytesIO(pictures.screenshot())) as seen:
+        red, green, blue = ImageStat.Stat(seen.convert("RGB")).mean  # nothing lies over it but a word
+    assert red > 200 > 60 > max(green, blue)
 
 
 def test_a_click_plays_the_clip_with_native_controls_and_sound_and_only_that_one(show: Show) -> None:
