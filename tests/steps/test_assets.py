@@ -138,6 +138,18 @@ def test_the_images_of_clips_are_related_and_each_is_referenced_once_in_a_run(ha
     assert upstream == [[key], [key]]
 
 
+@pytest.mark.usefixtures("captured")
+def test_a_clip_is_related_to_the_clip_that_it_continues_and_to_its_still(harness: Harness) -> None:
+    harness.run("id,prompt,still_prompt,continues\na,It begins,A red boat,\nb,It goes on,,a\n")
+
+    clip = [str(harness.output_dir / name) for name in ("stills/a.jpg", "videos/a.mp4", "videos/b.mp4")]
+    made_of = {
+        event.payload["file"]: [related.id for related in event.related if related.role == "asset"]
+        for event in events_named(SUCCEEDED)
+    }
+    assert made_of == {clip[0]: [], clip[1]: [asset_key(clip[0])], clip[2]: [asset_key(clip[1])]}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_server_keeps_a_new_clip_once_and_runs_a_deployment_for_it(

@@ -405,10 +405,12 @@ class VideoRun:
         self._progress.set(video.key, State.DOWNLOADED, **learned, error=None, failure_class=None)
         self._progress.downloaded_here += video.kind == "video"
         emit_video_event("downloaded", video, job_id=job.id, cost_usd=job.cost_usd)
+        sources = (await self._ledger.records(list(video.sources))).values() if video.sources else ()
         self._assets.emit(
             "succeeded",
             video,
             self._store.uri(file),
+            sources=[self._store.uri(source.file) for source in sources],
             job_id=job.id,
             cost_usd=job.cost_usd,
             sha256=clip.sha256,

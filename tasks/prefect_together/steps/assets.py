@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Literal
@@ -41,15 +41,24 @@ class ClipAssets:
     def __init__(self) -> None:
         self._referenced: set[str] = set()
 
-    def emit(self, outcome: Literal["succeeded", "failed"], video: PlannedVideo, uri: str, **metadata: Any) -> None:
+    def emit(
+        self,
+        outcome: Literal["succeeded", "failed"],
+        video: PlannedVideo,
+        uri: str,
+        *,
+        sources: Iterable[str] = (),
+        **metadata: Any,
+    ) -> None:
         """The clip at this path or URL was made, or was to be and was not.
 
         Metadata beside row_id, take, model, seed and file are the caller's. What the video was made of is related to
-        it as assets. No prompt, link or key is in the event.
+        it as assets: files and addresses of its request, and the `sources`, paths or URLs of clips and stills of this
+        table. No prompt, link or key is in the event.
         """
         if FlowRunContext.get() is None:
             return
-        upstream = list(dict.fromkeys(upstream_keys(video.request)))
+        upstream = list(dict.fromkeys((*upstream_keys(video.request), *map(asset_key, sources))))
         with suppress(EventTooLarge):  # all else that goes wrong, Prefect logs and swallows itself
             for key in upstream:
                 if key not in self._referenced:
