@@ -66,6 +66,13 @@ def test_tasks_bear_the_names_of_their_rows(shown: Shown) -> None:
     }
 
 
+def test_the_tasks_of_a_second_take_have_its_number(harness: Harness) -> None:
+    ended = harness.run("id,prompt,count\ncat,A cat,2\n")
+
+    runs = harness.prefect.task_runs(ended.run_id, count=6)
+    assert sorted(run.name for run in runs if run.name.startswith("create")) == ["create cat", "create cat#2"]
+
+
 def test_log_lines_bear_row_and_job(shown: Shown) -> None:
     job_id = shown.ended.rows[0]["job_id"]
 

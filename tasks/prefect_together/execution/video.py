@@ -161,7 +161,7 @@ class VideoRun:
             await in_thread(make_folder, target.parent)
             request = video.request if isinstance(video.request, StillRequest) else None
             picture = await download_still(
-                job, target, request=request, row=video.row_id, session=unvisited(self._session)
+                job, target, request=request, row=video.label, session=unvisited(self._session)
             )
             file = await self._published(video, record.file, picture)
         except NoLink as error:
@@ -241,13 +241,13 @@ class VideoRun:
             session, kept = unvisited(self._session), unvisited(journal)
             if isinstance(video.request, StillRequest):
                 still = unvisited(video.request)
-                job = await create_still(still, row=video.row_id, session=session, journal=kept, give_up_at=give_up_at)
+                job = await create_still(still, row=video.label, session=session, journal=kept, give_up_at=give_up_at)
             else:
                 request, digests = await self._sources.filled(video.request)
                 journal.inputs = json.dumps(digests) if digests else None
                 job = await create_video(
                     unvisited(request),
-                    row=video.row_id,
+                    row=video.label,
                     session=session,
                     journal=kept,
                     give_up_at=give_up_at,
@@ -317,7 +317,7 @@ class VideoRun:
         try:
             done = await wait_for_video(
                 job,
-                row=video.row_id,
+                row=video.label,
                 model=video.request.model,
                 submitted_at=submitted_at,
                 deadline=max(submitted_at, self._progress.started_at) + self._wait_seconds,
@@ -374,7 +374,7 @@ class VideoRun:
             clip = await download_video(
                 job,
                 Path(self._store.local_dir) / file,
-                row=video.row_id,
+                row=video.label,
                 session=unvisited(self._session),
                 max_bytes=self._settings.max_clip_bytes,
             )
@@ -394,7 +394,7 @@ class VideoRun:
         published = await self._store.publish(file)  # not behind the downloads that wait: the clip is not safe yet
         if published != file:
             get_run_logger().warning(
-                "%s: another file is named %s: the clip is saved as %s", video.row_id, file, published
+                "%s: another file is named %s: the clip is saved as %s", video.label, file, published
             )
         return published
 

@@ -49,7 +49,7 @@ def emit_video_event(
     }
     resource = {
         "prefect.resource.id": f"together-video.video.{video.key}",
-        "prefect.resource.name": video.row_id[:RESOURCE_NAME_CHARACTERS],
+        "prefect.resource.name": video.label[:RESOURCE_NAME_CHARACTERS],
     }
     with suppress(EventTooLarge):  # all else that goes wrong, Prefect logs and swallows itself
         emit_event(f"together-video.video.{step}", resource=resource, payload=payload)

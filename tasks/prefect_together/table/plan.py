@@ -129,6 +129,11 @@ class PlannedVideo:
     kind: Kind = "video"
 
     @property
+    def label(self) -> str:
+        """What logs and task runs call it: the row's id, and of a second take `#2`, as the table refers to it."""
+        return self.row_id if self.take == 1 else f"{self.row_id}#{self.take}"
+
+    @property
     def extension(self) -> str:
         """The file's, dot included; MP4 unless WEBM is asked for, and JPEG for a still."""
         if self.kind == "still":
