@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.states import State
 from prefect_together.results.plan_report import Known, PlanReport, plan_report
 from prefect_together.table.plan import Plan, make_plan
@@ -39,6 +40,28 @@ def test_nothing_is_made_again_where_nothing_changed_or_no_shot_is_there_yet() -
     assert report_after(plan, CHAIN).made_again is None
     assert report_after(plan, CHAIN.replace("apart", "far apart")).made_again is None
     assert plan_report(plan).made_again is None
+
+
+def test_shots_behind_one_that_failed_are_counted_as_waiting_and_not_as_new() -> None:
+    plan = plan_of(CHAIN)
+    begins = next(iter(plan.videos))
+    known = {begins: Known(State.FAILED, "failed", "videos/a.mp4", 0.14)}
+
+    report = plan_report(plan, known=known)
+    retried = plan_report(plan, known=known, sends=RunSettings(retry_failed=True).sends)
+
+    assert report.to_send == 1
+    assert report.high_usd == plan.high_usd / 4
+    assert report.waiting == "2 videos are not sent, as what they continue does not come in this run: a (failed)"
+    assert report.high_seconds == plan_report(plan_of("id,prompt\na,begins\n")).high_seconds
+    assert (retried.to_send, retried.waiting) == (4, None)
+
+
+def test_shots_behind_one_that_is_still_generating_are_new_in_this_run() -> None:
+    plan = plan_of(CHAIN)
+    report = plan_report(plan, known={next(iter(plan.videos)): Known(State.SUBMITTED, "submitted", "videos/a.mp4")})
+
+    assert (report.to_send, report.waiting) == (3, None)
 
 
 def test_the_shots_of_a_chain_take_as_long_as_one_after_the_other() -> None:

@@ -108,8 +108,8 @@ def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
     for line in report.lines:
         for problem in line.problems:
             _print(f"warning: row {line.row}: {problem}")
-    if report.made_again:
-        _print(report.made_again)
+    for note in report.notes:
+        _print(note)
     _print(report.summary)
     if report.unlearned_models and report.high_seconds:
         unlearned = f"{report.unlearned_models} of {len(report.models)} models"

@@ -80,8 +80,7 @@ def plan_markdown(report: PlanReport, *, budget_usd: float | None) -> str:
     ]
     if report.unlearned_models:
         lines.append(f"- No times are known yet of {report.unlearned_models} of {len(report.models)} models")
-    if report.made_again:
-        lines.append(f"- {markdown_cell(report.made_again)}")
+    lines += [f"- {markdown_cell(note)}" for note in report.notes]
     if report.shared_rows:
         lines.append(f"- {report.shared_rows:,} rows repeat an earlier row and share its video")
     if budget_usd is not None:

@@ -30,12 +30,13 @@ from prefect_together.clips.store import OutputStore
 from prefect_together.errors import NoFrame, NotApproved, OutputUnwritable
 from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.records import VideoRecord
-from prefect_together.ledger.states import State
+from prefect_together.ledger.states import STATES, State
 from prefect_together.results.outcome import Rows, RunOutcome, advice
 from prefect_together.results.outputs import PAGE_FILE, PageSummary
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import ModelTotals, RowResult, TakeResult
 from prefect_together.results.text import counted, dollars, duration, markdown_cell, price_text, reserved, state_counts
+from prefect_together.table.chains import sendable
 from prefect_together.table.plan import Plan, PlannedVideo
 
 ROWS_NAMED = 20
@@ -339,12 +340,14 @@ async def ask_if_above(
 
 
 def to_be_sent(plan: Plan, records: Mapping[str, VideoRecord], settings: RunSettings) -> list[PlannedVideo]:
-    """The videos that this run would newly send: not those that are paid or done."""
-    return [
-        video
-        for key, video in plan.videos.items()
-        if settings.sends(State.PLANNED if (record := records.get(key)) is None else record.state, video.kind)
-    ]
+    """The videos that this run would newly send: not those that are paid or done, or wait for what does not come."""
+    state_of = {key: records[key].state if key in records else State.PLANNED for key in plan.videos}
+    videos, _ = sendable(
+        plan.videos,
+        is_sent=lambda video: settings.sends(state_of[video.key], video.kind),
+        comes=lambda key: STATES[state_of[key]].has_clip,
+    )
+    return videos
 
 
 def price_of(videos: list[PlannedVideo]) -> str:

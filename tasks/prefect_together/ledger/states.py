@@ -51,6 +51,11 @@ class StateFacts:
         return self.is_paid and self.sent_if == "never"
 
     @property
+    def has_clip(self) -> bool:
+        """Its clip is there, or its job is known and every run collects it."""
+        return self.has_job or self.status == "downloaded"
+
+    @property
     def is_unanswered(self) -> bool:
         """Its last create call has no usable answer: a job may exist that nobody can look up."""
         return self.is_paid and not self.has_job

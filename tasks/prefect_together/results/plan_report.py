@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,21 +16,14 @@ from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.ledger.view import ledger_of, read_ledger
 from prefect_together.results.text import counted, dollars, duration, price_text, state_counts
+from prefect_together.table.chains import sendable
 from prefect_together.table.plan import Kind, Plan, PlannedRow, PlannedVideo
-from prefect_together.table.variants import LISTED
+from prefect_together.table.variants import grid_of
 
 USUAL, SLOW = 0.5, 0.9
 """The parts of a model's jobs that are faster than the low and the high reading of the time."""
 SEEDS_NAMED = 5
 ROWS_NAMED = 10
-_PLURALS = {
-    **{name: name for name in ("seconds", "fps", "steps", "output_quality")},
-    "output_format": "formats",
-    "generate_audio": "sound settings",
-    "output_quality": "qualities",
-}
-
-
 OF_THE_SANDBOX = "the sandbox made what is there: real videos need another output directory, and are all new"
 
 PlanStatus = Status | Literal["new"]
@@ -115,7 +107,8 @@ class PlanReport:
 
     `grid` is like `12 rows x 3 models x 2 seeds = 72 videos`, if every row lists as many values; `row_price` what all
     videos of one row cost, paid or not, from the cheapest row to the dearest; `made_again` names those that
-    are to be sent as they continue another clip than before. `stills` are beside the videos, and in the dollars.
+    are to be sent as they continue another clip than before. `waiting` counts what is not sent as the clip that it
+    continues does not come. `stills` are beside the videos, and in the dollars.
     """
 
     source: str
@@ -136,6 +129,7 @@ class PlanReport:
     row_price: str
     shared_rows: int
     made_again: str | None
+    waiting: str | None
     lines: tuple[PlanLine, ...]
     warnings: tuple[str, ...]
 
@@ -156,6 +150,11 @@ class PlanReport:
         asked = self.grid or f"{counted(self.rows, 'row')}, {counted(self.videos, 'video')}"
         stills = f" and {counted(self.stills, 'still')}" if self.stills else ""
         return f"{asked}{stills}{known}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known before it is paid, beside the warnings."""
+        return tuple(note for note in (self.made_again, self.waiting) if note)
 
     @property
     def unlearned_models(self) -> int:
@@ -193,9 +192,14 @@ def plan_report(
     known, durations = known or {}, durations or DurationStatistics()
     files = _files(plan, known, taken_files)
     state_of = {key: known[key].state if key in known else State.PLANNED for key in plan.videos}
-    to_send = [video for key, video in plan.videos.items() if sends(state_of[key], video.kind)]
+    to_send, waiting = sendable(
+        plan.videos,
+        is_sent=lambda video: sends(state_of[video.key], video.kind),
+        comes=lambda key: STATES[state_of[key]].has_clip,
+    )
     videos = [video for video in plan.videos.values() if video.kind == "video"]
     to_wait = [video for video in videos if video.key not in known or known[video.key].is_awaited]
+    to_wait = [video for video in to_wait if video.key not in waiting]
     of_rows, of_table = _problems(plan.warnings)
     stills, pays = plan.stills, {row.still_key: row.number for row in reversed(plan.rows)}
     states: Counter[PlanStatus] = Counter(_status(known, key) for key in plan.videos if key not in stills)
@@ -214,10 +218,11 @@ def plan_report(
         low_seconds=_seconds(to_wait, durations, USUAL, max_in_flight),
         high_seconds=_seconds(to_wait, durations, SLOW, max_in_flight),
         models=_models(plan, to_send, durations),
-        grid=_grid(plan),
+        grid=grid_of(plan),
         row_price=_row_price(plan),
         shared_rows=sum(row.shared_with is not None for row in plan.rows),
         made_again=_made_again([video for video in to_send if video.key not in known], there),
+        waiting=_waiting(plan, waiting, state_of),
         lines=tuple(_line(plan, row, files, known, of_rows.get(row.number, ()), pays) for row in plan.rows),
         warnings=of_table,
     )
@@ -235,6 +240,21 @@ def _made_again(new: Sequence[PlannedVideo], there: Collection[tuple[str, int]])
     price = price_text(round(low, 6), round(high, 6), unknown=sum(video.estimate_usd is None for video in again))
     they = "is made again, as what it continues" if len(again) == 1 else "are made again, as what they continue"
     return f"{', '.join(names[:ROWS_NAMED])}{more} {they} has changed: {price}"
+
+
+def _waiting(plan: Plan, waiting: Mapping[str, str], state_of: Mapping[str, State]) -> str | None:
+    """Like `2 videos are not sent, as what they continue does not come: dawn (failed)`."""
+    if not waiting:
+        return None
+    sources = [plan.videos[key] for key in dict.fromkeys(waiting.values())]
+    names = [
+        f"{'the still of ' if one.kind == 'still' else ''}{one.row_id} ({STATES[state_of[one.key]].word})"
+        for one in sources
+    ]
+    more = f" and {len(names) - ROWS_NAMED:,} more" if len(names) > ROWS_NAMED else ""
+    they = "is not sent, as what it continues" if len(waiting) == 1 else "are not sent, as what they continue"
+    named = f"{', '.join(names[:ROWS_NAMED])}{more}"
+    return f"{counted(len(waiting), 'video')} {they} does not come in this run: {named}"
 
 
 def _models(plan: Plan, to_send: Sequence[PlannedVideo], durations: DurationStatistics) -> tuple[ModelPlan, ...]:
@@ -255,31 +275,6 @@ def _models(plan: Plan, to_send: Sequence[PlannedVideo], durations: DurationStat
         )
         for model in sorted(videos, key=str.casefold)
     )
-
-
-def _grid(plan: Plan) -> str | None:
-    """The plan as a product, if it is one and some row lists several values."""
-    shapes = {_shape([plan.videos[key] for key in row.keys]) for row in plan.rows}
-    if len(shapes) != 1:
-        return None
-    (shape,) = shapes
-    videos = {len(row.keys) for row in plan.rows}
-    product, all_videos = math.prod(count for _, count in shape), len(plan.videos) - len(plan.stills)
-    takes = next(iter(videos)) // product
-    if not shape or videos != {product * takes} or all_videos != len(plan.rows) * product * takes:
-        return None
-    parts = [counted(len(plan.rows), "row"), *(f"{count} {_PLURALS.get(name, f'{name}s')}" for name, count in shape)]
-    if takes > 1:
-        parts.append(f"{takes} takes")
-    return f"{' x '.join(parts)} = {counted(all_videos, 'video')}"
-
-
-def _shape(videos: Sequence[PlannedVideo]) -> tuple[tuple[str, int], ...]:
-    """How many values of each parameter are among a row's requests, of those that have several."""
-    if len(videos) == 1:
-        return ()
-    counts = ((name, len({getattr(video.request, name) for video in videos})) for name in LISTED)
-    return tuple((name, count) for name, count in counts if count > 1)
 
 
 def _row_price(plan: Plan) -> str:
@@ -434,9 +429,8 @@ async def dry_run(
     except SettingsInvalid:  # there is no such ledger yet: it would be the first run
         report = plan_report(plan)
     of_ledger = [warning for warning in report.warnings if warning not in map(str, plan.warnings)]
-    again = [report.made_again] if report.made_again else []
     warnings = [f"warning: {one}" for one in of_ledger]
-    return "\n".join([f"{report.line(budget_usd)}; nothing was sent", *again, *warnings])
+    return "\n".join([f"{report.line(budget_usd)}; nothing was sent", *report.notes, *warnings])
 
 
 def _has_ledger(output_dir: str | None) -> bool:
