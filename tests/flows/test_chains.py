@@ -94,6 +94,23 @@ def test_a_changed_shot_and_those_after_it_are_sent_again_and_nothing_else(harne
     )
 
 
+def test_a_run_says_at_its_start_what_is_made_again_and_what_waits(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness.run(table())
+    caplog.clear()
+    harness.api.fault("job-moderated", prompt="A harbour in fog")
+    harness.run(table("A harbour in fog"))
+    changed = caplog.text
+    caplog.clear()
+    harness.run(table("A harbour in fog"))
+
+    assert "boat, sea are made again, as what they continue has changed: $0.56" in changed
+    assert "2 videos are not sent, as what they continue does not come in this run: dawn (failed)" in caplog.text
+    assert "$0.00 new in this run" in caplog.text
+    assert harness.api.accepted() == SHOTS + 1
+
+
 @pytest.mark.slow
 def test_frames_fit_the_limit_and_their_digests_stand_beside_the_intent(rendering: Harness) -> None:
     rendering.run(table(), limits=Limits(max_inline_kilobytes=10))

@@ -35,6 +35,7 @@ from prefect_together.ledger.plans import budget_in, from_text, to_text
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.prefect_internals import process_is_own, report_ending, shorten_task_lines, shown_progress
 from prefect_together.results.already_paid import (
+    downloaded_takes,
     paid_under_other_ids,
     rebuy_problem,
     refuse_unknown_work,
@@ -156,8 +157,7 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
         records = await ledger.records(list(plan.videos))
         if not settings.collect_only:
             await _refuse_to_pay_again(plan, records, ledger, store, locations, settings)
-        known = {key: Known.of(record) for key, record in records.items()}
-        logger.info("%s", plan_report(plan, known=known, sends=settings.sends).line(settings.budget_usd))
+        await _log_plan(plan, records, ledger, locations, settings, logger)
         if settings.approve_above_usd is not None and await ask_if_above(
             plan, records, settings=settings, logger=logger
         ):
@@ -223,6 +223,27 @@ async def _joined_films(plan: Plan, ledger: Ledger, store: OutputStore, logger: 
         if film.problem is not None:
             logger.warning("film %s %s", film.name, film.problem)
     return films
+
+
+async def _log_plan(
+    plan: Plan,
+    known: Mapping[str, VideoRecord],
+    ledger: Ledger,
+    locations: RunLocations,
+    settings: RunSettings,
+    logger: RunLogger,
+) -> None:
+    """Say what this run sends, what of it is made again, and what cannot be sent: as `plan` says it."""
+    continues_anew = any(video.sources and key not in known for key, video in plan.videos.items())
+    all_records = await ledger.records() if continues_anew else {}
+    report = plan_report(
+        plan,
+        known={key: Known.of(record) for key, record in known.items()},
+        there=downloaded_takes(all_records, output_dir=locations.output_name),
+        sends=settings.sends,
+    )
+    for line in (report.line(settings.budget_usd), *report.notes):
+        logger.info("%s", line)
 
 
 async def _refuse_to_pay_again(
