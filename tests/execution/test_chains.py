@@ -211,3 +211,149 @@ def test_other_shards_wait_for_a_canary_whose_source_was_to_be_sent_by_one_of_th
     assert ended.states == {"downloaded": 4}
     assert was_open[0] == ("b", False)
     assert {is_open for _, is_open in was_open[1:]} == {True}
+
+
+def slow_until(service: Service, names: str) -> None:
+    """Every job is at work until all of these have been sent."""
+    usual = service.usual
+    service.usual = lambda job_id: usual(job_id) if set(names) <= set(service.created) else working(job_id)
+
+
+def test_whole_chains_are_sent_to_their_end_and_what_does_not_fit_is_not_begun(shots: BatchHarness) -> None:
+    videos, service = chained("", "a", "b", "", "d", "e"), Service()
+
+    ended = shots.run(videos, service, budget_usd=0.28 * 5, whole_chains=True)
+
+    assert service.created == ["a", "b", "c"]
+    assert [ended.of(video).state.value for video in videos] == ["downloaded"] * 3 + ["refused"] + ["planned"] * 2
+    assert ended.of(videos[3]).failure_class == FailureClass.BUDGET
+    assert ended.of(videos[3]).error == (
+        "the chain d (3 videos, $0.84) does not fit the $0.56 that remain of the budget of $1.40"
+    )
+
+
+def test_chains_that_are_sent_at_the_same_time_keep_their_money_for_each_other(shots: BatchHarness) -> None:
+    videos, service = chained("", "", "", "a", "b", "c", "d", "e", "f"), Service()
+    slow_until(service, "ab")  # both are at work before either goes on
+
+    ended = shots.run(videos, service, budget_usd=0.28 * 8, whole_chains=True)
+
+    assert Counter(service.created) == Counter("abdegh")
+    assert ended.states == {"downloaded": 6, "refused": 1, "planned": 2}
+    assert ended.totals.committed_usd == pytest.approx(0.28 * 6)
+
+
+def test_a_chain_begins_when_others_have_cost_less_than_was_promised(shots: BatchHarness) -> None:
+    videos, service = chained("", "a", "", "c", "", "e"), Service(done(0.14))
+
+    ended = shots.run(videos, service, budget_usd=0.28 * 4, whole_chains=True)
+
+    assert ended.states == {"downloaded": 6}
+
+
+def test_the_money_of_a_chain_that_broke_off_goes_to_the_next(shots: BatchHarness) -> None:
+    videos, service = chained("", "a", "b", "", "d"), Service()
+    service.answers = {"job-1": gave_up(0.0), "job-2": gave_up(0.0)}
+
+    ended = shots.run(videos, service, budget_usd=0.28 * 3, whole_chains=True)
+
+    assert service.created == ["a", "a", "d", "e"]
+    assert [ended.of(video).state.value for video in videos] == ["failed", "planned", "planned"] + ["downloaded"] * 2
+
+
+def test_a_second_job_for_a_failed_one_takes_nothing_that_is_promised(shots: BatchHarness) -> None:
+    videos, service = chained("", "a", "", "c"), Service()
+    service.answers = {"job-1": gave_up()}
+
+    ended = shots.run(videos, service, budget_usd=0.28 * 4, whole_chains=True, max_in_flight=1)
+
+    assert service.created == ["a", "c", "d"]
+    assert [ended.of(video).state.value for video in videos] == ["failed", "planned", "downloaded", "downloaded"]
+    assert "not sent again: budget $1.12" in str(ended.of(videos[0]).error)
+
+
+def test_a_second_job_is_sent_where_the_budget_has_more_than_is_promised(shots: BatchHarness) -> None:
+    videos, service = chained("", "a", "", "c"), Service()
+    service.answers = {"job-1": gave_up()}
+
+    ended = shots.run(videos, service, budget_usd=0.28 * 5, whole_chains=True)
+
+    assert ended.states == {"downloaded": 4}
+    assert Counter(service.created)["a"] == 2
+
+
+def test_the_next_run_finishes_the_chain_that_was_begun_before_it_begins_another(shots: BatchHarness) -> None:
+    videos, service = chained("", "a", "", "c"), Service()
+    shots.run(videos[2:3], service)
+
+    ended = shots.run(videos, service, budget_usd=0.28 * 3, whole_chains=True)
+
+    assert service.created == ["c", "d"]
+    assert ended.of(videos[0]).error == (
+        "the chain a (2 videos, $0.56) does not fit the $0.28 that remain of the budget of $0.84"
+    )
+
+
+def test_what_remains_of_a_fork_is_sent_whole_or_not_at_all(shots: BatchHarness) -> None:
+    videos, service = chained("", "a", "a", "b"), Service()
+    shots.run(videos[:1], service)
+
+    short = shots.run(videos, service, budget_usd=0.28 * 3, whole_chains=True)
+    sent = [*service.created]
+    enough = shots.run(videos, service, budget_usd=0.28 * 4, whole_chains=True)
+
+    assert sent == ["a"]
+    assert [short.of(video).state.value for video in videos] == ["downloaded", "refused", "refused", "planned"]
+    assert enough.states == {"downloaded": 4}
+
+
+def test_more_rows_than_may_be_claimed_wait_for_a_chain_without_keeping_it_from_its_end(shots: BatchHarness) -> None:
+    rows = [{"id": "a", "prompt": "a"}, *({"id": f"x{n}", "prompt": f"x{n}"} for n in range(60))]
+    rows += [{"id": "b", "prompt": "b", "continues": "a"}, {"id": "c", "prompt": "c", "continues": "b"}]
+    table = read_table(table_text(rows), defaults={"model": MODEL}, catalogue_checks=False)
+    videos, service = list(make_plan(table).videos.values()), Service()
+
+    ended = shots.run(videos, service, budget_usd=0.28 * 4, whole_chains=True, max_in_flight=1, canary=True)
+
+    assert ended.states == {"downloaded": 4, "refused": 59}
+    assert Counter(service.created) == Counter(["a", "b", "c", "x0"])
+
+
+@pytest.mark.parametrize("canary", [False, True])
+def test_a_canary_that_waits_for_the_money_of_a_chain_behind_it_gives_way(shots: BatchHarness, canary: bool) -> None:
+    other = "ByteDance/Seedance-1.0-lite"
+    rows = [
+        {"id": "a", "prompt": "a", "model": MODEL, "price_usd": 1},
+        {"id": "x", "prompt": "x", "model": other, "price_usd": 1},
+        {"id": "b", "prompt": "b", "model": other, "price_usd": 1, "continues": "a"},
+    ]
+    videos, service = (
+        list(make_plan(read_table(table_text(rows), catalogue_checks=False)).videos.values()),
+        Service(done(1.0)),
+    )
+
+    ended = shots.run(videos, service, budget_usd=2.0, whole_chains=True, canary=canary)
+
+    assert service.created == ["a", "b"]
+    assert [ended.of(video).state.value for video in videos] == ["downloaded", "refused", "downloaded"]
+
+
+def test_a_price_that_is_not_known_keeps_its_whole_chain_from_being_begun(shots: BatchHarness) -> None:
+    rows = [{"id": "a", "prompt": "a", "price_usd": 1}, {"id": "b", "prompt": "b", "continues": "a", "price_usd": ""}]
+    table = read_table(table_text(rows), defaults={"model": "somebody/new"}, catalogue_checks=False)
+    videos, service = list(make_plan(table).videos.values()), Service()
+
+    ended = shots.run(videos, service, budget_usd=9.0, whole_chains=True)
+
+    assert service.created == []
+    assert ended.of(videos[0]).failure_class == FailureClass.PRICE_UNKNOWN
+    assert "a price in the chain a (2 videos) is unknown" in str(ended.of(videos[0]).error)
+
+
+def test_two_runs_at_once_with_whole_chains_send_each_shot_once(shots: BatchHarness) -> None:
+    videos, service = chained("", "a", "b", "", "d"), Service()
+
+    ended = shots.run(videos, service, at_once=2, budget_usd=0.28 * 5, whole_chains=True)
+
+    assert Counter(service.created) <= Counter("abcde")
+    assert ended.totals.committed_usd <= 0.28 * 5 + 1e-9

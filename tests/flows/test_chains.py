@@ -173,6 +173,24 @@ def test_a_budget_ends_a_chain_and_a_larger_one_continues_it(harness: Harness) -
     assert harness.api.accepted() == SHOTS
 
 
+def test_a_budget_for_whole_chains_ends_no_film_in_its_middle(harness: Harness) -> None:
+    ended = harness.run(table(), budget_usd=0.28 * 5, limits=Limits(whole_chains=True))
+
+    assert ended.statuses == ["downloaded"] * 3 + ["refused", "planned", "planned"]
+    assert errors(harness)["lamp"][1] == (
+        "the chain lantern (3 videos, $0.84) does not fit the $0.56 that remain of the budget of $1.40"
+    )
+    assert harness.api.accepted() == 3
+
+
+def test_whole_chains_are_not_promised_over_several_shards(harness: Harness) -> None:
+    ended = harness.run(table(), budget_usd=1.0, limits=Limits(whole_chains=True, shards=2))
+
+    assert ended.state.is_failed()
+    assert "leave shards at 1, or whole_chains out" in str(ended.state.message)
+    assert harness.api.accepted() == 0
+
+
 @pytest.mark.slow
 def test_one_job_at_a_time_and_a_canary_first_finish_every_chain(harness: Harness) -> None:
     ended = harness.run(table(), limits=Limits(max_in_flight=1, canary=True))

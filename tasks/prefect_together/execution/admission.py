@@ -22,6 +22,7 @@ from prefect_together.clips.store import OutputStore
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import (
     BudgetReached,
+    ChainPastBudget,
     FailureClass,
     NeverSent,
     SubmissionInDoubt,
@@ -35,6 +36,7 @@ from prefect_together.ledger.records import JobUnsaved
 from prefect_together.ledger.states import State
 from prefect_together.results.already_paid import keep_unsaved
 from prefect_together.results.progress import Progress
+from prefect_together.table.chains import Chain
 from prefect_together.table.plan import PlannedVideo
 
 
@@ -138,6 +140,92 @@ class BudgetQueue:
         """The video is reserved in the ledger, or is not sent after all."""
         if self._promised.pop(key, None) is not None:
             self._slots.announce()
+
+
+class ChainBudget(BudgetQueue):
+    """Promises the cap to whole chains: a video is sent only if all that remains to be sent of its chain fits.
+
+    Each of them is reserved in the ledger for itself, when it is sent; until then its promise counts as spent.
+    """
+
+    def __init__(self, cap_usd: float, *, committed_usd: Callable[[], Awaitable[float]], slots: Slots) -> None:
+        super().__init__(cap_usd, committed_usd=committed_usd, slots=slots)
+        self._answers: dict[str, BudgetReached | None] = {}
+        self._waiting = 0
+
+    async def admit(
+        self,
+        key: str,
+        remaining: Callable[[], Chain],
+        *,
+        at_work: Callable[[], int],
+        stopped: Callable[[], TogetherVideoError | None],
+    ) -> None:
+        """Promise what is `remaining` of the video's chain, or keep the refusal for `promise`. Once for each chain.
+
+        Waits while something may still become cheaper, or end without its clip: while more videos are `at_work` than
+        wait here. What has its promise must not need anything of those that wait. Nobody overtakes meanwhile.
+        """
+        if key in self._answers:
+            return  # not behind those who may wait for this video
+        self._waiting += 1
+        self._slots.announce()  # it was at work until now
+        try:
+            async with self._turn:
+                if key not in self._answers:
+                    await self._answer(remaining(), at_work, stopped)
+        finally:
+            self._waiting -= 1
+
+    async def _answer(
+        self, chain: Chain, at_work: Callable[[], int], stopped: Callable[[], TogetherVideoError | None]
+    ) -> None:
+        keys = [video.key for video in chain.videos]
+        new = {video.key: video.estimate_usd for video in chain.videos if video.key not in self._promised}
+        known = {key: usd for key, usd in new.items() if usd is not None}
+        needed_usd = sum(known.values()) if len(known) == len(new) else None
+        while keys and stopped() is None:
+            change, may_change = self._slots.next_change(), at_work() > self._waiting
+            promised_usd = sum(self._promised.values())
+            remaining_usd = self.cap_usd - await self._committed_usd() - promised_usd
+            if needed_usd is not None and needed_usd <= remaining_usd + ROUNDING_USD:
+                self._promised |= known
+                self._answers |= dict.fromkeys(keys)
+                return
+            if needed_usd is None or needed_usd > self.cap_usd or not may_change:
+                refusal = (
+                    ChainPastBudget(self.cap_usd, remaining_usd, needed_usd, chain.name, len(keys))
+                    if len(keys) > 1
+                    else BudgetReached(self.cap_usd, self.cap_usd - remaining_usd, needed_usd)
+                )
+                self._answers |= dict.fromkeys(keys, refusal)
+                return
+            await change.wait()
+
+    async def promise(
+        self, key: str, estimate_usd: float | None, *, stopped: Callable[[], TogetherVideoError | None]
+    ) -> TogetherVideoError | None:
+        """What `admit` has found. A video that is sent once more needs its estimate beside all promises; it waits for
+        jobs alone, as whole chains may wait for it."""
+        while (reason := stopped() or self._answers.get(key)) is None and key not in self._promised:
+            change, jobs = self._slots.next_change(), self._slots.used
+            promised_usd = sum(self._promised.values())
+            committed_usd = await self._committed_usd()
+            if estimate_usd is not None and committed_usd + promised_usd + estimate_usd <= self.cap_usd + ROUNDING_USD:
+                self._promised[key] = estimate_usd
+            elif estimate_usd is None or not jobs:
+                return BudgetReached(self.cap_usd, committed_usd + promised_usd, estimate_usd)
+            else:
+                await change.wait()
+        return reason
+
+    def give_back(self, keys: Iterable[str], *, is_elsewhere: bool) -> None:
+        """These have ended, or are not sent in this run; what another run has is asked for anew if it comes back."""
+        for key in keys:
+            self._promised.pop(key, None)
+            if is_elsewhere:
+                self._answers.pop(key, None)
+        self._slots.announce()
 
 
 @dataclass(slots=True, eq=False)
@@ -256,6 +344,11 @@ class StartOrder:
                     self._add(video, is_guarded=is_guarded)
         self._changed.set()
         return given_up
+
+    @property
+    def ready(self) -> int:
+        """How many videos `next` would give at once."""
+        return len(self._ready)
 
     async def next(self) -> PlannedVideo | None:
         """The next video that may start, when there is one; None when all have been handed out."""

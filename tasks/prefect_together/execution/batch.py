@@ -11,10 +11,10 @@ from functools import partial
 
 from prefect_together.api.session import MAX_DOWNLOADS, VideoSession
 from prefect_together.clips.store import OutputStore
-from prefect_together.errors import CanaryFailed, ServiceUnreachable, SourceMissing, WrongAddress
-from prefect_together.execution.admission import StartOrder, heeding_pauses
+from prefect_together.errors import CanaryFailed, ServiceUnreachable, WrongAddress
+from prefect_together.execution.admission import ChainBudget, StartOrder, heeding_pauses
 from prefect_together.execution.settings import ALONE, Partition, RunSettings
-from prefect_together.execution.sources import SourceClips
+from prefect_together.execution.sources import Dependencies, SourceClips
 from prefect_together.execution.video import VideoRun
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import HERE, Ledger
@@ -82,11 +82,7 @@ class Batch:
             ),
             limit=limit,
         )
-        self._begun_with: dict[str, list[str]] = {key: [] for key in plan.stills}
-        for video in plan.videos.values() if self._begun_with else ():
-            for source in self._begun_with.keys() & video.sources:
-                self._begun_with[source].append(video.key)
-        self._states_elsewhere: dict[str, State] = {}
+        self._dependencies = Dependencies(plan, settings, progress)
         self._records: dict[str, VideoRecord] = {}
         self._claimed_elsewhere: list[PlannedVideo] = []
         self._given_up: list[tuple[PlannedVideo, str]] = []
@@ -146,13 +142,15 @@ class Batch:
         )
         if others := {key for video in videos.values() for key in video.sources} - videos.keys():
             records = await self._ledger.records(sorted(others))  # sources that other shards need not send
-            self._states_elsewhere = {key: record.state for key, record in records.items()}
+            self._dependencies.elsewhere = {key: record.state for key, record in records.items()}
         if self._partition.index == 0:
             await self._find_missing_files()
         self._progress.start()
         todo = self._own_part()
         if self._partition.index == 0:
             todo += await self._paid_but_absent()
+        if self._video_run.chain_budget is not None:
+            todo.sort(key=lambda video: not self._is_begun(video))
         todo.sort(key=_paid_first(self._records))
         async with heeding_pauses(self._video_run.may_send, self._logger):
             await self._run_all(todo)
@@ -172,27 +170,13 @@ class Batch:
         if self._partition.index == 0:  # the others get this list, and count their parts in it too
             wanted = self.wanted = [video for video in wanted if self._wants(self._records[video.key])]
         own: list[PlannedVideo] = []
-        canaries = self._canaries(wanted) if self._settings.canary else ()
+        canaries = self._dependencies.canaries(filter(self._is_sent, wanted)) if self._settings.canary else ()
         for position, video in enumerate(wanted):
             if not self._wants(self._records[video.key]):
                 continue
             is_own = video.key in canaries or self._partition.has(position)
             (own if is_own else self._claimed_elsewhere).append(video)
         return own
-
-    def _canaries(self, wanted: list[PlannedVideo]) -> set[str]:
-        """One video of each model that is sent, if it can be one that waits for no other's clip; else with its sources,
-        as a canary that waits for another shard would let that shard begin without one."""
-        canaries: dict[str, PlannedVideo] = {}
-        for video in sorted(filter(self._is_sent, wanted), key=lambda video: bool(self._open_sources(video))):
-            canaries.setdefault(video.request.model, video)
-        keys: set[str] = set()
-        needed = list(canaries.values())
-        while needed:
-            video = needed.pop()
-            keys.add(video.key)
-            needed += [self._plan.videos[key] for key in self._open_sources(video) if key in self._plan.videos]
-        return keys
 
     async def _paid_but_absent(self) -> list[PlannedVideo]:
         """What is paid is collected, even if its row has been changed or taken out of the table since."""
@@ -209,14 +193,10 @@ class Batch:
         state = self._progress.states[record.video_key]
         if STATES[state].is_under_way:
             return True
-        is_needed = record.kind == "video" or self._is_needed(record.video_key)
+        is_needed = (
+            record.kind == "video" or self._partition.index > 0 or self._dependencies.is_needed(record.video_key)
+        )
         return is_needed and self._settings.sends(state, record.kind)
-
-    def _is_needed(self, still: str) -> bool:
-        """Whether some video that begins with this still is yet to be sent, if not by a run that stops after stills."""
-        settings = replace(self._settings, stop_after=None)
-        begun = self._begun_with.get(still, ())
-        return self._partition.index > 0 or any(settings.sends(self._progress.states[key]) for key in begun)
 
     async def _find_missing_files(self) -> None:
         """A downloaded clip that is missing or has another size is fetched again."""
@@ -234,6 +214,11 @@ class Batch:
         """Run these videos: those with a job at once, the others as slots for sending become free."""
         running: set[asyncio.Task[None]] = set()
         order = self._start_order(await self._startable(todo))
+        chains = self._video_run.chain_budget
+
+        def at_work() -> int:
+            return order.ready + len(running)
+
         self._open_if_free(order)
 
         ledger_is_gone = asyncio.Event()
@@ -255,12 +240,16 @@ class Batch:
         try:
             while (video := await order.next()) is not None:
                 needs_slot = not STATES[self._state(video)].has_job
+                run_one = self._run_one
+                if needs_slot and chains is not None and self._is_sent(video):
+                    # It takes its slot later: what it waits for, videos of other chains, needs slots too.
+                    needs_slot, run_one = False, partial(self._run_admitted, chains, at_work)
                 if needs_slot:
                     await self._claim_slots.acquire()
                     await self._backlog.until_short()
                 if ledger_is_gone.is_set():
                     break
-                running.add(task := asyncio.create_task(self._run_one(video, order)))
+                running.add(task := asyncio.create_task(run_one(video, order)))
                 task.add_done_callback(partial(is_over, video=video, needs_slot=needs_slot))
                 await asyncio.sleep(0)  # let the first rows run while the others start: a thousand take seconds
             while running:
@@ -294,7 +283,7 @@ class Batch:
         """Those whose sources are there or are among them. The others wait for a run that has claimed a source, or for
         a source that does not come, which is written down as their reason."""
         todo, first_missing = [*todo], dict[str, str]()
-        while blocked := self._without_source(todo):
+        while blocked := self._dependencies.without_source(todo):
             elsewhere = {video.key for video in self._claimed_elsewhere}
             for video, source in blocked:
                 todo.remove(video)
@@ -305,32 +294,15 @@ class Batch:
                     await self._source_missing(video, first_missing[video.key])
         return todo
 
-    def _without_source(self, todo: list[PlannedVideo]) -> list[tuple[PlannedVideo, str]]:
-        keys = {video.key for video in todo}
-        missing = ((video, [key for key in self._open_sources(video) if key not in keys]) for video in todo)
-        return [(video, sources[0]) for video, sources in missing if sources]
-
-    def _open_sources(self, video: PlannedVideo) -> list[str]:
-        """The sources of a video that this run would send whose clips are not there."""
-        if not video.sources or not self._settings.sends(self._state(video)):
-            return []
-        return [key for key in video.sources if self._state_of(key) != State.DOWNLOADED]
-
-    def _state_of(self, key: str) -> State:
-        return self._progress.states.get(key) or self._states_elsewhere.get(key, State.PLANNED)
-
     async def _source_missing(self, video: PlannedVideo, source: str) -> None:
         """Write down that a video is not sent, as the clip that it continues does not come in this run."""
-        found = self._plan.videos.get(source)
-        name = source if found is None else found.row_id
-        name = f"its still, {name}" if found is not None and found.kind == "still" else name
-        error = SourceMissing(name, STATES[self._state_of(source)].word)
+        error = self._dependencies.missing(source)
         if self._state(video) == State.PLANNED:
             await self._ledger.set_error(video.key, error, state=State.PLANNED)
             self._progress.set(video.key, State.PLANNED, error=str(error), failure_class=error.failure_class)
 
     def _start_order(self, todo: list[PlannedVideo]) -> StartOrder:
-        sources = {video.key: open_keys for video in todo if (open_keys := self._open_sources(video))}
+        sources = {video.key: open_keys for video in todo if (open_keys := self._dependencies.open_sources(video))}
         if not self._settings.canary:
             return StartOrder(todo, sources=sources)
         guarded = [video for video in todo if self._is_sent(video)]
@@ -342,7 +314,10 @@ class Batch:
         """Start those that have waited for this one; without its clip, give them up, or wait for who has claimed it."""
         is_there = self._progress.states.get(video.key) == State.DOWNLOADED
         given_up = order.source_ended(video.key, is_there=is_there)
-        if given_up and any(one is video for one in self._claimed_elsewhere):
+        is_elsewhere = any(one is video for one in self._claimed_elsewhere)
+        if (chains := self._video_run.chain_budget) is not None:
+            chains.give_back([video.key, *(one.key for one in given_up)], is_elsewhere=is_elsewhere)
+        if given_up and is_elsewhere:
             self._claimed_elsewhere += given_up
         else:
             self._given_up += [(one, video.key) for one in given_up]
@@ -353,6 +328,25 @@ class Batch:
     def _state(self, video: PlannedVideo) -> State:
         """How far it is now; of a video that is not of the table, how far it was when the run began."""
         return self._progress.states.get(video.key, self._records[video.key].state)
+
+    def _is_begun(self, video: PlannedVideo) -> bool:
+        """Whether something of the video's chain was sent by an earlier run."""
+        chain = self._dependencies.chain_of(video)
+        return len(chain.videos) > 1 and any(self._records[one.key].attempts for one in chain.videos)
+
+    async def _run_admitted(
+        self, chains: ChainBudget, at_work: Callable[[], int], video: PlannedVideo, order: StartOrder
+    ) -> None:
+        """Run a video when what remains of its chain has its part of the budget, or has been refused it."""
+        await chains.admit(
+            video.key,
+            partial(self._dependencies.remaining, video),
+            at_work=at_work,
+            stopped=partial(self._video_run.breaker.refusal, video.request.model),
+        )
+        async with self._claim_slots:
+            await self._backlog.until_short()
+            await self._run_one(video, order)
 
     async def _run_one(self, video: PlannedVideo, order: StartOrder) -> None:
         may_send = video.key in self._plan.videos

@@ -53,6 +53,7 @@ class RunSettings:
 
     max_in_flight: int = MAX_IN_FLIGHT
     budget_usd: float | None = None
+    whole_chains: bool = False
     max_wait_minutes: float = 60.0
     max_clip_bytes: int = MAX_CLIP_BYTES
     resubmit_in_doubt: bool = False

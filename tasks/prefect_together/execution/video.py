@@ -36,7 +36,7 @@ from prefect_together.errors import (
     UnforeseenErrors,
     WrongAddress,
 )
-from prefect_together.execution.admission import BudgetQueue, LedgerJournal, Slots
+from prefect_together.execution.admission import BudgetQueue, ChainBudget, LedgerJournal, Slots
 from prefect_together.execution.circuit_breaker import CircuitBreaker
 from prefect_together.execution.settings import RunSettings
 from prefect_together.execution.sources import SourceClips
@@ -84,7 +84,8 @@ class VideoRun:
         self._budget: BudgetQueue | None = None
         self._budget_is_reported = False
         if settings.budget_usd is not None:
-            self._budget = BudgetQueue(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
+            budget = ChainBudget if settings.whole_chains else BudgetQueue
+            self._budget = budget(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
         self.may_send = asyncio.Event()
         self.may_send.set()
         self.breaker = CircuitBreaker(max_in_flight=settings.max_in_flight)
@@ -92,6 +93,11 @@ class VideoRun:
     def raise_limit(self, by: int) -> None:
         """Raise `max_in_flight` for good."""
         self._slots.raise_limit(by)
+
+    @property
+    def chain_budget(self) -> ChainBudget | None:
+        """The budget, if whole chains are to be asked for before their first video runs."""
+        return self._budget if isinstance(self._budget, ChainBudget) else None
 
     async def run(self, video: PlannedVideo, seen: VideoRecord, *, may_send: bool) -> bool:
         """Take the video as far as it goes; False if another living run has it.

@@ -84,6 +84,7 @@ async def generate_videos(
     settings = RunSettings(
         max_in_flight=team.max_in_flight(limits.max_in_flight),
         budget_usd=team.budget_usd(budget_usd),
+        whole_chains=limits.whole_chains,
         max_wait_minutes=limits.max_wait_minutes,
         max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
         max_inline_characters=limits.max_inline_kilobytes * 1000,

@@ -269,6 +269,9 @@ async def _refuse_to_pay_again(
 async def _shards(locations: RunLocations, settings: RunSettings, logger: RunLogger) -> Shards | None:
     if settings.shards == 1:
         return None
+    if settings.whole_chains:
+        message = "one run alone can keep a budget for whole chains: leave shards at 1, or whole_chains out"
+        raise SettingsInvalid([Problem(message, column="whole_chains")])
     from prefect_together.shards.shards import (
         find_shards,  # with Prefect's deployments, which a run of its own does not need
     )

@@ -205,6 +205,17 @@ class Limits(VideoLimits):
     approve_above_usd: Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | SkipJsonSchema[None], MONEY] = (
         _optional("If what is newly sent may cost more dollars, the run pauses until approved in the UI. Empty: never.")
     )
+    whole_chains: Annotated[
+        bool,
+        Field(
+            description=(
+                "Under a budget, begin a chain of rows that continue each other only if all that remains of it fits:"
+                " at the estimates, without second jobs for failed ones, and if no other run uses the ledger"
+                " meanwhile. Not with shards."
+            )
+        ),
+        MONEY,
+    ] = False
     canary: Annotated[
         bool,
         Field(
