@@ -57,6 +57,19 @@ def test_a_film_stands_first_and_a_chapter_plays_from_its_shot(show: Show, film:
     assert page.locator(".film video").evaluate("video => video.paused")
 
 
+def test_the_chapter_that_plays_takes_as_much_room_as_before(show: Show, film: Film) -> None:
+    prompts = ("Wide shot of a small fishing harbour before sunrise", "The mist lifts", "The open sea at noon " * 4)
+    rows = [result(number, key=f"k{number}", prompt=prompt) for number, prompt in enumerate(prompts, start=2)]
+    page = show(rows, films=(film,), width=1100)
+    chapters = page.locator(".films .chapter")
+    before = chapters.evaluate_all("all => all.map(one => one.offsetHeight)")
+
+    for chapter in chapters.all():
+        chapter.click()
+        expect(chapter).to_have_attribute("aria-current", "true")
+        assert chapters.evaluate_all("all => all.map(one => one.offsetHeight)") == before
+
+
 def test_a_film_that_waits_says_for_what(show: Show, film: Film) -> None:
     old = Film(film.name, film.file, film.seconds, film.shots, WAITING)
     never = Film("<b>Night</b>", None, None, (), WAITING)
