@@ -7,11 +7,13 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Generator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
-from PIL import ImageChops, ImageStat
+from PIL import Image, ImageChops, ImageStat
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import TaskRunResult
@@ -20,6 +22,7 @@ from batch_run import wait_until
 from prefect_server import PrefectServer
 from prefect_together.films.frames import frame_image
 from prefect_together.request.form import Limits
+from repository import ROOT
 from table_of_prompts import Harness, opened_harness, read_results
 
 TABLE = """\
@@ -33,15 +36,30 @@ sky,lantern,It floats into the sky,street
 """
 DAWN = "A harbour at dawn"
 SHOTS = 6
+STORYBOARD = {
+    "harbour": ("harbour-dawn", "harbour-departure", "harbour-open-sea"),
+    "lantern": ("lantern-workshop", "lantern-street", "lantern-sky"),
+}
 
 
 def table(dawn: str = DAWN) -> str:
     return TABLE.format(dawn=dawn)
 
 
+def apart(one: Image.Image, other: Image.Image) -> float:
+    """How far two pictures are from each other in the worst channel, on average (0-255), in the size of the second."""
+    return max(ImageStat.Stat(ImageChops.difference(one.resize(other.size), other)).mean)
+
+
 def seam(earlier: Path, later: Path) -> float:
-    """How far the first frame of a clip is from the last one of another, on average (0-255)."""
-    return max(ImageStat.Stat(ImageChops.difference(frame_image(earlier, "last"), frame_image(later, "first"))).mean)
+    """How far the first frame of a clip is from the last one of another."""
+    return apart(frame_image(earlier, "last"), frame_image(later, "first"))
+
+
+def pictures(clip: Path) -> int:
+    """How many frames it has."""
+    with av.open(str(clip)) as container:
+        return sum(1 for _ in container.decode(video=0))
 
 
 def errors(harness: Harness) -> dict[str, tuple[str, str]]:
@@ -62,14 +80,22 @@ def rendering(prefect_server: PrefectServer, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_each_shot_begins_with_the_last_frame_of_the_one_before_and_films_are_joined(rendering: Harness) -> None:
-    ended = rendering.run(table())
+def test_the_storyboard_of_the_examples_becomes_two_films_whose_shots_begin_where_the_last_one_ended(
+    rendering: Harness,
+) -> None:
+    ended = rendering.run((ROOT / "examples" / "storyboard.csv").read_text(encoding="utf-8"))
 
-    videos = rendering.output_dir / "videos"
-    seams = [("dawn", "boat"), ("boat", "sea"), ("lamp", "street"), ("street", "sky")]
+    videos = {path.stem: path for path in (rendering.output_dir / "videos").glob("*.mp4")}
+    with Image.open(rendering.output_dir / "stills" / "lantern-workshop.jpg") as still:
+        beginning = apart(still.convert("RGB"), frame_image(videos["lantern-workshop"], "first"))
     assert ended.statuses == ["downloaded"] * SHOTS
-    assert all(seam(videos / f"{one}.mp4", videos / f"{other}.mp4") < 3 for one, other in seams)
-    assert {path.name for path in (rendering.output_dir / "films").glob("*.mp4")} == {"harbour.mp4", "lantern.mp4"}
+    assert len(rendering.api.images()) == 1
+    assert beginning < 8
+    for film, shots in STORYBOARD.items():
+        seams = [seam(videos[one], videos[other]) for one, other in pairwise(shots)]
+        frames = [pictures(videos[shot]) for shot in shots]
+        assert max(seams) < 3
+        assert pictures(rendering.output_dir / "films" / f"{film}.mp4") == sum(frames) - len(seams)
 
 
 def test_a_changed_shot_and_those_after_it_are_sent_again_and_nothing_else(harness: Harness) -> None:

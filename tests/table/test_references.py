@@ -179,11 +179,12 @@ def test_a_reference_is_read_back_from_its_json() -> None:
     assert VideoRequest.model_validate_json(video.request.model_dump_json()).fingerprint() == video.fingerprint
 
 
-def test_the_storyboard_of_the_examples_is_two_films_of_three_shots_that_continue_each_other() -> None:
+def test_the_storyboard_of_the_examples_is_two_films_of_three_shots_one_of_which_begins_with_a_still() -> None:
     plan = make_plan(read_table(str(ROOT / "examples" / "storyboard.csv")))
 
     assert plan.warnings == ()
     assert [row.film for row in plan.rows] == ["harbour"] * 3 + ["lantern"] * 3
     keys = [key for row in plan.rows for key in row.keys]
+    (still,) = plan.stills
     sources = [plan.videos[key].sources for key in keys]
-    assert sources == [(), (keys[0],), (keys[1],), (), (keys[3],), (keys[4],)]
+    assert sources == [(), (keys[0],), (keys[1],), (still,), (keys[3],), (keys[4],)]
