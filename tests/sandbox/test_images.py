@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import httpx
 import pytest
 import together
 from PIL import Image, ImageChops, ImageStat
-from together import AsyncTogether, DefaultAioHttpClient
+from together import AsyncTogether
 from together.types import ImageFile
 
 from batch_run import wait_until
@@ -32,13 +32,6 @@ PROMPT = "a lighthouse above the sea"
 def api() -> Generator[Sandbox]:
     with Sandbox(late_seconds=30) as sandbox:
         yield sandbox
-
-
-@pytest.fixture(params=["aiohttp", "httpx"])
-async def client(request: pytest.FixtureRequest, api: Sandbox) -> AsyncGenerator[AsyncTogether]:
-    transport = DefaultAioHttpClient() if request.param == "aiohttp" else None
-    async with AsyncTogether(api_key="key", base_url=api.base_url, http_client=transport, max_retries=0) as opened:
-        yield opened
 
 
 def post(api: Sandbox, **body: Any) -> httpx.Response:

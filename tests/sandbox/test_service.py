@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
 import together
-from together import AsyncTogether, DefaultAioHttpClient
+from together import AsyncTogether
 
 from catalogue_examples import every_model_and_mode, example_request
 from fake_clock import FakeClock
@@ -31,13 +31,6 @@ HTTP = httpx.Client()
 def api() -> Generator[Sandbox]:
     with Sandbox() as sandbox:
         yield sandbox
-
-
-@pytest.fixture(params=["aiohttp", "httpx"])
-async def client(request: pytest.FixtureRequest, api: Sandbox) -> AsyncGenerator[AsyncTogether]:
-    transport = DefaultAioHttpClient() if request.param == "aiohttp" else None
-    async with AsyncTogether(api_key="key", base_url=api.base_url, http_client=transport, max_retries=0) as opened:
-        yield opened
 
 
 def post(api: Sandbox, body: dict[str, Any], *, key: str | None = "key", agent: str = "test") -> httpx.Response:
