@@ -313,10 +313,9 @@ def _require_server() -> None:
 
 
 def _serve_sandbox(argv: Sequence[str]) -> int:
-    from prefect_together.sandbox.__main__ import main as serve
+    from prefect_together.sandbox.__main__ import main as serve_sandbox
 
-    sys.argv = ["prefect-together sandbox", *argv]  # its parser reads the process's own
-    return serve()
+    return serve_sandbox(argv)
 
 
 async def _try_client(api_key: str, base_url: str | None) -> None:
