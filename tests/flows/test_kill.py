@@ -31,3 +31,14 @@ def test_twenty_kills_over_chained_rows_keep_their_order_and_buy_nothing_twice(t
     assert figures.doubles == 0
     assert figures.downloaded == figures.clips_checked > 0
     assert figures.downloaded + figures.in_doubt + figures.refused + figures.waiting == figures.rows
+
+
+def test_twenty_kills_over_chains_that_begin_with_stills_make_no_picture_twice(tmp_path: Path) -> None:
+    figures = harass(rows=30, kills=20, most_per_table=20, folder=tmp_path, seed=7, chain=3, stills=True)
+
+    print("\n".join(figures.lines()))
+    assert figures.wrong == []
+    assert figures.doubles == 0
+    assert figures.downloaded + figures.in_doubt + figures.refused + figures.waiting == figures.rows
+    assert figures.stills == 10
+    assert figures.pictures == figures.stills_downloaded + figures.stills_lost + figures.stills_in_doubt_made > 0

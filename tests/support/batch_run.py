@@ -48,14 +48,18 @@ def continued(rows: int, chain: int) -> dict[str, str]:
     return {f"row-{row:03}": f"row-{row - 1:03}" for row in range(rows) if row % chain}
 
 
-def write_table(path: Path, *, rows: int, prompt: str, chain: int = 1) -> None:
-    """A table of rows with ids `row-000` ... and a prompt of their own each, in chains of so many rows."""
+def write_table(path: Path, *, rows: int, prompt: str, chain: int = 1, stills: bool = False) -> None:
+    """A table of rows with ids `row-000` ... and a prompt of their own each, in chains of so many rows.
+
+    With `stills`, each row that continues no other begins with a still, whose prompt is its own too.
+    """
     source_of = continued(rows, chain)
     with path.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
-        lines.writerow(["id", "prompt", "model", "continues"])
-        ids = [f"row-{row:03}" for row in range(rows)]
-        lines.writerows([one, f"{prompt}, take {one[4:]}", MODEL, source_of.get(one, "")] for one in ids)
+        lines.writerow(["id", "prompt", "model", "continues", *(["still_prompt"] if stills else [])])
+        for one in (f"row-{row:03}" for row in range(rows)):
+            still = [f"{prompt}, still {one[4:]}" if one not in source_of else ""] if stills else []
+            lines.writerow([one, f"{prompt}, take {one[4:]}", MODEL, source_of.get(one, ""), *still])
 
 
 @dataclass(frozen=True)

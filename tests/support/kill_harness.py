@@ -27,23 +27,42 @@ from batch_run import Run, WarmRuns, continued, wait_until, write_table
 from prefect_together.clips.inspection import inspect_clip
 from prefect_together.errors import ClipInvalid
 from prefect_together.sandbox import SandboxProcess
+from prefect_together.stills.picture import inspect_picture
 
 HOSTILE = (
     *("create:429=0.03", "create:503=0.03", "create:drop=0.01"),
     *("create:drop-after=0.015", "create:500-after=0.015", "create:reset-after=0.01"),
+    *("images:429=0.03", "images:503=0.03", "images:drop=0.01"),
+    *("images:drop-after=0.03", "images:500-after=0.03", "images:reset-after=0.02"),
     *("retrieve:503=0.03", "retrieve:drop=0.03", "retrieve:no-url=0.05"),
     *("download:cut=0.15", "download:503=0.05", "download:410=0.05", "download:no-range=0.1"),
 )
 PRICE_USD = 0.28
 BUDGET_SHARE = 0.95
 """Of what all rows cost: the cap must be felt."""
-PHASES = ("starting", "first submits", "an intent is open", "submits", "polls", "downloads", "any moment", "any moment")
+PHASES = (
+    "starting",
+    "first submits",
+    "an intent is open",
+    "submits",
+    "stills",
+    "polls",
+    "downloads",
+    "any moment",
+    "any moment",
+)
 PHASE_SECONDS = 8.0
 """How long a phase is waited for; then the run is killed where it is."""
 IN_FLIGHT = 5
 LAST_RUN_SECONDS = 180.0
 
 Accepted = dict[str, list[dict[str, Any]]]
+FIRST_INTENTS = "SELECT video_key, min(intent_at) AS first FROM attempts GROUP BY video_key"
+
+
+def is_lost(entry: sqlite3.Row) -> bool:
+    """Whether it is a still that was made and whose only link was dead before it was downloaded."""
+    return entry["kind"] == "still" and entry["state"] == "failed" and entry["failure_class"] == "no_link"
 
 
 @dataclass
@@ -64,6 +83,12 @@ class Figures:
     waiting: int = 0
     doubles: int = 0
     clips_checked: int = 0
+    pictures: int = 0
+    stills: int = 0
+    stills_downloaded: int = 0
+    stills_in_doubt: int = 0
+    stills_in_doubt_made: int = 0
+    stills_lost: int = 0
     billed_usd: float = 0.0
     committed_usd: float = 0.0
     budget_usd: float = 0.0
@@ -78,7 +103,10 @@ class Figures:
             f"downloaded                 {self.downloaded}, of them checked (SHA-256, PyAV) {self.clips_checked}",
             f"in doubt                   {self.in_doubt}, of them accepted {self.in_doubt_accepted}",
             f"refused by the budget      {self.refused}",
-            f"wait for another's clip    {self.waiting}",
+            f"wait for a clip or still   {self.waiting}",
+            f"pictures made              {self.pictures}",
+            f"stills                     {self.stills}, downloaded {self.stills_downloaded}, their link dead "
+            f"{self.stills_lost}, in doubt {self.stills_in_doubt}, of them made {self.stills_in_doubt_made}",
             f"accepted more than once    {self.doubles}",
             f"billed <= committed <= cap ${self.billed_usd:.2f} <= ${self.committed_usd:.2f} <= ${self.budget_usd:.2f}",
             f"not as it must be          {len(self.wrong)}",
@@ -97,6 +125,7 @@ class TableRun:
     sandbox: SandboxProcess
     budget_usd: float
     chain: int = 1
+    stills: bool = False
     known_jobs: dict[str, str] = field(default_factory=dict[str, str])
 
     @property
@@ -144,9 +173,9 @@ class TableRun:
         return [what for what, is_so in seen.items() if is_so] or ["between these"]
 
     def accepted(self) -> Accepted:
-        """The sandbox's jobs of this table by prompt."""
+        """The sandbox's jobs and pictures of this table by prompt."""
         jobs: Accepted = {}
-        for job in self.sandbox.control.jobs():
+        for job in (*self.sandbox.control.jobs(), *self.sandbox.control.images()):
             if self.tag in job["prompt"]:
                 jobs.setdefault(job["prompt"], []).append(job)
         return jobs
@@ -165,7 +194,8 @@ class TableRun:
             if video is None:
                 self.must(False, f"{prompt} was accepted without a trace in the ledger")
                 continue
-            self.must(video["state"] not in ("planned", "refused", "failed"), f"{prompt}: {video['state']}, accepted")
+            unsent = ("planned", "refused") if is_lost(video) else ("planned", "refused", "failed")
+            self.must(video["state"] not in unsent, f"{prompt}: {video['state']}, accepted")
             known = video["job_id"]
             self.must(known in (None, jobs[0]["id"]), f"{prompt} has job {known}, not {jobs[0]['id']}")
         for prompt, job_id in self.known_jobs.items():
@@ -189,25 +219,36 @@ class TableRun:
     def check_end(self, exit_code: int) -> None:
         """What must hold when the last run has ended by itself."""
         accepted = self.check_kill()
-        videos = self.ledger("SELECT * FROM videos")
-        states = self.states()
+        entries = self.ledger("SELECT * FROM videos")
+        videos = [entry for entry in entries if entry["kind"] == "video"]
+        stills = [entry for entry in entries if entry["kind"] == "still"]
+        states = Counter[str](video["state"] for video in videos)
         waiting = [video for video in videos if video["failure_class"] == "dependency"]
         over = {"downloaded", "in_doubt", "refused", *(["planned"] if waiting else [])}
         self.must(set(states) <= over, f"rows are left: {dict(states)}")
         self.must(states["planned"] == len(waiting), f"{states['planned']} planned, {len(waiting)} of them wait")
         self.check_chains(videos)
+        self.check_stills(stills, videos)
         self.must(exit_code == (0 if set(states) == {"downloaded"} else 1), f"exit code {exit_code}, {dict(states)}")
-        for video in videos:
-            if video["job_id"]:
-                self.must(video["state"] == "downloaded", f"{video['prompt']}: paid, but {video['state']}")
-            if video["state"] == "downloaded":
-                self.check_clip(video)
-        self.check_files(videos)
+        for entry in entries:
+            if entry["job_id"] and not is_lost(entry):
+                self.must(entry["state"] == "downloaded", f"{entry['prompt']}: paid, but {entry['state']}")
+            if entry["state"] == "downloaded":
+                self.check_file(entry)
+        self.check_files(entries)
         self.check_results(videos)
         figures = self.figures
         figures.tables += 1
         figures.rows += len(videos)
-        figures.accepted += sum(len(jobs) for jobs in accepted.values())
+        made = {still["prompt"] for still in stills} & accepted.keys()
+        figures.accepted += sum(len(jobs) for prompt, jobs in accepted.items() if prompt not in made)
+        figures.pictures += sum(len(accepted[prompt]) for prompt in made)
+        figures.stills += len(stills)
+        figures.stills_downloaded += sum(still["state"] == "downloaded" for still in stills)
+        figures.stills_lost += sum(is_lost(still) for still in stills)
+        in_doubt = [still["prompt"] for still in stills if still["state"] == "in_doubt"]
+        figures.stills_in_doubt += len(in_doubt)
+        figures.stills_in_doubt_made += len(made.intersection(in_doubt))
         figures.doubles += sum(len(jobs) > 1 for jobs in accepted.values())
         figures.downloaded += states["downloaded"]
         figures.refused += states["refused"]
@@ -224,10 +265,7 @@ class TableRun:
     def check_chains(self, videos: list[sqlite3.Row]) -> None:
         """What continues a clip was sent after it was there, and only then."""
         by_id = {video["row_id"]: video for video in videos}
-        sent = {
-            row["video_key"]: row["first"]
-            for row in self.ledger("SELECT video_key, min(intent_at) AS first FROM attempts GROUP BY video_key")
-        }
+        sent = {row["video_key"]: row["first"] for row in self.ledger(FIRST_INTENTS)}
         for row_id, source_id in continued(self.rows, self.chain).items():
             video, source = by_id[row_id], by_id[source_id]
             if video["video_key"] in sent:
@@ -238,26 +276,44 @@ class TableRun:
             if video["failure_class"] == "dependency":
                 self.must(source["state"] != "downloaded", f"{row_id} waits for {source_id}, which is there")
 
-    def check_clip(self, video: sqlite3.Row) -> None:
+    def check_stills(self, stills: list[sqlite3.Row], videos: list[sqlite3.Row]) -> None:
+        """Each still that was paid for is there, in doubt, or lost with its link; its video came after it."""
+        wanted = {f"row-{row:03}" for row in range(self.rows)} - continued(self.rows, self.chain).keys()
+        self.must({still["row_id"] for still in stills} == (wanted if self.stills else set()), "a still is missing")
+        by_id = {video["row_id"]: video for video in videos}
+        sent = {row["video_key"]: row["first"] for row in self.ledger(FIRST_INTENTS)}
+        for still in stills:
+            row_id, video = still["row_id"], by_id[still["row_id"]]
+            is_over = still["state"] in ("downloaded", "in_doubt", "refused") or is_lost(still)
+            self.must(is_over, f"the still of {row_id} is left {still['state']}")
+            if video["video_key"] in sent:
+                is_behind = (still["downloaded_at"] or float("inf")) <= sent[video["video_key"]]
+                self.must(is_behind, f"{row_id} was sent before its still was there")
+            if video["failure_class"] == "dependency":
+                self.must(still["state"] != "downloaded", f"{row_id} waits for its still, which is there")
+                self.must(bool(video["error"]), f"{row_id} waits for its still, and does not say so")
+
+    def check_file(self, video: sqlite3.Row) -> None:
         path = self.output / video["file"]
         if not path.exists():
             self.must(False, f"{path} is missing")
             return
         self.must(hashlib.sha256(path.read_bytes()).hexdigest() == video["sha256"], f"{path}: another SHA-256")
         try:
-            inspect_clip(path)
+            (inspect_clip if video["kind"] == "video" else inspect_picture)(path)
         except ClipInvalid as error:
             self.must(False, f"{path}: {error}")
-        self.figures.clips_checked += 1
+        self.figures.clips_checked += video["kind"] == "video"
 
-    def check_files(self, videos: list[sqlite3.Row]) -> None:
-        """Nothing lies about but the clips and the known files."""
-        wanted = {video["file"] for video in videos if video["state"] == "downloaded"}
-        found = {f"videos/{path.name}" for path in (self.output / "videos").iterdir()}
-        self.must(found == wanted, f"videos/ has {sorted(found - wanted)[:5]}, lacks {sorted(wanted - found)[:5]}")
+    def check_files(self, entries: list[sqlite3.Row]) -> None:
+        """Nothing lies about but the clips, the stills and the known files."""
+        wanted = {entry["file"] for entry in entries if entry["state"] == "downloaded"}
+        folders = {"videos", *(["stills"] if self.stills else [])}
+        found = {f"{folder}/{path.name}" for folder in folders for path in (self.output / folder).iterdir()}
+        self.must(found == wanted, f"there are {sorted(found - wanted)[:5]}, not {sorted(wanted - found)[:5]}")
         top = {path.name for path in self.output.iterdir()} - {"ledger.db-wal", "ledger.db-shm"}
         self.must(
-            top == {"videos", "results.csv", "videos.csv", "index.html", "ledger.db"},
+            top == folders | {"results.csv", "videos.csv", "index.html", "ledger.db"},
             f"the directory has {sorted(top)}",
         )
 
@@ -289,6 +345,7 @@ class Moment:
             "first submits": lambda: more("create", 1),
             "an intent is open": lambda: self.table.states()["submitting"] > 0,
             "submits": lambda: more("create", self.rng.randint(2, 8)),
+            "stills": lambda: more("images", self.rng.randint(1, 6)),
             "polls": lambda: more("retrieve", self.rng.randint(1, 10)),
             "downloads": lambda: more("download", self.rng.randint(1, 6)),
         }
@@ -323,8 +380,13 @@ def kill_table(table: TableRun, runs: WarmRuns, *, kills: int, rng: random.Rando
     return done
 
 
-def harass(*, rows: int, kills: int, most_per_table: int, folder: Path, seed: int, chain: int = 1) -> Figures:
-    """Kill so many times, over as many tables as it takes. Each row continues the one before, in chains of `chain`."""
+def harass(
+    *, rows: int, kills: int, most_per_table: int, folder: Path, seed: int, chain: int = 1, stills: bool = False
+) -> Figures:
+    """Kill so many times, over as many tables as it takes. Each row continues the one before, in chains of `chain`.
+
+    With `stills`, each chain begins with a still.
+    """
     figures, rng = Figures(), random.Random(seed)
     settings = ("--generation-seconds", "uniform:0.3:2", "--clip", "shared", "--clip-bytes", "300000")
     settings += ("--retry-after-seconds", "0.3", "--seed", str(seed), "--state-dir", str(folder / "sandbox"))
@@ -337,8 +399,9 @@ def harass(*, rows: int, kills: int, most_per_table: int, folder: Path, seed: in
             tag = f"table-{figures.tables}"
             place = folder / tag
             place.mkdir(parents=True)
-            write_table(place / "table.csv", rows=rows, prompt=f"A cat of {tag}", chain=chain)
-            table = TableRun(place, rows, tag, figures, sandbox, round(rows * PRICE_USD * BUDGET_SHARE, 2), chain)
+            write_table(place / "table.csv", rows=rows, prompt=f"A cat of {tag}", chain=chain, stills=stills)
+            budget_usd = round(rows * PRICE_USD * BUDGET_SHARE, 2)
+            table = TableRun(place, rows, tag, figures, sandbox, budget_usd, chain, stills)
             started = time.monotonic()
             count = kill_table(table, runs, kills=min(left, most_per_table), rng=rng)
             states = ", ".join(f"{count} {state}" for state, count in table.states().items())
@@ -355,6 +418,7 @@ def main() -> int:
         "--most-per-table", type=int, default=20, help="kills of one table before it is let go to its end"
     )
     parser.add_argument("--chain", type=int, default=1, help="rows of a chain, each of which continues the one before")
+    parser.add_argument("--stills", action="store_true", help="begin each chain, or each row, with a still")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--folder", type=Path, help="where to work, kept afterwards; default: a temporary one")
     given = parser.parse_args()
@@ -367,6 +431,7 @@ def main() -> int:
             folder=given.folder or Path(temporary),
             seed=given.seed,
             chain=given.chain,
+            stills=given.stills,
         )
     print("\n".join([*figures.lines(), f"seconds                    {time.monotonic() - started:.0f}"]))
     return 1 if figures.wrong else 0
