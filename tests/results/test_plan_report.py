@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from prefect_together.execution.settings import RunSettings
+from prefect_together.ledger.records import Known
 from prefect_together.ledger.states import State
-from prefect_together.results.plan_report import Known, PlanReport, plan_report
+from prefect_together.results.plan_report import PlanReport, plan_report
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.prompt_table import read_table
 
@@ -71,3 +76,75 @@ def test_the_shots_of_a_chain_take_as_long_as_one_after_the_other() -> None:
 
     assert apart.high_seconds == alone.high_seconds
     assert abs(chain.high_seconds - 3 * alone.high_seconds) < 1
+
+
+FILMS = """\
+id,film,prompt,continues,price_usd
+a,harbour,begins,,1
+x,,apart,,1
+b,harbour,goes on,a,1
+c,harbour,goes elsewhere,a,1
+d,lantern,begins too,,1
+e,lantern,goes on too,d,1
+"""
+
+
+def test_each_chain_has_its_videos_its_new_dollars_and_the_time_of_its_longest_way() -> None:
+    plan = plan_of(FILMS)
+    known = {next(iter(plan.videos)): Known(State.DOWNLOADED, "downloaded", "videos/a.mp4", 1.0)}
+    alone = plan_report(plan_of("id,prompt\na,begins\n")).high_seconds
+
+    harbour, lantern = plan_report(plan).chains
+    begun = plan_report(plan, known=known).chains[0]
+
+    assert [(one.name, one.videos, one.to_send, one.high_usd) for one in (harbour, lantern)] == [
+        ("harbour", 3, 3, 3.0),
+        ("lantern", 2, 2, 2.0),
+    ]
+    assert harbour.high_seconds == lantern.high_seconds == pytest.approx(2 * alone, abs=0.2)
+    assert (begun.to_send, begun.high_usd, begun.high_seconds) == (2, 2.0, alone)
+
+
+def test_chains_that_do_not_fit_the_budget_as_a_whole_are_named() -> None:
+    plan = plan_of(FILMS)
+
+    def unfit(budget_usd: float, **given: Any) -> list[str]:
+        return [one.name for one in plan_report(plan, budget_usd=budget_usd, **given).chains if not one.fits]
+
+    assert unfit(6.0) == []
+    assert unfit(6.0, committed_usd=0.5) == ["lantern"]
+    assert unfit(3.0) == ["lantern"]  # harbour first, and nothing remains
+    assert unfit(2.5) == ["harbour", "lantern"]  # x between them has its dollar
+    assert plan_report(plan, budget_usd=3.0).notes == (
+        "1 of 2 chains does not fit the budget of $3.00: lantern ($2.00); with whole_chains (--whole-chains) such a"
+        " chain is not begun",
+    )
+
+
+def test_a_chain_that_was_begun_has_its_part_of_the_budget_first() -> None:
+    plan = plan_of(FILMS)
+    lamp = next(key for key, video in plan.videos.items() if video.row_id == "d")
+    known = {lamp: Known(State.DOWNLOADED, "downloaded", "videos/d.mp4", 1.0)}
+
+    report = plan_report(plan, known=known, budget_usd=4.0, committed_usd=1.0)
+
+    assert [(one.name, one.fits) for one in report.chains] == [("harbour", False), ("lantern", True)]
+
+
+def test_a_budget_counts_what_the_ledger_has_paid_already() -> None:
+    plan = plan_of(FILMS)
+
+    assert not plan_report(plan, budget_usd=6.0).budget_may_end
+    assert plan_report(plan, budget_usd=6.0, committed_usd=1.0).budget_may_end
+
+
+def test_many_chains_are_one_line() -> None:
+    rows = "".join(f"a{n},begins {n},,1\nb{n},goes on {n},a{n},1\n" for n in range(30))
+
+    report = plan_report(plan_of(f"id,prompt,continues,price_usd\n{rows}"))
+
+    assert report.chains_in_short.startswith("30 chains of 2 videos, $2.00 each, about ")
+
+
+def test_takes_of_one_still_are_no_chain_to_read_of() -> None:
+    assert plan_report(plan_of("id,prompt,still_prompt,count\na,moves,a boat,3\n")).chains == ()

@@ -85,7 +85,7 @@ def print_differences(found: LiveDifferences) -> None:
         _print("The catalogue agrees with them.")
 
 
-def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
+def print_plan(report: PlanReport) -> None:
     """What is asked for in all and by model, the rows, what is to be known of them, and the sums."""
     if report.grid or len(report.models) > 1:
         _print(f"{report.counts}, {report.row_price} a row")
@@ -103,6 +103,16 @@ def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
         prompt = shorten(_plain(line.prompt), PROMPT_CHARACTERS, placeholder=" ...")
         rows.append((str(line.row), line.id, line.model, prompt, files, price, state))
     _print_table(("row", "id", "model", "prompt", "file", "dollars", "status"), rows, stacked=((1, 2), (3, 4)))
+    from prefect_together.results.plan_report import CHAINS_SHOWN, price_of
+
+    if len(report.chains) > CHAINS_SHOWN:
+        _print(report.chains_in_short)
+    elif report.chains:
+        chains: list[Cells] = [
+            (chain.name, f"{chain.videos:,}", f"{chain.to_send:,}", price_of(chain), duration(chain.high_seconds))
+            for chain in report.chains
+        ]
+        _print_table(("chain", "videos", "to send", "dollars", "up to"), chains)
     for warning in report.warnings:
         _print(f"warning: {warning}")
     for line in report.lines:
@@ -114,8 +124,8 @@ def print_plan(report: PlanReport, *, budget_usd: float | None = None) -> None:
     if report.unlearned_models and report.high_seconds:
         unlearned = f"{report.unlearned_models} of {len(report.models)} models"
         _print(f"The time of {unlearned} is a guess: the ledger has no jobs of theirs yet.")
-    if budget_usd is not None and (report.high_usd > budget_usd or report.unknown_prices):
-        _print(f"The budget of {dollars(budget_usd)} may not be enough: what would pass it is not sent.")
+    if report.budget_usd is not None and report.budget_may_end:
+        _print(f"The budget of {dollars(report.budget_usd)} may not be enough: what would pass it is not sent.")
 
 
 def print_status(view: LedgerView) -> None:

@@ -68,8 +68,8 @@ def plan(
         output_dir = None if output_dir is None else team.output_dir(output_dir)
         in_flight, budget = team.max_in_flight(limits.max_in_flight), team.budget_usd(budget_usd)
         team.print_note()
-    report = asyncio.run(report_on(checked, output_dir, locations.ledger, in_flight))
-    printing.print_json(asdict(report)) if as_json else printing.print_plan(report, budget_usd=budget)
+    report = asyncio.run(report_on(checked, output_dir, locations.ledger, in_flight, budget_usd=budget))
+    printing.print_json(asdict(report)) if as_json else printing.print_plan(report)
     return 0
 
 

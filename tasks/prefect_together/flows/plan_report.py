@@ -12,7 +12,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from prefect_together.errors import Problem, TableInvalid, TogetherVideoError
-from prefect_together.results.plan_report import PlanLine, PlanReport, report_on
+from prefect_together.results.plan_report import CHAINS_SHOWN, PlanLine, PlanReport, price_of, report_on
 from prefect_together.results.text import counted, dollars, duration, markdown_cell
 from prefect_together.table.plan import Plan
 
@@ -36,25 +36,27 @@ async def run_planning(
     """
     logger = get_run_logger()
     try:
-        report = await report_on(await asyncio.to_thread(make_plan), output_dir, ledger, max_in_flight)
+        report = await report_on(
+            await asyncio.to_thread(make_plan), output_dir, ledger, max_in_flight, budget_usd=budget_usd
+        )
     except TableInvalid as error:
         await _publish_mistakes(error)
         logger.error("%s", error)
         return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
     except TogetherVideoError as error:
         return Failed(message=str(error)[:MESSAGE_CHARACTERS], data=error)
-    await _publish(report, budget_usd)
+    await _publish(report)
     logger.info("%s", report.summary)
     return Completed(message=report.summary, data=report)
 
 
-async def _publish(report: PlanReport, budget_usd: float | None) -> None:
+async def _publish(report: PlanReport) -> None:
     ordered = sorted(report.lines, key=lambda line: (not line.problems, line.row))
     left_out = len(ordered) - TABLE_ROWS
     note = f"{left_out:,} more rows are not shown." if left_out > 0 else ""
     rows = [_cells(line) for line in ordered[:TABLE_ROWS]]
     await acreate_table_artifact(table=rows, key=ROWS_KEY, description=f"{report.summary}. {note}".strip())
-    await acreate_markdown_artifact(markdown=plan_markdown(report, budget_usd=budget_usd), key=SUMMARY_KEY)
+    await acreate_markdown_artifact(markdown=plan_markdown(report), key=SUMMARY_KEY)
 
 
 async def _publish_mistakes(error: TableInvalid) -> None:
@@ -69,7 +71,7 @@ async def _publish_mistakes(error: TableInvalid) -> None:
     await acreate_markdown_artifact(markdown="\n".join(lines), key=SUMMARY_KEY)
 
 
-def plan_markdown(report: PlanReport, *, budget_usd: float | None) -> str:
+def plan_markdown(report: PlanReport) -> str:
     """The plan's sums by model, and what is worth a warning."""
     low, high = duration(report.low_seconds), duration(report.high_seconds)
     lines = [
@@ -83,12 +85,20 @@ def plan_markdown(report: PlanReport, *, budget_usd: float | None) -> str:
     lines += [f"- {markdown_cell(note)}" for note in report.notes]
     if report.shared_rows:
         lines.append(f"- {report.shared_rows:,} rows repeat an earlier row and share its video")
-    if budget_usd is not None:
-        verdict = "is enough" if report.high_usd <= budget_usd and not report.unknown_prices else "may not be enough"
-        lines.append(f"- The budget of {dollars(budget_usd)} {verdict}")
+    if report.budget_usd is not None:
+        verdict = "may not be enough" if report.budget_may_end else "is enough"
+        lines.append(f"- The budget of {dollars(report.budget_usd)} {verdict}")
+    if len(report.chains) > CHAINS_SHOWN:
+        lines.append(f"- {report.chains_in_short}")
     lines += ["", "| model | videos | to be sent | dollars |", "|---|---|---|---|"]
     for model in report.models:
         lines.append(f"| {markdown_cell(model.model)} | {model.videos:,} | {model.to_send:,} | {model.price} |")
+    if 0 < len(report.chains) <= CHAINS_SHOWN:
+        lines += ["", "| chain | videos | to be sent | dollars | time |", "|---|---|---|---|---|"]
+        for chain in report.chains:
+            time = duration(chain.high_seconds)
+            cells = (markdown_cell(chain.name), f"{chain.videos:,}", f"{chain.to_send:,}", price_of(chain), time)
+            lines.append(f"| {' | '.join(cells)} |")
     warnings = [*report.warnings, *(f"row {row.row}: {text}" for row in report.lines for text in row.problems)]
     return "\n".join([*lines, *_warnings(warnings)])
 

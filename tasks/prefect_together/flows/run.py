@@ -32,7 +32,7 @@ from prefect_together.flows.prefect_ui import (
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.plans import budget_in, from_text, to_text
-from prefect_together.ledger.records import VideoRecord
+from prefect_together.ledger.records import Known, VideoRecord
 from prefect_together.prefect_internals import process_is_own, report_ending, shorten_task_lines, shown_progress
 from prefect_together.results.already_paid import (
     downloaded_takes,
@@ -44,8 +44,8 @@ from prefect_together.results.already_paid import (
 from prefect_together.results.notebook import notebook_progress
 from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
 from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, PageSummary, row_results, write_outputs
-from prefect_together.results.plan_report import Known, plan_report
 from prefect_together.results.plan_report import dry_run as dry_run_line
+from prefect_together.results.plan_report import plan_report
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import totals
 from prefect_together.results.text import counted
@@ -240,9 +240,11 @@ async def _log_plan(
         plan,
         known={key: Known.of(record) for key, record in known.items()},
         there=downloaded_takes(all_records, output_dir=locations.output_name),
+        budget_usd=settings.budget_usd,
+        committed_usd=await ledger.committed_usd(),
         sends=settings.sends,
     )
-    for line in (report.line(settings.budget_usd), *report.notes):
+    for line in (report.line, *report.notes):
         logger.info("%s", line)
 
 

@@ -212,3 +212,31 @@ def unsettled(connection: Connection) -> dict[str, Unsettled]:
         row.video_key: Unsettled(int(row.in_doubt) / 1e6, int(row.failed) / 1e6)
         for row in connection.execute(statement)
     }
+
+
+def sent_unasked(state: State, kind: Kind = "video") -> bool:
+    """Whether any run sends a video that the ledger has in this state."""
+    return STATES[state].sent_if == "always"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a ledger has of a video of the plan. `usd` is what was charged for it, or is reserved for its last job, 0 if
+    nothing was sent; None: its price is unknown."""
+
+    state: State
+    status: Status
+    file: str
+    usd: float | None = 0.0
+
+    @classmethod
+    def of(cls, record: VideoRecord) -> Known:
+        is_sent = record.jobs > 0 or STATES[record.state].is_paid
+        reserved_usd = record.estimate_usd if is_sent else 0.0
+        usd = reserved_usd if record.cost_usd is None else record.cost_usd
+        return cls(record.state, record.status, record.file, usd)
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the next run waits for its job, sent already or not."""
+        return sent_unasked(self.state) or STATES[self.state].is_waiting

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import heapq
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Literal
 
 from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.errors import Problem, SettingsInvalid
-from prefect_together.ledger.records import VideoRecord
+from prefect_together.ledger.records import Known, sent_unasked
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.ledger.view import ledger_of, read_ledger
 from prefect_together.results.text import counted, dollars, duration, price_text, state_counts
-from prefect_together.table.chains import sendable
+from prefect_together.table.chains import ChainPlan, chain_plans, seconds_until_all_end, sendable
 from prefect_together.table.plan import Kind, Plan, PlannedRow, PlannedVideo
 from prefect_together.table.variants import grid_of
 
@@ -24,38 +22,12 @@ USUAL, SLOW = 0.5, 0.9
 """The parts of a model's jobs that are faster than the low and the high reading of the time."""
 SEEDS_NAMED = 5
 ROWS_NAMED = 10
+CHAINS_SHOWN = 20
+"""More chains than these are one line."""
 OF_THE_SANDBOX = "the sandbox made what is there: real videos need another output directory, and are all new"
 
 PlanStatus = Status | Literal["new"]
 """A video's word in results.csv; "new" if the ledger does not know it."""
-
-
-def sent_unasked(state: State, kind: Kind = "video") -> bool:
-    """Whether any run sends a video that the ledger has in this state."""
-    return STATES[state].sent_if == "always"
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a ledger has of a video of the plan. `usd` is what was charged for it, or is reserved for its last job, 0 if
-    nothing was sent; None: its price is unknown."""
-
-    state: State
-    status: Status
-    file: str
-    usd: float | None = 0.0
-
-    @classmethod
-    def of(cls, record: VideoRecord) -> Known:
-        is_sent = record.jobs > 0 or STATES[record.state].is_paid
-        reserved_usd = record.estimate_usd if is_sent else 0.0
-        usd = reserved_usd if record.cost_usd is None else record.cost_usd
-        return cls(record.state, record.status, record.file, usd)
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether the next run waits for its job, sent already or not."""
-        return sent_unasked(self.state) or STATES[self.state].is_waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +80,8 @@ class PlanReport:
     `grid` is like `12 rows x 3 models x 2 seeds = 72 videos`, if every row lists as many values; `row_price` what all
     videos of one row cost, paid or not, from the cheapest row to the dearest; `made_again` names those that
     are to be sent as they continue another clip than before. `waiting` counts what is not sent as the clip that it
-    continues does not come. `stills` are beside the videos, and in the dollars.
+    continues does not come. `stills` are beside the videos, and in the dollars. `committed_usd` is what the ledger has
+    paid or reserved already, of which a budget is the cap too.
     """
 
     source: str
@@ -125,6 +98,9 @@ class PlanReport:
     low_seconds: float
     high_seconds: float
     models: tuple[ModelPlan, ...]
+    chains: tuple[ChainPlan, ...]
+    budget_usd: float | None
+    committed_usd: float
     grid: str | None
     row_price: str
     shared_rows: int
@@ -154,7 +130,38 @@ class PlanReport:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is to be known before it is paid, beside the warnings."""
-        return tuple(note for note in (self.made_again, self.waiting) if note)
+        return tuple(note for note in (self.made_again, self.waiting, self._past_budget) if note)
+
+    @property
+    def budget_may_end(self) -> bool:
+        """Whether something may not be sent, as it would pass the budget."""
+        high_usd = self.committed_usd + self.high_usd
+        return self.budget_usd is not None and (high_usd > self.budget_usd + 1e-9 or self.unknown_prices > 0)
+
+    @property
+    def chains_in_short(self) -> str:
+        """Like `40 chains of 3 to 5 videos, $0.42 to $0.71 each, about 4 min 30 s to 9 min 00 s each`."""
+        counts = sorted({chain.videos for chain in self.chains})
+        of = counted(counts[0], "video") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} videos"
+        low, high = min(one.low_usd for one in self.chains), max(one.high_usd for one in self.chains)
+        times = (min(one.low_seconds for one in self.chains), max(one.high_seconds for one in self.chains))
+        time = " to ".join(dict.fromkeys(map(duration, times)))
+        price = price_text(low, high, unknown=sum(one.unknown_prices for one in self.chains))
+        return f"{counted(len(self.chains), 'chain')} of {of}, {price} each, about {time} each"
+
+    @property
+    def _past_budget(self) -> str | None:
+        """Like `1 of 2 chains does not fit the budget of $0.60: lantern ($0.43); ...`."""
+        past = [f"{chain.name} ({price_of(chain)})" for chain in self.chains if not chain.fits]
+        if self.budget_usd is None or not past:
+            return None
+        more = f" and {len(past) - ROWS_NAMED:,} more" if len(past) > ROWS_NAMED else ""
+        do = "does" if len(past) == 1 else "do"
+        return (
+            f"{len(past):,} of {counted(len(self.chains), 'chain')} {do} not fit the budget of"
+            f" {dollars(self.budget_usd)}: {', '.join(past[:ROWS_NAMED])}{more};"
+            " with whole_chains (--whole-chains) such a chain is not begun"
+        )
 
     @property
     def unlearned_models(self) -> int:
@@ -168,9 +175,10 @@ class PlanReport:
         is_all_new = self.states.get("new") == self.videos and not self.known_stills
         return new if is_all_new else f"{new} new in this run, {self.price_in_all} in all"
 
-    def line(self, budget_usd: float | None) -> str:
+    @property
+    def line(self) -> str:
         """Like `3 rows, 4 videos: estimated $1.12, budget $5.00`."""
-        cap = "" if budget_usd is None else f", budget {dollars(budget_usd)}"
+        cap = "" if self.budget_usd is None else f", budget {dollars(self.budget_usd)}"
         return f"{self.counts}: estimated {self.price}{cap}"
 
 
@@ -182,6 +190,8 @@ def plan_report(
     there: Collection[tuple[str, int]] = (),
     durations: DurationStatistics | None = None,
     max_in_flight: int = 20,
+    budget_usd: float | None = None,
+    committed_usd: float = 0.0,
     sends: Callable[[State, Kind], bool] = sent_unasked,
 ) -> PlanReport:
     """Report on a plan. `known` and `taken_files` are what a ledger has of its videos and of all,
@@ -200,6 +210,8 @@ def plan_report(
     videos = [video for video in plan.videos.values() if video.kind == "video"]
     to_wait = [video for video in videos if video.key not in known or known[video.key].is_awaited]
     to_wait = [video for video in to_wait if video.key not in waiting]
+    models = {video.request.model for video in to_wait}
+    usual, slow = ({model: durations.quantile(model, part) for model in models} for part in (USUAL, SLOW))
     of_rows, of_table = _problems(plan.warnings)
     stills, pays = plan.stills, {row.still_key: row.number for row in reversed(plan.rows)}
     states: Counter[PlanStatus] = Counter(_status(known, key) for key in plan.videos if key not in stills)
@@ -215,9 +227,20 @@ def plan_report(
         high_usd=round(sum(video.estimate_usd or 0.0 for video in to_send), 6),
         unknown_prices=sum(video.estimate_usd is None for video in to_send),
         price_in_all=_price_in_all(plan, known, to_send),
-        low_seconds=_seconds(to_wait, durations, USUAL, max_in_flight),
-        high_seconds=_seconds(to_wait, durations, SLOW, max_in_flight),
+        low_seconds=seconds_until_all_end(to_wait, usual, max_in_flight),
+        high_seconds=seconds_until_all_end(to_wait, slow, max_in_flight),
         models=_models(plan, to_send, durations),
+        chains=chain_plans(
+            plan,
+            to_send,
+            to_wait,
+            begun={key for key, one in known.items() if one.usd != 0},
+            remaining_usd=None if budget_usd is None else budget_usd - committed_usd,
+            usual_seconds=usual,
+            slow_seconds=slow,
+        ),
+        budget_usd=budget_usd,
+        committed_usd=committed_usd,
         grid=grid_of(plan),
         row_price=_row_price(plan),
         shared_rows=sum(row.shared_with is not None for row in plan.rows),
@@ -226,6 +249,10 @@ def plan_report(
         lines=tuple(_line(plan, row, files, known, of_rows.get(row.number, ()), pays) for row in plan.rows),
         warnings=of_table,
     )
+
+
+def price_of(chain: ChainPlan) -> str:
+    return price_text(chain.low_usd, chain.high_usd, unknown=chain.unknown_prices)
 
 
 def _made_again(new: Sequence[PlannedVideo], there: Collection[tuple[str, int]]) -> str | None:
@@ -363,30 +390,13 @@ def _problems(warnings: Iterable[Problem]) -> tuple[dict[int, tuple[str, ...]], 
     return of_rows, tuple(of_table)
 
 
-def _seconds(videos: list[PlannedVideo], durations: DurationStatistics, part: float, max_in_flight: int) -> float:
-    """How long the jobs take, `max_in_flight` at a time in the table's order, if each is at this quantile.
-
-    A job begins when those that it continues have ended.
-    """
-    of_model = {model: durations.quantile(model, part) for model in {video.request.model for video in videos}}
-    ends: list[float] = []
-    end_of: dict[str, float] = {}
-    waited_for = {video.key: video for video in videos}
-    after = {key: [source for source in video.sources if source in waited_for] for key, video in waited_for.items()}
-    for video in map(waited_for.__getitem__, TopologicalSorter(after).static_order()):
-        is_free = heapq.heappop(ends) if len(ends) >= max_in_flight else 0.0
-        start = max([is_free, *(end_of.get(key, 0.0) for key in video.sources)])
-        end_of[video.key] = start + of_model[video.request.model]
-        heapq.heappush(ends, end_of[video.key])
-    return round(max(end_of.values(), default=0.0), 1)
-
-
 async def report_on(
     plan: Plan,
     output_dir: str | None = None,
     ledger: str | None = None,
     max_in_flight: int = 20,
     *,
+    budget_usd: float | None = None,
     sends: Callable[[State, Kind], bool] = sent_unasked,
 ) -> PlanReport:
     """Report on a plan, with what the ledger knows of its videos and of its models' times.
@@ -396,7 +406,7 @@ async def report_on(
     read.
     """
     if ledger is None and not _has_ledger(output_dir):
-        return plan_report(plan, max_in_flight=max_in_flight)
+        return plan_report(plan, max_in_flight=max_in_flight, budget_usd=budget_usd)
     from prefect_together.clips.remote_store import output_name
     from prefect_together.ledger.ledger import HERE
     from prefect_together.results.already_paid import downloaded_takes, paid_under_other_ids, rebuy_problem
@@ -416,6 +426,8 @@ async def report_on(
         there=downloaded_takes(view.records, output_dir=name),
         durations=view.statistics(),
         max_in_flight=max_in_flight,
+        budget_usd=budget_usd,
+        committed_usd=view.totals.committed_usd,
         sends=sends,
     )
 
@@ -425,12 +437,12 @@ async def dry_run(
 ) -> str:
     """What a run with these settings would ask for, and what the ledger warns of. Raises LedgerUnavailable."""
     try:
-        report = await report_on(plan, output_dir, ledger, sends=sends)
+        report = await report_on(plan, output_dir, ledger, budget_usd=budget_usd, sends=sends)
     except SettingsInvalid:  # there is no such ledger yet: it would be the first run
-        report = plan_report(plan)
+        report = plan_report(plan, budget_usd=budget_usd)
     of_ledger = [warning for warning in report.warnings if warning not in map(str, plan.warnings)]
     warnings = [f"warning: {one}" for one in of_ledger]
-    return "\n".join([f"{report.line(budget_usd)}; nothing was sent", *report.notes, *warnings])
+    return "\n".join([f"{report.line}; nothing was sent", *report.notes, *warnings])
 
 
 def _has_ledger(output_dir: str | None) -> bool:
