@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from prefect_server import PrefectServer
+from prefect_together.cli.commands import main
 from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore
 from prefect_together.sandbox import Sandbox
@@ -117,3 +118,28 @@ def test_the_keys_of_the_bucket_are_in_nothing_that_a_run_leaves(remote: Remote)
     left += [path.read_bytes() for path in remote.store.local_dir.rglob("*") if path.is_file()]
     for secret in (os.environ["AWS_SECRET_ACCESS_KEY"], KEY):
         assert not any(secret.encode() in content for content in left)
+
+
+def test_chains_that_begin_with_a_still_are_made_and_joined_in_the_bucket(
+    remote: Remote, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = (
+        "id,film,prompt,continues,still_prompt\n"
+        "one,harbour,The mist lifts,,A harbour at dawn\ntwo,harbour,A boat leaves,one,\n"
+    )
+
+    first = remote.run(table)
+    names = remote.names()
+    film = remote.read("films/harbour.mp4")
+    again = remote.run(table)
+
+    assert first.is_completed(), first.message
+    assert again.is_completed(), again.message
+    assert {"videos/one.mp4", "videos/two.mp4", "stills/one.jpg", "films/harbour.mp4"} <= names
+    assert (remote.api.calls("create"), len(remote.api.images())) == (2, 1)
+    assert remote.read("films/harbour.mp4") == film
+
+    s3().rm_file(f"{remote.url}/films/harbour.mp4")
+    assert main(["join", remote.url]) == 0
+    assert "films/harbour.mp4" in capsys.readouterr().out
+    assert remote.read("films/harbour.mp4")[4:8] == b"ftyp"
