@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sqlite3
 from collections import Counter
 from collections.abc import Generator
@@ -84,6 +85,10 @@ def test_nothing_is_sent_again_by_the_same_run_and_the_dollars_have_the_stills(h
     assert first.result.new_usd == pytest.approx(first.result.totals.spent_usd)
     assert again.result.new_usd == 0
     assert (first.result.totals.videos, first.result.totals.stills) == (VIDEOS, 2)
+    for name in ("results.csv", "videos.csv"):
+        with (harness.output_dir / name).open(newline="") as file:
+            costs = [float(line["cost_usd"]) for line in csv.DictReader(file)]
+        assert sum(costs) == pytest.approx(first.result.totals.spent_usd)
     assert "2 of 2 stills" in first.state.message
 
 

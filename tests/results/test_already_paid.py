@@ -143,6 +143,30 @@ async def test_an_older_copy_of_the_ledger_is_seen_by_the_jobs_it_does_not_know(
         await check(store)
 
 
+async def test_the_price_of_a_still_is_not_recovered_as_a_part_of_its_videos(store: OutputStore) -> None:
+    plan = make_plan(read("id,prompt,still_prompt\nboat,It sails,A boat\ncat,It sleeps,A cat\n"))
+    await store.prepare()
+    async with ledger_in(store) as ledger:
+        await ledger.plan(list(plan.videos.values()))
+        for row in plan.rows:
+            for key, usd in ((row.still_key, 0.01), (*row.keys, 0.25 if row.number == 2 else None)):
+                assert key is not None
+                await send(ledger, key, f"job-{key}")
+                done = VideoJob(f"job-{key}", "completed", cost_usd=usd)
+                if usd is not None:
+                    await ledger.completed(key, done, generation_seconds=1.0, polls=1)
+        rows = row_results(plan, await ledger.records(), await ledger.unsettled(), store)
+    await write_outputs(store, plan, rows, PageSummary())
+    lose_the_ledger(store)
+
+    async with ledger_in(store) as ledger:
+        await recover(plan, ledger, store, output_dir=HERE)
+        records = await ledger.records()
+
+    boat, cat = (records[key] for row in plan.rows for key in row.keys)
+    assert [(one.state, one.cost_usd) for one in (boat, cat)] == [(State.SUBMITTED, 0.25), (State.SUBMITTED, None)]
+
+
 async def test_what_results_and_clips_prove_is_recovered_and_not_sent_again(store: OutputStore) -> None:
     plan = make_plan(read(TABLE))
     await a_run(store, plan)

@@ -138,6 +138,40 @@ def test_costs_and_attempts_of_rows_that_share_some_videos_add_up_to_what_was_pa
     assert sum(int(line["attempts"]) for line in lines) == totals(done).videos == 3
 
 
+def test_the_dollars_of_stills_are_in_the_sums_once_and_named_and_the_table_asks_for_the_same_again() -> None:
+    plan = planned(
+        "id,prompt,still_prompt,count\na,It sails,A boat,2\nb,It sinks,,1\n,It rows,A lake,1\n,It swims,A lake,1\n"
+    )
+    done = [
+        replace(
+            row,
+            takes=tuple(replace(take, cost_usd=0.5, status="downloaded") for take in row.takes),
+            still=row.still and replace(row.still, cost_usd=0.01, file=f"stills/{row.still.row_id}.jpg"),
+        )
+        for row in rows_of(plan)
+    ]
+
+    files = [write(plan.columns, done).decode() for write in (results_csv, videos_csv)]
+
+    assert totals(done).spent_usd == pytest.approx(2.52)
+    for text in files:
+        lines = list(csv.DictReader(io.StringIO(text, newline="")))
+        assert sum(float(line["cost_usd"]) for line in lines) == pytest.approx(2.52)
+        assert sum(float(line["still_usd"] or 0) for line in lines) == pytest.approx(0.02)
+        assert [line["still_file"] for line in lines if line["id"] == "b"] == [""]
+        assert {line["still_file"] for line in lines if line["id"] == "a"} == {"stills/a.jpg"}
+        again = make_plan(read(text, model=FREE))
+        assert again.videos.keys() == plan.videos.keys()
+        assert "still_usd" not in again.columns
+
+
+def test_a_table_without_stills_has_no_columns_of_them_and_keeps_its_own_of_such_a_name() -> None:
+    plan = planned("prompt,still_file\nA cat,mine.jpg\n")
+
+    assert [line["still_file"] for line in lines_of(plan)] == ["mine.jpg"]
+    assert "still_usd" not in lines_of(plan)[0]
+
+
 SEEDS = st.lists(st.integers(0, 9), max_size=3).map(lambda seeds: "|".join(map(str, seeds)))
 ROWS = st.lists(
     st.tuples(st.booleans(), st.sampled_from(["cat", "-dog", "=1+1"]), SEEDS, st.integers(1, 3)), min_size=1

@@ -16,6 +16,9 @@ from prefect_together.request.request import PARAMETERS
 RESULT_COLUMNS = ("status", "job_id", "file", "cost_usd", "attempts", "error")
 """What results.csv adds to the table's own columns. They are ignored when it is read as a prompt table."""
 
+STILL_RESULT_COLUMNS = ("still_file", "still_usd")
+"""What results.csv and videos.csv also have where the table asks for stills. Ignored when they are read."""
+
 VIDEO_COLUMNS = ("video_id", "video_take")
 """What tells the lines of videos.csv apart that one row asked for; `id` is that of the row."""
 

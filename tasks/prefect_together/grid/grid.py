@@ -22,6 +22,7 @@ from prefect_together.grid.columns import (
     CLIP_COLUMNS,
     PLAIN_CELLS,
     RESULT_COLUMNS,
+    STILL_RESULT_COLUMNS,
     header_place,
     is_known_column,
     is_results_table,
@@ -337,7 +338,7 @@ def _grid(
             for name in names
             if name in RESULT_COLUMNS
         ]
-    left_out = {*RESULT_COLUMNS, *(CLIP_COLUMNS if is_videos else ())}
+    left_out = {*RESULT_COLUMNS, *(STILL_RESULT_COLUMNS if is_results else ()), *(CLIP_COLUMNS if is_videos else ())}
     kept = [place for place, name in enumerate(names) if name and name not in left_out]
     if len(kept) < width:
         rows = [(number, [cells[place] for place in kept]) for number, cells in rows]

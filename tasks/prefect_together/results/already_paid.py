@@ -38,14 +38,25 @@ NAMED_ROWS = 3
 
 @dataclass(frozen=True, slots=True)
 class PaidRow:
-    """A line of results.csv or videos.csv that says that something was sent; its number counts the header as 1."""
+    """A line of results.csv or videos.csv that says that something was sent; its number counts the header as 1.
+
+    `still_usd` is a part of `cost_usd`.
+    """
 
     number: int
     status: str
     job_ids: tuple[str, ...]
     files: tuple[str, ...]
     cost_usd: float | None
+    still_usd: float
     error: str
+
+    @property
+    def videos_usd(self) -> float | None:
+        """What its videos cost; None if that is unknown, also beside a still of known price."""
+        if self.cost_usd is None or not self.still_usd:
+            return self.cost_usd
+        return round(self.cost_usd - self.still_usd, 6) or None
 
 
 async def paid_rows(store: OutputStore, file: str = RESULTS_FILE) -> list[PaidRow]:
@@ -60,7 +71,8 @@ async def paid_rows(store: OutputStore, file: str = RESULTS_FILE) -> list[PaidRo
     for number, row in enumerate(rows, start=2):
         job_ids, files = (tuple(filter(None, unescape_cell(row[name] or "").split("|"))) for name in ("job_id", "file"))
         if job_ids or _number(row["attempts"]):
-            found.append(PaidRow(number, row["status"], job_ids, files, _number(row["cost_usd"]), row["error"] or ""))
+            usd, still_usd = _number(row["cost_usd"]), _number(row.get("still_usd")) or 0.0
+            found.append(PaidRow(number, row["status"], job_ids, files, usd, still_usd, row["error"] or ""))
     return found
 
 

@@ -35,8 +35,9 @@ def results_frame(output_dir: str) -> DataFrame:
     """The rows of a run into `output_dir`, a path or any fsspec URL, in the table's order.
 
     The table's own columns are text as it stood in the table. `status` is a category, `cost_usd` a float in dollars
-    (NaN where the cost is unknown), `attempts` an integer; `job_id`, `file` and `error` are text, of a row of several
-    takes joined by "|". Such a frame, or some of its rows, is itself a table of prompts for `read_table`.
+    (NaN where the cost is unknown), and so is `still_usd` where the table asks for stills; `attempts` is an integer;
+    `job_id`, `file` and `error` are text, of a row of several takes joined by "|". Such a frame, or some of its rows,
+    is itself a table of prompts for `read_table`.
     Raises FileNotFoundError if no run has written results there.
     """
     import pandas  # not small, and used by nothing else here
@@ -46,9 +47,10 @@ def results_frame(output_dir: str) -> DataFrame:
         header, *lines = [[unescape_cell(cell) for cell in line] for line in csv.reader(file, strict=True)]
     frame = pandas.DataFrame(lines, columns=header, dtype="str")
     frame.attrs[PLAIN_CELLS] = True
+    priced = [name for name in ("cost_usd", "still_usd") if name in frame]
     return frame.assign(
+        **{name: pandas.to_numeric(frame[name]).astype("float64") for name in priced},
         status=frame["status"].astype("category"),
-        cost_usd=pandas.to_numeric(frame["cost_usd"]).astype("float64"),
         attempts=pandas.to_numeric(frame["attempts"]).astype("Int64"),
     )
 

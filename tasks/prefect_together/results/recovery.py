@@ -106,7 +106,7 @@ async def recover(plan: Plan, ledger: Ledger, store: OutputStore, *, output_dir:
 def _prove(fresh: Sequence[PlannedVideo], row: PaidRow, store: OutputStore) -> list[_Found]:
     """What a line proves of its videos: files by their names, job ids in the order of the takes."""
     job_ids = dict(zip((video.key for video in fresh), row.job_ids, strict=False))
-    cost_usd = None if row.cost_usd is None or not job_ids else row.cost_usd / len(job_ids)
+    cost_usd = None if row.videos_usd is None or not job_ids else row.videos_usd / len(job_ids)
     found: list[_Found] = []
     for video in fresh:
         job_id = job_ids.get(video.key)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TypeGuard
@@ -23,6 +23,7 @@ from prefect_together.errors import FailureClass
 from prefect_together.grid.columns import (
     CLIP_COLUMNS,
     RESULT_COLUMNS,
+    STILL_RESULT_COLUMNS,
     VIDEO_COLUMNS,
     escape_cell,
     meaning_of,
@@ -168,20 +169,25 @@ class Totals:
 def results_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
     """The content of results.csv: the table's own `columns` in order, then `RESULT_COLUMNS`; a line per row.
 
+    If a row has a still, `STILL_RESULT_COLUMNS` follow.
+
     A row of several takes joins their job ids and files by "|", adds up cost and attempts, and names the
     take before each error. A row that shares an earlier row's job names the same file at cost and attempts
-    0, so that the columns' sums are what was paid and sent. An empty `cost_usd` is an unknown cost.
+    0, so that the columns' sums are what was paid and sent. The first row with a still has its dollars in
+    `cost_usd` too. An empty `cost_usd` is an unknown cost.
 
     Lines end in LF; line breaks inside a cell stay as they are, in quotes. UTF-8, with a byte order mark if
     and only if something in it is not ASCII: without one Excel misreads such text, and saving it there
     would change prompts, which would then be paid for again.
     """
-    own = [column for column in columns if column not in RESULT_COLUMNS]
-    lines = [_line([*map(escape_cell, own), *RESULT_COLUMNS])]
+    rows = list(rows)
+    results = _result_columns(rows)
+    own = [column for column in columns if column not in results]
+    lines = [_line([*map(escape_cell, own), *results])]
     counted: set[str] = set()
     for row in rows:
-        lines.append(_line([*(escape_cell(row.cells.get(column, "")) for column in own), *_outcome(row, counted)]))
-        counted.update(take.key for take in row.takes if take.key)
+        outcome = _outcome(row, counted)[: len(results)]
+        lines.append(_line([*(escape_cell(row.cells.get(column, "")) for column in own), *outcome]))
     return _encoded(lines)
 
 
@@ -190,22 +196,25 @@ def videos_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
 
     It is itself a prompt table, of the same work: `id` is the row's own (empty if it has none), `video_id` and `take`
     say which of its videos it is. Then come prompt, model and every other parameter, the table's `columns` that are
-    none of these, `RESULT_COLUMNS` and `CLIP_COLUMNS`.
+    none of these, `RESULT_COLUMNS`, `STILL_RESULT_COLUMNS` if a row has a still, and `CLIP_COLUMNS`.
     """
+    rows = list(rows)
+    results = _result_columns(rows)
     takes: dict[str, tuple[RowResult, TakeResult]] = {}
     for row in rows:
         for take in row.takes:
             takes.setdefault(take.key or f"{take.row_id} {take.take}", (row, take))
     sent = {name for _, take in takes.values() for name in take.parameters}
     id_column = _column_of("id", columns)
-    own = [column for column in columns if _is_carried(column, columns)]
+    own = [column for column in columns if column not in results and _is_carried(column, columns)]
     parameters = [
         name
         for name in (*PARAMETERS, "extra_body")
         if name in sent - {"media"} and name not in map(parameter_name, own)
     ]
-    header = ["id", *VIDEO_COLUMNS, "prompt", "model", *parameters, *own, *RESULT_COLUMNS, *CLIP_COLUMNS]
+    header = ["id", *VIDEO_COLUMNS, "prompt", "model", *parameters, *own, *results, *CLIP_COLUMNS]
     lines = [_line(map(escape_cell, header))]
+    counted: set[str] = set()
     for row, take in takes.values():
         cells = [row.cells.get(id_column, "") if id_column else "", take.row_id, str(take.take)]
         cells += [take.prompt or "", take.model]
@@ -216,8 +225,13 @@ def videos_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
             *("" if value is None else f"{value:.3f}".rstrip("0").rstrip(".") for value in seconds),
             take.sha256 or "",
         ]
-        lines.append(_line([*map(escape_cell, cells), *_outcome(replace(row, takes=(take,), shared_with=None)), *clip]))
+        outcome = _outcome(replace(row, takes=(take,), shared_with=None), counted)[: len(results)]
+        lines.append(_line([*map(escape_cell, cells), *outcome, *clip]))
     return _encoded(lines)
+
+
+def _result_columns(rows: Iterable[RowResult]) -> tuple[str, ...]:
+    return (*RESULT_COLUMNS, *STILL_RESULT_COLUMNS) if any(row.still for row in rows) else RESULT_COLUMNS
 
 
 def _is_carried(column: str, columns: Sequence[str]) -> bool:
@@ -291,19 +305,22 @@ def _model_totals(model: str, takes: Sequence[TakeResult]) -> ModelTotals:
     )
 
 
-def _outcome(row: RowResult, counted: Collection[str] = ()) -> list[str]:
-    """The cells of `RESULT_COLUMNS`. Videos that are `counted`, by their keys, are those of an earlier row."""
-    takes = row.takes
+def _outcome(row: RowResult, counted: set[str]) -> list[str]:
+    """The cells of `RESULT_COLUMNS` and `STILL_RESULT_COLUMNS`; adds its keys to those of earlier lines, `counted`."""
+    takes, still = row.takes, row.still
     own = [] if row.shared_with is not None else [take for take in takes if take.key not in counted]
-    costs = [take.cost_usd for take in takes if _is_known(take.cost_usd)]
-    cost_usd = _usd(take.cost_usd for take in own)
+    own_stills = [still] if still is not None and still.key not in counted else []
+    counted |= {take.key for take in (*takes, *own_stills) if take.key}
+    is_known = any(_is_known(take.cost_usd) for take in (*takes, *own_stills))
     return [
         row.status,
         escape_cell("|".join(take.job_id for take in takes if take.job_id)),
         escape_cell("|".join(take.file for take in takes if take.file)),
-        _number(cost_usd) if costs else "",
+        _number(_usd(take.cost_usd for take in (*own, *own_stills))) if is_known else "",
         str(sum(take.attempts for take in own)),
         escape_cell(_errors(takes)),
+        escape_cell(still.file or "") if still is not None else "",
+        _number(_usd(one.cost_usd for one in own_stills)) if still is not None and _is_known(still.cost_usd) else "",
     ]
 
 
