@@ -18,20 +18,27 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from ledger_rows import a_video
 from prefect_together.api.jobs import VideoJob
 from prefect_together.clock import SYSTEM_CLOCK
-from prefect_together.errors import BudgetReached, FailureClass, JobFailed, RateLimited
+from prefect_together.errors import BudgetReached, FailureClass, JobFailed, RateLimited, SourceMissing
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.engine import open_engine
 from prefect_together.ledger.ledger import Ledger, open_ledger
+from prefect_together.ledger.plans import from_text, to_text
 from prefect_together.ledger.states import STATES, State
 from prefect_together.ledger.transitions import ClaimLost
+from prefect_together.table.plan import make_plan
+from tables import read
 
 T = TypeVar("T")
 
-VIDEOS = [a_video(name, usd=usd) for name, usd in (("a", 0.28), ("b", 0.05), ("c", 1.0))]
-KEYS = [video.key for video in VIDEOS]
+PLAN = make_plan(
+    read("id,prompt,continues,still_prompt\na,It sails,,A boat\nb,It sinks,a,\n", model="minimax/video-01-director")
+)
+"""A still, the shot that begins with it, and the one that continues that."""
+VIDEOS = list(PLAN.videos.values())
+KEYS = list(PLAN.videos)
+SOURCES = {key: video.sources for key, video in PLAN.videos.items()}
 CENTS = st.integers(0, 60).map(lambda cents: cents / 100)
 
 
@@ -53,7 +60,7 @@ class Sent:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Up to three runs over three videos. What the database says is looked at from outside after every step."""
+    """Up to three runs over a still and two shots in a chain. The database is read from outside after every step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,6 +71,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.unanswered: list[Sent] = []
         self.jobs: list[tuple[str, str]] = []  # key, id: all that were ever accepted
         self.number = 0
+        self.inputs: dict[tuple[str, int], str | None] = {}  # of every intent that was ever written
+        self.waits: set[str] = set()  # planned, with the reason that a source is not there
         self.may_leave_downloaded = False
         self.before = dict.fromkeys(KEYS, State.PLANNED)
 
@@ -82,6 +91,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.open_run()
         self.do(self.runs[0].ledger.plan(VIDEOS))
+        self.do(self.runs[0].ledger.save_table(".", to_text(PLAN), is_sandbox=False))
 
     @precondition(lambda self: len(self.runs) < 3)
     @rule()
@@ -147,15 +157,32 @@ class LedgerMachine(RuleBasedStateMachine):
         is_mine = owner == opening.ledger.run.run_id
         assert self.video(key)[1] == (None if is_mine else owner)
 
-    @rule(data=st.data(), key=st.sampled_from(KEYS), estimate=st.none() | CENTS, budget=st.none() | CENTS)
-    def intend(self, data: st.DataObject, key: str, estimate: float | None, budget: float | None) -> None:
+    @rule(data=st.data(), key=st.sampled_from(KEYS))
+    def wait_for_a_source(self, data: st.DataObject, key: str) -> None:
+        state = self.video(key)[0]
+
+        self.do(self.any_run(data).ledger.set_error(key, SourceMissing("a", "failed"), state=State.PLANNED))
+
+        if state == State.PLANNED:
+            self.waits.add(key)
+
+    @rule(
+        data=st.data(),
+        key=st.sampled_from(KEYS),
+        estimate=st.none() | CENTS,
+        budget=st.none() | CENTS,
+        inputs=st.none() | st.just('{"@a:last": "0a1b"}'),
+    )
+    def intend(
+        self, data: st.DataObject, key: str, estimate: float | None, budget: float | None, inputs: str | None
+    ) -> None:
         opening = self.any_run(data)
         state, owner = self.video(key)
         may_send = state == State.PLANNED and owner == opening.ledger.run.run_id
         committed = self.committed()
 
         try:
-            attempt = self.do(opening.ledger.intend(key, estimate_usd=estimate, budget_usd=budget))
+            attempt = self.do(opening.ledger.intend(key, estimate_usd=estimate, budget_usd=budget, inputs=inputs))
         except ClaimLost:
             assert not may_send
         except BudgetReached:
@@ -166,6 +193,8 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             assert may_send
             assert budget is None or self.committed() <= round(budget * 1e6)
+            self.inputs[key, attempt] = inputs
+            self.waits.discard(key)
             self.unanswered.append(Sent(key, attempt, opening))
 
     @precondition(lambda self: self.unanswered)
@@ -238,6 +267,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(data=st.data(), key=st.sampled_from(KEYS))
     def refuse(self, data: st.DataObject, key: str) -> None:
+        self.waits.discard(key)
         self.do(self.any_run(data).ledger.refused(key, BudgetReached(1.0, 0.9, 0.28)))
 
     @rule(data=st.data(), keys=st.lists(st.sampled_from(KEYS), min_size=1))
@@ -252,6 +282,27 @@ class LedgerMachine(RuleBasedStateMachine):
         if self.runs:
             of_attempts = "SELECT coalesce(sum(coalesce(cost_micro_usd, reserved_micro_usd)), 0) FROM attempts"
             assert self.look(of_attempts)[0][0] == self.committed()
+
+    @invariant()
+    def the_frames_of_every_intent_stand_beside_it_for_good(self) -> None:
+        if self.runs:
+            written = self.look("SELECT video_key, attempt, inputs FROM attempts")
+            assert {(key, attempt): inputs for key, attempt, inputs in written} == self.inputs
+
+    @invariant()
+    def what_waits_for_a_source_is_planned_says_so_until_it_is_sent_and_has_reserved_nothing_for_it(self) -> None:
+        if self.runs:
+            rows = self.look("SELECT video_key, state FROM videos WHERE failure_class = 'dependency'")
+            assert {key for key, _ in rows} == self.waits
+            assert {state for _, state in rows} <= {State.PLANNED}
+
+    @invariant()
+    def the_kept_table_names_the_sources_of_each_video(self) -> None:
+        if self.runs:
+            text = self.do(self.runs[0].ledger.last_table("."))
+            assert text is not None
+            plan = from_text(text, self.do(self.runs[0].ledger.records()))
+            assert {key: video.sources for key, video in plan.videos.items()} == SOURCES
 
     @invariant()
     def no_id_is_ever_lost(self) -> None:
