@@ -117,6 +117,17 @@ async def test_a_lost_ledger_is_no_new_one(store: OutputStore, damage: str) -> N
         await check(store)
 
 
+async def test_a_lost_ledger_is_no_new_one_though_a_spreadsheet_wrote_the_results(store: OutputStore) -> None:
+    await a_run(store, make_plan(read(TABLE)))
+    lose_the_ledger(store)
+    results = store.local_dir / RESULTS_FILE
+    header, *lines = results.read_text().splitlines()
+    results.write_text("\n".join([header.upper(), *lines]))
+
+    with pytest.raises(SettingsInvalid, match="would be paid for again"):
+        await check(store)
+
+
 @pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES))
 async def test_clips_without_a_table_are_paid_work_too(store: OutputStore, suffix: str) -> None:
     await a_run(store, make_plan(read(TABLE)))

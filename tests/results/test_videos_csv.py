@@ -78,6 +78,21 @@ def test_a_part_of_it_keeps_the_take_that_each_line_is() -> None:
     assert (video.row_id, video.take, video.free_file(())) == ("a", 3, "videos/a-take3.mp4")
 
 
+def test_it_is_known_with_a_header_in_capitals() -> None:
+    plan = planned("id,prompt,mood,count\na,A cat,'=calm,2\n")
+    header, *lines = text_of(plan).splitlines()
+
+    table = read("\n".join([header.upper(), *lines]))
+
+    assert make_plan(table).videos.keys() == plan.videos.keys()
+    assert table.columns == ("ID", "VIDEO_ID", "VIDEO_TAKE", "PROMPT", "MODEL", "MOOD")
+    assert {row.cells["MOOD"] for row in table.rows} == {"'=calm"}
+
+
+def test_a_column_of_the_tables_own_may_have_a_results_name_in_capitals() -> None:
+    assert read("prompt,Status\nA cat,draft\n", model=FREE).columns == ("prompt", "Status")
+
+
 def test_a_line_whose_prompt_is_changed_is_new_work() -> None:
     plan = planned("id,prompt,seed\na,A cat,7|8\n")
 

@@ -31,13 +31,16 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 def is_results_table(columns: Iterable[str]) -> bool:
-    """Whether a table with these columns is a results.csv, or a part of one: its cells are then escaped."""
-    return {"status", "job_id"} <= set(columns)
+    """Whether a table with these columns is a results.csv, or a part of one: its cells are then escaped.
+
+    A spreadsheet may have written its names in capitals.
+    """
+    return {"status", "job_id"} <= {column.lower() for column in columns}
 
 
 def is_videos_table(columns: Iterable[str]) -> bool:
     """Whether a table with these columns is a videos.csv, or a part of one."""
-    return {*VIDEO_COLUMNS, "status", "job_id"} <= set(columns)
+    return {*VIDEO_COLUMNS, "status", "job_id"} <= {column.lower() for column in columns}
 
 
 def escape_cell(text: str) -> str:

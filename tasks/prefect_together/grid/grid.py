@@ -339,7 +339,9 @@ def _grid(
             if name in RESULT_COLUMNS
         ]
     left_out = {*RESULT_COLUMNS, *(STILL_RESULT_COLUMNS if is_results else ()), *(CLIP_COLUMNS if is_videos else ())}
-    kept = [place for place, name in enumerate(names) if name and name not in left_out]
+    kept = [
+        place for place, name in enumerate(names) if name and (name.lower() if is_results else name) not in left_out
+    ]
     if len(kept) < width:
         rows = [(number, [cells[place] for place in kept]) for number, cells in rows]
     return Grid(tuple(names[place] for place in kept), rows, problems, warnings, is_videos)

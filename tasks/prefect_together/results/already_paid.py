@@ -65,7 +65,8 @@ async def paid_rows(store: OutputStore, file: str = RESULTS_FILE) -> list[PaidRo
     if content is None:
         return []
     rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig", "replace"), newline=""))
-    if not set(RESULT_COLUMNS) <= set(rows.fieldnames or ()):
+    rows.fieldnames = [name.lower() for name in rows.fieldnames or ()]  # a spreadsheet may have written them
+    if not set(RESULT_COLUMNS) <= set(rows.fieldnames):
         return []
     found: list[PaidRow] = []
     for number, row in enumerate(rows, start=2):
