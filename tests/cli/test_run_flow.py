@@ -168,6 +168,8 @@ def test_every_place_says_what_is_new_in_this_run_and_what_all_of_it_costs(
         ("--max-in-flight", "0", "Invalid value 0 for --max-in-flight: Input should be greater than or equal to 1"),
         ("--max-in-flight", "many", "Invalid value many for --max-in-flight: Input should be a valid integer"),
         ("--fps", "9000", "Invalid value 9000 for --fps: Input should be less than or equal to 60"),
+        ("--seed", "1,2", "1,2 is not one value for --seed; for several, repeat the option: --seed 1 --seed 2"),
+        ("--model", "a, b", "a, b is not one value for --model; for several, repeat the option: --model a --model b"),
     ],
 )
 def test_a_value_that_an_option_does_not_take_is_one_sentence(

@@ -20,6 +20,7 @@ from threading import Timer
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from cyclopts import App, CycloptsError
+from cyclopts import ValidationError as WrongOption
 from pydantic import ValidationError
 
 from prefect_together.cli.local_prefect import (
@@ -33,6 +34,7 @@ from prefect_together.cli.local_prefect import (
     team_is_configured,
 )
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid
+from prefect_together.request.fields import WRONG_VALUE
 from prefect_together.request.form import Limits, VideoLocations
 
 if TYPE_CHECKING:
@@ -90,11 +92,13 @@ def option_error(error: CycloptsError) -> str:
     """What is wrong with the command line, in a sentence for each option."""
     cause = error.__cause__
     if not isinstance(cause, ValidationError):
-        return str(error)
+        return str(cause if isinstance(cause, ValueError) and isinstance(error, WrongOption) else error)
     argument = error.argument.name if error.argument else ""
     reasons: dict[str, None] = {}
     for found in cause.errors():
-        if found["type"] != "none_required":
+        if found["type"] == WRONG_VALUE:
+            reasons[found["msg"]] = None
+        elif found["type"] != "none_required":
             name = f"--{str(found['loc'][0]).replace('_', '-')}" if argument == "*" else argument
             reasons[f'Invalid value "{found["input"]}" for {name}: {found["msg"]}'] = None
     return "; ".join(reasons)

@@ -14,6 +14,7 @@ from prefect_together.clips.store import redacted
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.flows.prompts import plan_prompts
 from prefect_together.request.form import (
+    MODELS,
     MONEY,
     TABLE,
     Budget,
@@ -28,7 +29,7 @@ from prefect_together.request.form import (
 def plan(
     table: Annotated[str, TABLE],
     *,
-    model: Annotated[list[str] | None, TABLE] = None,
+    model: Annotated[list[str] | None, TABLE, MODELS] = None,
     output_dir: Annotated[str | None, TABLE] = None,
     budget_usd: Annotated[Budget, MONEY] = None,
     prompt_template: Annotated[str | None, TABLE] = None,

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from prefect_together.flows.prompts import Prompts, plan_prompts
 from prefect_together.request.form import (
+    MODELS,
     MONEY,
     SANDBOX,
     TABLE,
@@ -34,7 +35,7 @@ from prefect_together.table.plan import Plan
 async def generate_videos(
     prompts: Annotated[Prompts, TABLE],
     *,
-    model: Annotated[ModelsOrTable, TABLE] = None,
+    model: Annotated[ModelsOrTable, TABLE, MODELS] = None,
     output_dir: Annotated[str, TABLE] = "out",
     budget_usd: Annotated[Budget, MONEY] = None,
     sandbox: Annotated[bool, SANDBOX] = False,

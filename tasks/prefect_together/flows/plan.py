@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from prefect_together.flows.prompts import Prompts, plan_prompts
 from prefect_together.request.form import (
+    MODELS,
     MONEY,
     TABLE,
     Budget,
@@ -27,7 +28,7 @@ from prefect_together.request.form import (
 async def plan_videos(
     prompts: Annotated[Prompts, TABLE],
     *,
-    model: Annotated[ModelsOrTable, TABLE] = None,
+    model: Annotated[ModelsOrTable, TABLE, MODELS] = None,
     output_dir: Annotated[PlannedDirectory, TABLE] = None,
     budget_usd: Annotated[Budget, MONEY] = None,
     prompt_template: Annotated[str, TABLE] = "",

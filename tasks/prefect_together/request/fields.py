@@ -75,9 +75,12 @@ _SECONDS = re.compile(r"\d{1,9}(\.\d{1,9})?")
 _NUMBER = re.compile(r"[+-]?\d{1,30}(\.\d{1,30})?")
 
 
+WRONG_VALUE = "wrong_value"
+
+
 def wrong(message: str) -> PydanticCustomError:
     """A validation error whose text is `message` and nothing else (braces in it are harmless)."""
-    return PydanticCustomError("wrong_value", "{problem}", {"problem": message})
+    return PydanticCustomError(WRONG_VALUE, "{problem}", {"problem": message})
 
 
 def shown(value: object, *, limit: int = 60) -> str:

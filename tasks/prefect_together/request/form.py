@@ -8,6 +8,7 @@ at the top says None with a title, and what may be left out in a card has no def
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -19,6 +20,7 @@ from pydantic import (
     Field,
     GetJsonSchemaHandler,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
     WithJsonSchema,
     model_serializer,
 )
@@ -26,7 +28,7 @@ from pydantic.json_schema import JsonSchemaValue, SkipJsonSchema
 from pydantic_core import CoreSchema
 
 from prefect_together.request.catalogue import catalogue
-from prefect_together.request.fields import HIGHEST_FPS, LOWEST_FPS, MOST_PIXELS, values_of
+from prefect_together.request.fields import HIGHEST_FPS, LOWEST_FPS, MOST_PIXELS, values_of, wrong
 
 TABLE = Parameter(group=Group("Table and output", sort_key=1), negative_iterable=())
 MONEY = Parameter(group=Group("Money", sort_key=2))
@@ -59,8 +61,33 @@ class OneOrSeveral:
         return {"anyOf": [{**several["items"], "title": "One"}, {**several, "title": "Several"}]}
 
 
-_EACH = BeforeValidator(lambda value: value if value is None else values_of(value))
-"""One value is a list of it, `a|b` one of two, as in a table's cell."""
+def _each(value: object, info: ValidationInfo) -> object:
+    """One value is a list of it, `a|b` one of two, as in a table's cell. A comma is in none of them."""
+    if value is None:
+        return None
+    values = values_of(value)
+    if mistake := _with_comma(values, info.field_name or ""):
+        raise wrong(mistake)
+    return values
+
+
+def _with_comma(values: Iterable[object], field: str) -> str | None:
+    joined = next((value for value in values if isinstance(value, str) and "," in value), None)
+    if joined is None:
+        return None
+    option = f"--{field.replace('_', '-')}"
+    repeated = " ".join(f"{option} {part.strip()}" for part in joined.split(","))
+    return f'"{joined}" is not one value for {option}; for several, repeat the option: {repeated}'
+
+
+def _check_models(_: object, models: Iterable[str] | None) -> None:
+    if mistake := _with_comma(models or (), "model"):
+        raise ValueError(mistake)
+
+
+_EACH = BeforeValidator(_each)
+MODELS = Parameter(validator=_check_models)
+"""For the option of several models in a shell, which pydantic does not check there."""
 
 ListedModel = Annotated[str, Field(title="From the list", json_schema_extra=_dropdown())]
 AnyModel = Annotated[str, Field(title="Another id")]
