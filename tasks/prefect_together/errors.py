@@ -306,16 +306,20 @@ class CanaryFailed(TogetherVideoError):
 
 
 class SourceMissing(TogetherVideoError):
-    """The clip of another row, which this one continues, is not there: it was not sent, and stays planned."""
+    """The clip or still that a video begins with is not there: the video was not sent, and stays planned.
+
+    `source` is the row's id, None for the row's own still.
+    """
 
     failure_class = FailureClass.DEPENDENCY
 
-    def __init__(self, source: str, reason: str) -> None:
+    def __init__(self, source: str | None, reason: str) -> None:
         super().__init__(source, reason)
         self.source, self.reason = source, reason
 
     def __str__(self) -> str:
-        return f"not sent: waits for the clip of {self.source} ({self.reason})"
+        what = "its still" if self.source is None else f"the clip of {self.source}"
+        return f"not sent: waits for {what} ({self.reason})"
 
 
 class BudgetReached(TogetherVideoError):

@@ -7,7 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem  # pyright: ignore[reportMissingTypeStubs]
@@ -16,6 +16,7 @@ from PIL import Image, ImageChops, ImageStat
 from prefect_server import PrefectServer
 from prefect_together.films.frames import frame_image
 from prefect_together.request.form import Limits
+from prefect_together.results.outcome import advice
 from prefect_together.steps.events import IN_DOUBT, run_events
 from prefect_together.stills.catalogue import estimate_still_usd
 from prefect_together.stills.models import DEFAULT_MODEL
@@ -120,7 +121,7 @@ def test_a_still_in_doubt_is_not_sent_again_unasked_and_its_videos_wait(harness:
     again = harness.run(TABLE, limits=Limits(resubmit_in_doubt=True))
 
     assert first.statuses == second.statuses == ["downloaded", "planned", "downloaded"]
-    assert row_errors(harness)["boat"] == ""
+    assert "its still (in doubt: possibly billed, $0.02: no answer" in second.rows[1]["error"]
     assert first.state.is_failed()
     assert "row 3 (boat) still in doubt" in first.state.message
     assert first.result.outcome.totals.in_doubt_usd > 0
@@ -128,6 +129,61 @@ def test_a_still_in_doubt_is_not_sent_again_unasked_and_its_videos_wait(harness:
     assert (made, accepted) == (STILLS, 2)
     assert again.statuses == ["downloaded"] * 3
     assert stills_of(harness) == {**STILLS, "A red boat": 2}
+
+
+@pytest.mark.parametrize("stop_after", [None, "stills"])
+@pytest.mark.parametrize(
+    ("fault", "reason"), [("400", "failed: refused with HTTP 400"), ("drop-after", "in doubt: possibly billed, $0.02")]
+)
+def test_a_row_says_why_its_still_is_not_there_in_results_and_page_and_what_to_do_once(
+    harness: Harness, fault: str, reason: str, stop_after: Literal["stills"] | None
+) -> None:
+    harness.api.fault(fault, endpoint="images", prompt="A red boat")
+
+    ended = harness.run(TABLE, limits=Limits(stop_after=stop_after))
+
+    outcome = ended.result.outcome
+    page = (harness.output_dir / "index.html").read_text()
+    advised = [one.kind for one in advice(outcome.rows) if any(row.number == 3 for row in one.rows)]
+    assert f"take 1: not sent: waits for its still ({reason}" in row_errors(harness)["boat"]
+    assert f"not sent: waits for its still ({reason}" in page
+    assert advised == ["bad_parameter" if fault == "400" else "in_doubt"]
+
+
+def test_the_costs_and_attempts_of_a_table_with_stills_add_up_to_what_was_paid_and_sent(harness: Harness) -> None:
+    ended = harness.run(TABLE)
+    alone = harness.run(
+        "prompt,still_prompt\nIt sails,A red barge\nIt sinks,A red barge\n",
+        output_dir=str(harness.output_dir.with_name("shared")),
+    )
+
+    for rows, result in ((ended.rows, ended.result), (alone.rows, alone.result)):
+        assert sum(float(row["cost_usd"]) for row in rows) == pytest.approx(result.totals.spent_usd, abs=1e-5)
+    assert sum(int(row["attempts"]) for row in (*ended.rows, *alone.rows)) == VIDEOS + 2 + 2 + 1
+
+
+@pytest.mark.parametrize("has_results", [True])
+def test_stills_that_a_lost_ledger_had_paid_for_are_not_made_again_unasked(
+    harness: Harness, *, has_results: bool
+) -> None:
+    harness.run(TABLE, limits=Limits(stop_after="stills"))
+    for file in harness.output_dir.glob("ledger.db*"):
+        file.unlink()
+    if not has_results:
+        (harness.output_dir / "results.csv").unlink()
+
+    ended = harness.run(TABLE)
+
+    assert ended.state.is_failed()
+    assert "would be paid for again" in ended.state.message
+    assert stills_of(harness) == STILLS
+
+
+def test_a_run_for_the_stills_alone_is_refused_where_no_row_has_one(harness: Harness) -> None:
+    ended = harness.run("id,prompt\nsea,The open sea\n", limits=Limits(stop_after="stills"))
+
+    assert "stop_after: no row has a still_prompt" in ended.state.message
+    assert (stills_of(harness), harness.api.accepted()) == ({}, 0)
 
 
 def test_a_still_that_could_not_be_downloaded_is_fetched_by_the_next_run_and_not_made_again(harness: Harness) -> None:
@@ -167,6 +223,10 @@ def test_a_run_can_end_with_the_stills_and_the_next_one_makes_the_videos(harness
 
     assert (only.state.name, only.result.exit_code) == ("StillsMade", 0)
     assert "the same run without stop_after makes the videos" in only.state.message
+    assert [one.to_do for one in advice(only.result.rows, only_stills=True)] == [
+        "To make the videos, run again without `stop_after`."
+    ]
+    assert "run again without `--stop-after`" in page
     assert only.statuses == ["planned"] * 3
     assert sent == 0
     assert '"still":"stills/boat.jpg"' in page

@@ -124,7 +124,7 @@ def print_ending(result: object) -> int:
         print(f"  {_near(result.output_dir)}/{RESULTS_FILE}  the table with status, file and cost of each row")
         if any(len(row.takes) > 1 for row in result.rows):
             print(f"  {_near(result.output_dir)}/{VIDEOS_FILE}   a line for each video")
-        found = advice(result.rows)
+        found = advice(result.rows, only_stills=result.only_stills)
         _print_lines(f"{counted(len(one.rows), 'row')}: {one.what}. {as_typed(one.to_do)}" for one in found)
         return result.exit_code
     if isinstance(result, Stopped):

@@ -63,8 +63,7 @@ class Dependencies:
     def missing(self, source: str) -> SourceMissing:
         """Why a video that continues this one is not sent."""
         found = self._plan.videos.get(source)
-        name = source if found is None else found.row_id
-        name = f"its still, {name}" if found is not None and found.kind == "still" else name
+        name = source if found is None else None if found.kind == "still" else found.row_id
         return SourceMissing(name, STATES[self.state_of(source)].word)
 
     def is_needed(self, still: str) -> bool:
@@ -138,15 +137,16 @@ class SourceClips:
         digests: dict[str, str] = {}
         for field, ref in refs:
             record = records.get(ref.key or "")
+            name = None if record is not None and record.kind == "still" else str(ref)
             if record is None or record.state != State.DOWNLOADED:
-                raise SourceMissing(str(ref), "its clip is not there" if record is None else record.status)
+                raise SourceMissing(name, "its clip is not there" if record is None else record.status)
             try:
                 if field in IMAGE_FIELDS:
                     replacements[ref], digests[str(ref)] = await self._picture(ref, record, request)
                 else:
                     replacements[ref] = await self._session.fresh_link(str(record.job_id))
             except (NoFrame, OutputUnwritable, DownloadFailed) as error:
-                raise SourceMissing(str(ref), str(error)) from error
+                raise SourceMissing(name, str(error)) from error
         return request.with_clips(lambda ref: replacements[ref]), digests
 
     async def _picture(self, ref: ClipRef, record: VideoRecord, request: VideoRequest) -> tuple[str, str]:

@@ -156,7 +156,7 @@ def _models(models: Sequence[ModelTotals]) -> list[str]:
 
 
 def _to_do(outcome: RunOutcome) -> list[str]:
-    found = advice(outcome.rows)
+    found = advice(outcome.rows, only_stills=outcome.only_stills)
     if not found:
         return []
     lines = ["## What to do", ""]

@@ -181,6 +181,7 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
                 is_sandbox=is_sandbox,
                 warnings=(*(str(warning) for warning in plan.warnings), *notes),
                 films=films,
+                only_stills=settings.stop_after == "stills",
             )
             outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes), progress))
             outcome = replace(outcome, only_stills=settings.stop_after == "stills")
@@ -260,6 +261,8 @@ async def _refuse_to_pay_again(
 
     `known` are the ledger's records of the plan's videos.
     """
+    if settings.stop_after == "stills" and not plan.stills:
+        raise SettingsInvalid([Problem("no row has a still_prompt: there are no stills to make", column="stop_after")])
     if not settings.new_ledger:
         await refuse_unknown_work(ledger, store)
     if settings.rebuy or len(known) == len(plan.videos):

@@ -161,7 +161,7 @@ class Advice:
 
 
 OPTIONS = re.compile(
-    r"`(output_dir|budget_usd|canary|max_clip_megabytes|retry_failed|resubmit_in_doubt)`( switched on)?"
+    r"`(output_dir|budget_usd|canary|max_clip_megabytes|retry_failed|resubmit_in_doubt|stop_after)`( switched on)?"
 )
 
 AGAIN = "run again with the same table, options and `output_dir`"
@@ -233,7 +233,8 @@ _KINDS: dict[FailureClass | Status, _Kind] = {
     ),
     FailureClass.ACCOUNT: _Kind(
         "the service refuses the key or the account",
-        f"Fix the key (HTTP 401 or 403) or the credits on together.ai (HTTP 402), and {AGAIN}.",
+        "Fix the key (HTTP 401 or 403), the credits (HTTP 402) or the setting of the account that the error names, on"
+        f" together.ai, and {AGAIN}.",
         explains=("refused", "submitted"),
     ),
     FailureClass.DEPENDENCY: _Kind(
@@ -275,6 +276,9 @@ _KINDS: dict[FailureClass | Status, _Kind] = {
     "planned": _Kind("not sent yet", f"To continue, {AGAIN}."),
 }
 
+_AFTER_STILLS = _Kind("not sent, as this run was for the stills", "To make the videos, run again without `stop_after`.")
+"""What is said of "planned" when a run was to make only the stills."""
+
 
 def kind_of(take: TakeResult) -> FailureClass | Status:
     """Why a video is not there: its failure class if that explains its status, else its status."""
@@ -282,8 +286,14 @@ def kind_of(take: TakeResult) -> FailureClass | Status:
     return reason if reason is not None and take.status in _KINDS[reason].explains else take.status
 
 
-def advice(rows: Iterable[RowResult]) -> list[Advice]:
-    """Every way of failing among the rows, with what to do; what may have cost money first. [] if all is there."""
+def advice(rows: Iterable[RowResult], *, only_stills: bool = False) -> list[Advice]:
+    """Every way of failing among the rows, with what to do; what may have cost money first. [] if all is there.
+
+    `only_stills`: the run was to end when the stills are there.
+    """
+    kinds = dict(_KINDS)
+    if only_stills:
+        kinds["planned"] = _AFTER_STILLS
     found: dict[FailureClass | Status, dict[int, RowResult]] = {}
     dollars: dict[FailureClass | Status, float] = {}
     counted_stills: set[str | None] = set()
@@ -298,7 +308,7 @@ def advice(rows: Iterable[RowResult]) -> list[Advice]:
         counted_stills |= {row.failed_still.key} if row.failed_still else set()
     return [
         Advice(kind, said.what, tuple(found[kind].values()), dollars.get(kind, 0.0), said.to_do)
-        for kind, said in _KINDS.items()
+        for kind, said in kinds.items()
         if kind in found
     ]
 

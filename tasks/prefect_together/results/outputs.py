@@ -10,7 +10,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from prefect_together.clips.store import OutputStore
+from prefect_together.errors import SourceMissing
 from prefect_together.ledger.records import Unsettled, VideoRecord
-from prefect_together.ledger.states import State, Status
+from prefect_together.ledger.states import STATES, State, Status
 from prefect_together.ledger.transitions import RUN_ENDED
 from prefect_together.results.outcome import advice, as_typed, kind_of
 from prefect_together.results.results import RowResult, TakeResult, Totals, results_csv, totals, videos_csv
@@ -45,6 +46,7 @@ class PageSummary:
     `table` is the prompt table's name, `written_at` an ISO 8601 time with offset. `run_url` links to the run in
     the Prefect UI (http or https); `is_running` says that the run still works and the page will be written again;
     `is_sandbox` that the clips are imitations and nothing was paid. `films` are joined from the clips.
+    `only_stills`: the run was to end when the stills are there.
     """
 
     table: str | None = None
@@ -57,6 +59,7 @@ class PageSummary:
     is_sandbox: bool = False
     warnings: tuple[str, ...] = ()
     films: tuple[Film, ...] = ()
+    only_stills: bool = False
 
 
 NO_SUMMARY = PageSummary()
@@ -133,7 +136,7 @@ def _content(rows: Sequence[RowResult], *, title: str, summary: PageSummary) -> 
         "summary": _summary(summary),
         "films": _films(rows, summary.films),
         "totals": _totals(totals(rows)),
-        "reasons": _reasons(rows),
+        "reasons": _reasons(rows, summary),
         "columns": columns,
         "parameters": list(parameters),
         "videos": videos,
@@ -173,19 +176,21 @@ def _video(row: RowResult, take: TakeResult, *, takes: int) -> dict[str, object]
     return {name: value for name, value in video.items() if value is not None}
 
 
-def _reasons(rows: Sequence[RowResult]) -> dict[str, object]:
+def _reasons(rows: Sequence[RowResult], summary: PageSummary) -> dict[str, object]:
     """What to do about each reason why a clip is not there, and the rows that have their status for it."""
     return {
         one.kind: {
             "rows": Counter(row.status for row in one.rows if one.kind in map(kind_of, _deciding(row))),
             "note": f"{one.what[0].upper()}{one.what[1:]}. {as_typed(one.to_do, mark='`')}",
         }
-        for one in advice(rows)
+        for one in advice(rows, only_stills=summary.only_stills)
     }
 
 
 def _deciding(row: RowResult) -> list[TakeResult]:
-    """The takes that have the row's status."""
+    """The takes that have the row's status, or the still that keeps them from being sent."""
+    if row.status == "planned" and row.failed_still:
+        return [row.failed_still]
     return [take for take in row.takes if take.status == row.status]
 
 
@@ -299,16 +304,25 @@ def row_results(
         key: _take(video, records.get(key), unsettled.get(key, Unsettled()), store)
         for key, video in plan.videos.items()
     }
+    stills = [takes[row.still_key] if row.still_key is not None else None for row in plan.rows]
     return tuple(
         RowResult(
             number=row.number,
             cells=row.cells,
-            takes=tuple(takes[key] for key in row.keys),
+            takes=tuple(_behind(still, takes[key]) for key in row.keys),
             shared_with=row.shared_with,
-            still=takes[row.still_key] if row.still_key is not None else None,
+            still=still,
         )
-        for row in plan.rows
+        for row, still in zip(plan.rows, stills, strict=True)
     )
+
+
+def _behind(still: TakeResult | None, take: TakeResult) -> TakeResult:
+    """A video that was not sent for want of its still, with what is known of that, whichever run it was."""
+    if still is None or not still.error or still.status == "downloaded" or take.status != "planned":
+        return take
+    error = SourceMissing(None, f"{STATES[State(still.status)].word}: {still.error}")
+    return replace(take, error=str(error), failure_class=error.failure_class)
 
 
 async def write_outputs(store: OutputStore, plan: Plan, rows: tuple[RowResult, ...], summary: PageSummary) -> None:

@@ -112,8 +112,10 @@ class RowResult:
 
     @property
     def attempted(self) -> tuple[TakeResult, ...]:
-        """Its videos, and before them the still if that is why they are not sent."""
-        return (self.failed_still, *self.takes) if self.failed_still else self.takes
+        """Its videos; in place of those that are not sent for want of the still, the still."""
+        if self.failed_still is None:
+            return self.takes
+        return (self.failed_still, *(take for take in self.takes if take.status != "planned"))
 
     @property
     def decisive(self) -> TakeResult:
@@ -174,7 +176,7 @@ def results_csv(columns: Sequence[str], rows: Iterable[RowResult]) -> bytes:
     A row of several takes joins their job ids and files by "|", adds up cost and attempts, and names the
     take before each error. A row that shares an earlier row's job names the same file at cost and attempts
     0, so that the columns' sums are what was paid and sent. The first row with a still has its dollars in
-    `cost_usd` too. An empty `cost_usd` is an unknown cost.
+    `cost_usd` and its calls in `attempts` too. An empty `cost_usd` is an unknown cost.
 
     Lines end in LF; line breaks inside a cell stay as they are, in quotes. UTF-8, with a byte order mark if
     and only if something in it is not ASCII: without one Excel misreads such text, and saving it there
@@ -317,7 +319,7 @@ def _outcome(row: RowResult, counted: set[str]) -> list[str]:
         escape_cell("|".join(take.job_id for take in takes if take.job_id)),
         escape_cell("|".join(take.file for take in takes if take.file)),
         _number(_usd(take.cost_usd for take in (*own, *own_stills))) if is_known else "",
-        str(sum(take.attempts for take in own)),
+        str(sum(take.attempts for take in (*own, *own_stills))),
         escape_cell(_errors(takes)),
         escape_cell(still.file or "") if still is not None else "",
         _number(_usd(one.cost_usd for one in own_stills)) if still is not None and _is_known(still.cost_usd) else "",
