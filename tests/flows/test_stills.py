@@ -162,7 +162,7 @@ def test_the_costs_and_attempts_of_a_table_with_stills_add_up_to_what_was_paid_a
     assert sum(int(row["attempts"]) for row in (*ended.rows, *alone.rows)) == VIDEOS + 2 + 2 + 1
 
 
-@pytest.mark.parametrize("has_results", [True])
+@pytest.mark.parametrize("has_results", [True, False])
 def test_stills_that_a_lost_ledger_had_paid_for_are_not_made_again_unasked(
     harness: Harness, *, has_results: bool
 ) -> None:

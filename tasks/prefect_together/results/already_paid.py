@@ -20,7 +20,7 @@ from pathlib import Path
 from sqlalchemy import Connection, select
 
 from prefect_together.api.jobs import VideoJob
-from prefect_together.clips.download import VIDEO_SUFFIXES
+from prefect_together.clips.download import STILL_SUFFIXES, VIDEO_SUFFIXES
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import Problem, SettingsInvalid, SubmissionInDoubt
 from prefect_together.grid.columns import RESULT_COLUMNS, unescape_cell
@@ -97,12 +97,16 @@ async def refuse_unknown_work(ledger: Ledger, store: OutputStore) -> None:
                 )
             ]
         )
-    clips = await asyncio.to_thread(clips_in, store.local_dir / "videos") if is_new and store.is_local else []
-    if clips:
+    if not is_new or not store.is_local:
+        return
+    for folder, what in (("videos", "clip"), ("stills", "still")):
+        files = await asyncio.to_thread(clips_in, store.local_dir / folder)
+        if not files:
+            continue
         raise SettingsInvalid(
             [
                 Problem(
-                    f"{store.uri('videos')} has {counted(len(clips), 'clip')} ({clips[0]} ...), and the ledger"
+                    f"{store.uri(folder)} has {counted(len(files), what)} ({files[0]} ...), and the ledger"
                     f" {ledger.url} is new: whatever is paid for there would be paid for again. Put the right ledger"
                     " back, choose another output directory, or start a new ledger with new_ledger"
                     " (--new-ledger)",
@@ -180,7 +184,8 @@ def rebuy_problem(found: Sequence[PaidUnderAnotherId]) -> Problem:
 
 
 def clips_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    """The names of the clips, or stills, that lie in it."""
+    return sorted(path.name for path in folder.glob("*") if path.suffix.lower() in VIDEO_SUFFIXES | STILL_SUFFIXES)
 
 
 def _number(text: str | None) -> float | None:
