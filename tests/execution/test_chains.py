@@ -216,7 +216,11 @@ def test_other_shards_wait_for_a_canary_whose_source_was_to_be_sent_by_one_of_th
 def slow_until(service: Service, names: str) -> None:
     """Every job is at work until all of these have been sent."""
     usual = service.usual
-    service.usual = lambda job_id: usual(job_id) if set(names) <= set(service.created) else working(job_id)
+
+    def now(job_id: str) -> VideoJob:
+        return usual(job_id) if set(names) <= set(service.created) else working(job_id)
+
+    service.usual = now
 
 
 def test_whole_chains_are_sent_to_their_end_and_what_does_not_fit_is_not_begun(shots: BatchHarness) -> None:
