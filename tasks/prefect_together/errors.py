@@ -345,25 +345,25 @@ class BudgetReached(TogetherVideoError):
 class ChainPastBudget(BudgetReached):
     """What remains to be sent of a chain could pass the spending cap: nothing more of the chain was sent.
 
-    `estimate_usd` is for its `videos` together, None if a price among them is unknown. `remaining_usd` is what is
-    neither spent nor reserved, nor promised to another chain.
+    `estimate_usd` is for all that remains of it, None if a price is unknown; `contents` is that in words, like
+    `2 videos and 1 still`. `remaining_usd` is neither spent nor reserved, nor promised to another chain.
     """
 
     def __init__(
-        self, budget_usd: float, remaining_usd: float, estimate_usd: float | None, chain: str, videos: int
+        self, budget_usd: float, remaining_usd: float, estimate_usd: float | None, chain: str, contents: str
     ) -> None:
         super().__init__(budget_usd, budget_usd - remaining_usd, estimate_usd)
-        self.args = (budget_usd, remaining_usd, estimate_usd, chain, videos)
-        self.remaining_usd, self.chain, self.videos = max(remaining_usd, 0.0), chain, videos
+        self.args = (budget_usd, remaining_usd, estimate_usd, chain, contents)
+        self.remaining_usd, self.chain, self.contents = max(remaining_usd, 0.0), chain, contents
 
     def __str__(self) -> str:
         if self.estimate_usd is None:
             return (
-                f"budget ${self.budget_usd:.2f}: a price in the chain {self.chain} ({self.videos} videos) is unknown,"
+                f"budget ${self.budget_usd:.2f}: a price in the chain {self.chain} ({self.contents}) is unknown,"
                 " give it as price_usd"
             )
         return (
-            f"the chain {self.chain} ({self.videos} videos, ${self.estimate_usd:.2f}) does not fit the"
+            f"the chain {self.chain} ({self.contents}, ${self.estimate_usd:.2f}) does not fit the"
             f" ${self.remaining_usd:.2f} that remain of the budget of ${self.budget_usd:.2f}"
         )
 

@@ -217,10 +217,10 @@ def slow_until(service: Service, names: str) -> None:
     """Every job is at work until all of these have been sent."""
     usual = service.usual
 
-    def now(job_id: str) -> VideoJob:
+    def answer(job_id: str) -> VideoJob:
         return usual(job_id) if set(names) <= set(service.created) else working(job_id)
 
-    service.usual = now
+    service.usual = answer
 
 
 def test_whole_chains_are_sent_to_their_end_and_what_does_not_fit_is_not_begun(shots: BatchHarness) -> None:
@@ -352,6 +352,21 @@ def test_a_price_that_is_not_known_keeps_its_whole_chain_from_being_begun(shots:
     assert service.created == []
     assert ended.of(videos[0]).failure_class == FailureClass.PRICE_UNKNOWN
     assert "a price in the chain a (2 videos) is unknown" in str(ended.of(videos[0]).error)
+
+
+def test_a_still_is_not_made_for_a_chain_whose_videos_the_budget_does_not_cover(shots: BatchHarness) -> None:
+    rows = [
+        {"id": "a", "prompt": "a", "still_prompt": "a boat", "continues": ""},
+        {"id": "b", "prompt": "b", "still_prompt": "", "continues": "a"},
+    ]
+    table = read_table(table_text(rows), defaults={"model": MODEL}, catalogue_checks=False)
+    videos, service = list(make_plan(table).videos.values()), Service()
+
+    ended = shots.run(videos, service, budget_usd=0.5, whole_chains=True, stop_after="stills")
+
+    assert service.created == []
+    still = next(video for video in videos if video.kind == "still")
+    assert str(ended.of(still).error).startswith("the chain a (2 videos and 1 still, $0.5")
 
 
 def test_two_runs_at_once_with_whole_chains_send_each_shot_once(shots: BatchHarness) -> None:

@@ -194,7 +194,7 @@ class ChainBudget(BudgetQueue):
                 return
             if needed_usd is None or needed_usd > self.cap_usd or not may_change:
                 refusal = (
-                    ChainPastBudget(self.cap_usd, remaining_usd, needed_usd, chain.name, len(keys))
+                    ChainPastBudget(self.cap_usd, remaining_usd, needed_usd, chain.name, chain.contents)
                     if len(keys) > 1
                     else BudgetReached(self.cap_usd, self.cap_usd - remaining_usd, needed_usd)
                 )

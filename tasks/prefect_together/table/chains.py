@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
+from prefect_together.request.fields import counted
 from prefect_together.table.plan import Plan, PlannedVideo
 
 
@@ -20,6 +21,13 @@ class Chain:
 
     name: str
     videos: tuple[PlannedVideo, ...]
+
+    @property
+    def contents(self) -> str:
+        """Like `2 videos and 1 still`."""
+        stills = sum(video.kind == "still" for video in self.videos)
+        parts = ((len(self.videos) - stills, "video"), (stills, "still"))
+        return " and ".join(counted(number, kind) for number, kind in parts if number)
 
     @property
     def low_usd(self) -> float:
