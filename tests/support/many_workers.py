@@ -202,14 +202,16 @@ class Site:
 
 
 @contextmanager
-def running_site(folder: Path, *, postgres: str, generation_seconds: str, name: str = "site") -> Generator[Site]:
+def running_site(
+    folder: Path, *, postgres: str, generation_seconds: str, name: str = "site", clip: str = "tiny"
+) -> Generator[Site]:
     """PostgreSQL's two databases, a Prefect server over one of them, a sandbox; no worker yet."""
     for database in (f"{name}_prefect", f"{name}_ledger"):
         subprocess.run(["psql", f"{postgres}/postgres", "-qc", f"CREATE DATABASE {database}"], check=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = ("--generation-seconds", generation_seconds, "--clip", "tiny", "--state-dir", str(folder / "sandbox"))
+    settings = ("--generation-seconds", generation_seconds, "--clip", clip, "--state-dir", str(folder / "sandbox"))
     with SandboxProcess(arguments=list(settings)) as sandbox:
         site = Site(f"http://127.0.0.1:{port}/api", f"{postgres}/{name}_ledger", sandbox, folder)
         database = f"{postgres}/{name}_prefect".replace("postgresql://", "postgresql+asyncpg://")
