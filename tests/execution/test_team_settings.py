@@ -74,6 +74,22 @@ def test_a_setting_with_a_wrong_value_is_one_sentence_and_exit_code_2(
     assert len(done.stderr.splitlines()) == 1
 
 
+def test_a_name_that_is_no_setting_is_said_in_the_shell_with_the_known_ones(tmp_path: Path) -> None:
+    done = plan(tmp_path, **{f"{PREFIX}BUGDET_USD": "5"})
+
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"warning: not a setting, and not used: {PREFIX}BUGDET_USD. Known are {PREFIX}BUDGET")
+
+
+def test_a_name_that_is_no_setting_is_in_the_runs_log(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{PREFIX}MAX_INFLIGHT", "5")
+
+    ended = harness.run(prompts(CAT))
+
+    (said,) = (line for line in harness.prefect.logs(ended.run_id) if line.startswith("not a setting"))
+    assert said.startswith(f"not a setting, and not used: {PREFIX}MAX_INFLIGHT. Known are {PREFIX}BUDGET_USD")
+
+
 def test_a_run_takes_the_teams_cap_and_root_and_logs_them(
     harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ explicitly wins.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path, PurePosixPath
 from typing import Annotated
@@ -96,18 +97,31 @@ class TeamDefaults:
         return f"{base.rstrip('/')}/{quote(str(path))}"
 
     def log(self) -> None:
-        """Say in the flow run's log what was taken."""
+        """Say in the flow run's log what was taken, and what is no setting."""
         if self.used:
             get_run_logger().info("%s", self._note)
+        if unknown := _unknown():
+            get_run_logger().warning("%s", unknown)
 
     def print_note(self) -> None:
-        """Say on stderr what was taken."""
+        """Say on stderr what was taken, and what is no setting."""
         if self.used:
             print(self._note, file=sys.stderr)
+        if unknown := _unknown():
+            print(f"warning: {unknown}", file=sys.stderr)
 
     @property
     def _note(self) -> str:
         return f"from the team's settings ({PREFIX}*): {', '.join(self.used)}"
+
+
+def _unknown() -> str | None:
+    """What the environment sets and nobody reads: a cap whose name is mistyped would hold for nothing."""
+    known = [f"{PREFIX}{name.upper()}" for name in TogetherSettings.model_fields]
+    unknown = {name for name in map(str.upper, os.environ) if name.startswith(PREFIX)} - {*known}
+    if not unknown:
+        return None
+    return f"not a setting, and not used: {', '.join(sorted(unknown))}. Known are {', '.join(known)}"
 
 
 def _settings() -> TogetherSettings:
