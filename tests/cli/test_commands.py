@@ -45,6 +45,12 @@ def write_table(directory: Path) -> str:
     return str(path)
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Away from the project's root, in which somebody may have made videos into `out`."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> str:
     return write_table(tmp_path)
@@ -142,6 +148,15 @@ def test_plan_leaves_out_what_the_ledger_has_and_learns_its_times(
     assert [line["states"] for line in plan["lines"]] == [["downloaded"], ["in_doubt"], ["planned", "planned"]]
     assert plan["high_usd"] == pytest.approx(0.56)
     assert [model["is_learned"] for model in plan["models"]] == [True]
+
+
+def test_plan_looks_where_generate_puts_its_videos_if_no_directory_is_named(
+    capsys: pytest.CaptureFixture[str], table: str, output_dir: str
+) -> None:
+    assert output_dir == str(Path("out").absolute())
+
+    assert main(["plan", table]) == 0
+    assert "(1 downloaded, 1 in doubt, 2 planned already): $0.56 new in this run" in capsys.readouterr().out
 
 
 GRID = """id,prompt,model,seed

@@ -16,6 +16,7 @@ from prefect_together.flows.prompts import plan_prompts
 from prefect_together.request.form import (
     MODELS,
     MONEY,
+    OUTPUT_DIRECTORY,
     TABLE,
     Budget,
     ForAllRows,
@@ -30,7 +31,7 @@ def plan(
     table: Annotated[str, TABLE],
     *,
     model: Annotated[list[str] | None, TABLE, MODELS] = None,
-    output_dir: Annotated[str | None, TABLE] = None,
+    output_dir: Annotated[str, TABLE] = OUTPUT_DIRECTORY,
     budget_usd: Annotated[Budget, MONEY] = None,
     prompt_template: Annotated[str | None, TABLE] = None,
     parameters: ForAllRows = VideoParameters(),
@@ -66,7 +67,7 @@ def plan(
         )
     in_flight, budget = limits.max_in_flight or MAX_IN_FLIGHT, budget_usd
     if team := team_defaults():
-        output_dir = None if output_dir is None else team.output_dir(output_dir)
+        output_dir = team.output_dir(output_dir)
         in_flight, budget = team.max_in_flight(limits.max_in_flight), team.budget_usd(budget_usd)
         team.print_note()
     report = asyncio.run(report_on(checked, output_dir, locations.ledger, in_flight, budget_usd=budget))

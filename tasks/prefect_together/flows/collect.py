@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prefect_together.request.form import SANDBOX, TABLE, Closed, CollectLimits, CollectLocations
+from prefect_together.request.form import OUTPUT_DIRECTORY, SANDBOX, TABLE, Closed, CollectLimits, CollectLocations
 
 
 async def collect_videos(
     *,
-    output_dir: Annotated[str, TABLE] = "out",
+    output_dir: Annotated[str, TABLE] = OUTPUT_DIRECTORY,
     sandbox: Annotated[bool, SANDBOX] = False,
     limits: Annotated[CollectLimits, Closed(), Parameter(name="*")] = CollectLimits(),
     locations: Annotated[CollectLocations, Closed(), Parameter(name="*")] = CollectLocations(),

@@ -14,6 +14,7 @@ from prefect_together.flows.prompts import Prompts, plan_prompts
 from prefect_together.request.form import (
     MODELS,
     MONEY,
+    OUTPUT_DIRECTORY,
     SANDBOX,
     TABLE,
     Budget,
@@ -36,7 +37,7 @@ async def generate_videos(
     prompts: Annotated[Prompts, TABLE],
     *,
     model: Annotated[ModelsOrTable, TABLE, MODELS] = None,
-    output_dir: Annotated[str, TABLE] = "out",
+    output_dir: Annotated[str, TABLE] = OUTPUT_DIRECTORY,
     budget_usd: Annotated[Budget, MONEY] = None,
     sandbox: Annotated[bool, SANDBOX] = False,
     dry_run: Annotated[bool, TABLE] = False,

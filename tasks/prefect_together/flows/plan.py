@@ -13,6 +13,7 @@ from prefect_together.flows.prompts import Prompts, plan_prompts
 from prefect_together.request.form import (
     MODELS,
     MONEY,
+    OUTPUT_DIRECTORY,
     TABLE,
     Budget,
     Closed,
@@ -20,7 +21,6 @@ from prefect_together.request.form import (
     ModelsOrTable,
     PlanLimits,
     PlanLocations,
-    PlannedDirectory,
     VideoParameters,
 )
 
@@ -29,7 +29,7 @@ async def plan_videos(
     prompts: Annotated[Prompts, TABLE],
     *,
     model: Annotated[ModelsOrTable, TABLE, MODELS] = None,
-    output_dir: Annotated[PlannedDirectory, TABLE] = None,
+    output_dir: Annotated[str, TABLE] = OUTPUT_DIRECTORY,
     budget_usd: Annotated[Budget, MONEY] = None,
     prompt_template: Annotated[str, TABLE] = "",
     parameters: ForAllRows = VideoParameters(),
@@ -54,7 +54,7 @@ async def plan_videos(
     from prefect_together.flows.plan_report import run_planning
 
     team = TeamDefaults()
-    directory = None if output_dir is None else team.output_dir(output_dir)
+    directory = team.output_dir(output_dir)
     in_flight, budget = team.max_in_flight(limits.max_in_flight), team.budget_usd(budget_usd)
     team.log()
     return await run_planning(

@@ -25,7 +25,7 @@ WARNINGS_SHOWN = 100
 async def run_planning(
     make_plan: Callable[[], Plan],
     *,
-    output_dir: str | None,
+    output_dir: str,
     ledger: str | None,
     max_in_flight: int,
     budget_usd: float | None,

@@ -108,7 +108,8 @@ else:
 
 _Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False, title="Dollars")]
 Budget = Annotated[None, Field(title="The team's, or none")] | _Dollars
-PlannedDirectory = Annotated[None, Field(title="None yet")] | Annotated[str, Field(title="Directory or URL")]
+OUTPUT_DIRECTORY = "out"
+"""Where a table's videos are, in the runs that make, collect and plan them."""
 
 
 @dataclass(frozen=True)
