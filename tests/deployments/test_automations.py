@@ -1,19 +1,23 @@
-"""What the notifications of deployments/automations.py say, rendered by the Prefect server's own templates."""
+"""deployments/automations.py: it can be run again, and what its notifications say, rendered by Prefect's templates."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import pytest
 from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.server.events.jinja_filters import all_filters
 from prefect.server.utilities.user_templates import register_user_template_filters, render_user_template
 from prefect.states import Crashed
 
 from captured_events import captured_events, events_named
+from deployment_calls import run_program
 from prefect_server import PrefectServer
 from prefect_together.errors import AccountBlocked
 from prefect_together.results.outcome import RunOutcome
@@ -88,3 +92,28 @@ def test_a_part_of_a_budget_is_told_with_its_dollars(prefect_server: PrefectServ
     triggers = {alert.event: alert.trigger for alert in AUTOMATIONS.ALERTS}
     assert "generate-videos-shard" in str(triggers[event.event].match_related)
     assert "generate-videos-shard" not in str(triggers["prefect.flow-run.Failed"].match_related)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_automations_are_the_same_after_a_second_run(prefect_server: PrefectServer) -> None:
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+    async def save() -> None:
+        hook: Any = CustomWebhookNotificationBlock.model_validate({"name": "hook", "url": "http://127.0.0.1:9/"})
+        await hook.save("alerts", overwrite=True)
+
+    prefect_server.run(save)
+    script = [sys.executable, "deployments/automations.py"]
+
+    first = run_program(prefect_server, *script, "custom-webhook/alerts")
+    second = run_program(prefect_server, *script, "custom-webhook/alerts")
+
+    async def read() -> dict[str, str]:
+        async with get_client() as client:
+            return {str(one.id): one.name for one in await client.read_automations()}
+
+    assert first == second
+    assert len(prefect_server.run(read)) == len(first.splitlines()) == 6
+    assert run_program(prefect_server, *script, "--remove").count("removed") == 6
+    assert prefect_server.run(read) == {}

@@ -10,11 +10,19 @@ import pytest
 from prefect.events import Event
 
 from captured_events import captured_events, events_named
-from prefect_together.errors import AccountBlocked, BudgetReached, CanaryFailed, ServiceStuck, TogetherVideoError
+from prefect_together.errors import (
+    AccountBlocked,
+    BudgetReached,
+    CanaryFailed,
+    FailureClass,
+    ServiceStuck,
+    TogetherVideoError,
+)
+from prefect_together.ledger.states import Status
 from prefect_together.request.form import Limits
 from prefect_together.results.outcome import RunOutcome
 from prefect_together.results.results import RowResult, TakeResult, totals
-from prefect_together.steps.events import ACCOUNT_BLOCKED, BUDGET_REACHED, emit_video_event, run_events
+from prefect_together.steps.events import ACCOUNT_BLOCKED, BUDGET_REACHED, IN_DOUBT, emit_video_event, run_events
 from prefect_together.table.plan import make_plan
 from prefect_together.table.prompt_table import read_table
 from table_of_prompts import KEY, MODEL, PRICE_USD, Harness, prompts, table_text
@@ -142,3 +150,41 @@ def test_a_job_that_costs_more_than_was_reserved_may_pass_a_part_of_the_budget(h
     harness.run(table_text([{"prompt": CAT, "price_usd": 0.1}]), budget_usd=0.3)
 
     assert budget_events() == [("50_percent", PRICE_USD), ("80_percent", PRICE_USD)]
+
+
+def row(status: Status, error: str | None = None, failure_class: FailureClass | None = None) -> RowResult:
+    take = TakeResult(
+        row_id=f"row-{status}",
+        status=status,
+        model=MODEL,
+        parameters={},
+        estimate_usd=0.28,
+        in_doubt_usd=0.28 if status == "in_doubt" else 0.0,
+        error=error,
+        failure_class=failure_class,
+        attempts=1,
+    )
+    return RowResult(number=2, cells={}, takes=(take,))
+
+
+def events_of(*rows: RowResult) -> dict[str, dict[str, Any]]:
+    return dict(run_events(RunOutcome(rows, totals(rows), "out", "out/index.html")))
+
+
+def test_a_run_with_money_in_doubt_says_so_in_an_event() -> None:
+    events = events_of(row("downloaded"), row("in_doubt", "possibly billed"))
+
+    assert list(events) == [IN_DOUBT]
+    assert events[IN_DOUBT]["row_ids"] == ["row-in_doubt"]
+    assert events[IN_DOUBT]["dollars"] == 0.28
+
+
+def test_a_run_that_reached_its_budget_says_so_in_an_event() -> None:
+    events = events_of(row("refused", str(BudgetReached(1.0, 0.9, 0.28)), FailureClass.BUDGET))
+
+    assert list(events) == [BUDGET_REACHED]
+    assert "$0.28 more needed" in events[BUDGET_REACHED]["message"]
+
+
+def test_a_quiet_run_emits_no_event() -> None:
+    assert events_of(row("downloaded"), row("failed", "moderation")) == {}
