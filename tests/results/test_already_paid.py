@@ -217,6 +217,21 @@ async def test_clips_that_no_line_names_are_counted(store: OutputStore) -> None:
     )
 
 
+async def test_stills_that_cannot_be_recovered_are_named(store: OutputStore) -> None:
+    plan = make_plan(read(TABLE))
+    await a_run(store, plan)
+    lose_the_ledger(store)
+    (store.local_dir / "stills").mkdir()
+    (store.local_dir / "stills" / "boat.jpg").write_bytes(b"a picture")
+
+    async with ledger_in(store) as ledger:
+        recovered = await recover(plan, ledger, store, output_dir=HERE)
+
+    assert recovered.summary.endswith(
+        "; 1 still in stills/ cannot be recovered: what a video yet to be made needs is paid for again"
+    )
+
+
 def test_the_command_rebuilds_the_ledger(store: OutputStore, capsys: pytest.CaptureFixture[str]) -> None:
     asyncio.run(a_run(store, make_plan(read(TABLE))))
     lose_the_ledger(store)

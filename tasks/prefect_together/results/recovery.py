@@ -39,18 +39,20 @@ READ_BYTES = 1 << 20
 class Recovered:
     """What was entered: videos by state, the dollars they cost or may have cost, rows that matched nothing.
 
-    `unnamed_clips` are in videos/ and of no video that the ledger knows now.
+    `unnamed_clips` are in videos/ and `unnamed_stills` in stills/, and of nothing that the ledger knows now: videos.csv
+    has no line for a still, and a file's name alone does not prove its prompt.
     """
 
     states: Mapping[Status, int]
     committed_usd: float
     unmatched_rows: tuple[int, ...]
     unnamed_clips: int = 0
+    unnamed_stills: int = 0
 
     @property
     def summary(self) -> str:
         """Like `recovered 12 downloaded, 1 in doubt: $3.64 committed`."""
-        if not self.states and not self.unmatched_rows and not self.unnamed_clips:
+        if not (self.states or self.unmatched_rows or self.unnamed_clips or self.unnamed_stills):
             return "nothing to recover: the ledger knows all that videos.csv and the clips show"
         parts = [f"recovered {state_counts(self.states) or 'nothing'}: ${self.committed_usd:,.2f} committed"]
         if self.unmatched_rows:
@@ -58,6 +60,11 @@ class Recovered:
         if self.unnamed_clips:
             clips = counted(self.unnamed_clips, "clip")
             parts.append(f"no line of videos.csv names {clips} in videos/: what they show would be paid for again")
+        if self.unnamed_stills:
+            stills = counted(self.unnamed_stills, "still")
+            parts.append(
+                f"{stills} in stills/ cannot be recovered: what a video yet to be made needs is paid for again"
+            )
         return "; ".join(parts)
 
 
@@ -99,8 +106,11 @@ async def recover(plan: Plan, ledger: Ledger, store: OutputStore, *, output_dir:
     if unsaved.keys() <= plan.videos.keys():
         await take_up_unsaved(ledger, store)
     named = {Path(record.file).name for record in (await ledger.records()).values() if record.state == State.DOWNLOADED}
-    unnamed = set(await asyncio.to_thread(clips_in, store.local_dir / "videos")) - named
-    return Recovered(Counter(STATES[one.state].status for one in found), committed, tuple(unmatched), len(unnamed))
+    clips, stills = [
+        set(await asyncio.to_thread(clips_in, store.local_dir / folder)) - named for folder in ("videos", "stills")
+    ]
+    states: Counter[Status] = Counter(STATES[one.state].status for one in found)
+    return Recovered(states, committed, tuple(unmatched), len(clips), len(stills))
 
 
 def _prove(fresh: Sequence[PlannedVideo], row: PaidRow, store: OutputStore) -> list[_Found]:
