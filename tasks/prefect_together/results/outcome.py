@@ -233,8 +233,8 @@ _KINDS: dict[FailureClass | Status, _Kind] = {
     ),
     FailureClass.ACCOUNT: _Kind(
         "the service refuses the key or the account",
-        "Fix the key (HTTP 401 or 403), the credits (HTTP 402) or the setting of the account that the error names, on"
-        f" together.ai, and {AGAIN}.",
+        "Fix the key (HTTP 401 or 403), the account's setting that the error names, or the credits on together.ai"
+        f" (HTTP 402), and {AGAIN}.",
         explains=("refused", "submitted"),
     ),
     FailureClass.DEPENDENCY: _Kind(
