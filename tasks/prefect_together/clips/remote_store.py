@@ -11,10 +11,10 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from prefect_together.clips.part_file import numbered, writing_to
 from prefect_together.clips.store import FOLDERS, LocalStore, OutputStore, checked_name, in_thread, redacted
@@ -35,22 +35,6 @@ _BACKEND_ERRORS = {
     "paramiko": "SSHException",
 }
 """Exceptions other than OSError that the libraries below fsspec raise, by module; only loaded modules are asked."""
-
-
-class FileSystem(Protocol):
-    """The methods of fsspec's file systems that are used here."""
-
-    protocol: str | tuple[str, ...]
-
-    def put_file(self, lpath: str, rpath: str) -> None: ...
-    def pipe_file(self, path: str, value: bytes) -> None: ...
-    def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes: ...
-    def info(self, path: str) -> Mapping[str, Any]: ...
-    def ls(self, path: str, detail: bool) -> Sequence[Mapping[str, Any]]: ...
-    def mv(self, path1: str, path2: str) -> None: ...
-    def rm_file(self, path: str) -> None: ...
-    def makedirs(self, path: str, exist_ok: bool) -> None: ...
-    def invalidate_cache(self, path: str | None = None) -> None: ...
 
 
 def open_store(output_dir: str, *, local_root: Path | None = None) -> OutputStore:
@@ -87,7 +71,7 @@ def _open_remote_store(url: str, local_root: Path) -> RemoteStore:
     import fsspec.core  # pyright: ignore[reportMissingTypeStubs]  # not needed for a local directory
 
     try:
-        opened = cast("tuple[FileSystem, str]", fsspec.core.url_to_fs(url))  # pyright: ignore[reportUnknownMemberType]
+        opened = cast("tuple[Any, str]", fsspec.core.url_to_fs(url))  # pyright: ignore[reportUnknownMemberType]
     except (ImportError, ValueError) as error:
         hint = missing_library(url) if isinstance(error, ImportError) else ""
         problem = f"{redacted(url)} cannot be opened: {_message_without_address(error, url)}{hint}"
@@ -109,19 +93,24 @@ def _data_directory() -> Path:
     return base / "prefect-together"
 
 
-class RemoteStore:
+class RemoteStore(OutputStore):
     """An output location that fsspec can reach; files are uploaded from `local_dir`."""
 
     is_local = False
 
-    def __init__(self, file_system: FileSystem, root: str, *, shown_root: str, local_dir: Path) -> None:
-        self._fs, self._root, self._shown_root, self.local_dir = file_system, root, shown_root, local_dir
+    def __init__(self, file_system: Any, root: str, *, shown_root: str, local_dir: Path) -> None:
+        """`file_system` is one of fsspec's, which has no types."""
+        super().__init__(local_dir)
+        self._fs, self._root, self._shown_root = file_system, root, shown_root
         schemes = (file_system.protocol,) if isinstance(file_system.protocol, str) else file_system.protocol
         self._is_object_store = not _OBJECT_STORES.isdisjoint(schemes)
 
-    async def prepare(self) -> None:
-        """Create the local folders, and test that the output can be written. Raises OutputUnwritable."""
-        await in_thread(self._prepare)
+    async def publish(self, name: str, *, replaces: bool = False) -> str:
+        """Upload `local_dir / name`, verify its size, delete the local file; return its name."""
+        return await in_thread(self._upload, self.local_dir / checked_name(name), name, replaces)
+
+    def uri(self, name: str) -> str:
+        return f"{self._shown_root}/{checked_name(name)}"
 
     def _prepare(self) -> None:
         for folder in (self.local_dir, *(self.local_dir / name for name in FOLDERS)):
@@ -130,22 +119,10 @@ class RemoteStore:
         self._write(_WRITE_TEST, b"can be written")
         self._remove(_WRITE_TEST)
 
-    async def remove(self, name: str) -> None:
-        """Delete a file, if it exists and deleting is permitted. Raises OutputUnwritable as `read_bytes` does."""
-        await in_thread(self._remove, name)
-
     def _remove(self, name: str) -> None:
         # A run needs permission to write, not to delete.
         with self._errors(name), suppress(PermissionError, FileNotFoundError):
             self._fs.rm_file(self._key(name))
-
-    async def publish(self, name: str, *, replaces: bool = False) -> str:
-        """Upload `local_dir / name`, verify its size, delete the local file; return its name. Raises OutputUnwritable.
-
-        A file of another size that has the name already is kept, and the clip named "NAME-2", "NAME-3"..., unless it
-        `replaces` what is there.
-        """
-        return await in_thread(self._upload, self.local_dir / checked_name(name), name, replaces)
 
     def _upload(self, local: Path, wanted: str, replaces: bool) -> str:
         with self._errors(wanted):
@@ -159,18 +136,10 @@ class RemoteStore:
             local.unlink(missing_ok=True)
         return name
 
-    async def write_bytes(self, name: str, content: bytes) -> None:
-        """Write or replace a file atomically. Raises OutputUnwritable."""
-        await in_thread(self._write, name, content)
-
     def _write(self, name: str, content: bytes) -> None:
         with self._errors(name):
             self._put(name, lambda key: self._fs.pipe_file(key, content))
         self._check_size(name, len(content))
-
-    async def read_bytes(self, name: str) -> bytes | None:
-        """The content of a file, None if there is none. Raises OutputUnwritable when the output cannot be read."""
-        return await in_thread(self._read, name)
 
     def _read(self, name: str) -> bytes | None:
         with self._errors(name):
@@ -179,28 +148,14 @@ class RemoteStore:
             except FileNotFoundError:
                 return None
 
-    async def read_part(self, name: str, start: int, stop: int) -> bytes:
-        """The bytes of a file from `start` up to `stop`. Raises OutputUnwritable when it cannot be read."""
-        return await in_thread(self._read_part, name, start, stop)
-
     def _read_part(self, name: str, start: int, stop: int) -> bytes:
         with self._errors(name):
             return self._fs.cat_file(self._key(name), start=start, end=stop)
 
-    async def sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """The sizes in bytes of those of the files that exist, from one listing per folder."""
-        folders: dict[str, list[str]] = {}
-        for name in names:
-            folders.setdefault(checked_name(name).rpartition("/")[0], []).append(name)
-        sizes: dict[str, int] = {}
-        for folder, wanted in folders.items():
-            found = await in_thread(self._list, folder)
-            sizes.update({name: found[name] for name in wanted if name in found})
-        return sizes
-
-    def uri(self, name: str) -> str:
-        """The file's URL, without credentials."""
-        return f"{self._shown_root}/{checked_name(name)}"
+    def _sizes(self, names: Sequence[str]) -> dict[str, int]:
+        folders = {checked_name(name).rpartition("/")[0] for name in names}
+        found = {name: size for folder in folders for name, size in self._list(folder).items()}
+        return {name: found[name] for name in names if name in found}
 
     def _key(self, name: str) -> str:
         return f"{self._root}/{checked_name(name)}"

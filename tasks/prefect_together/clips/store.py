@@ -11,11 +11,12 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Protocol, TypeVar
+from typing import ClassVar, TypeVar
 
 from prefect_together.clips.part_file import sync_directory, writing_to
 
@@ -31,53 +32,66 @@ _OUTPUT = ThreadPoolExecutor(8, thread_name_prefix="output")
 Result = TypeVar("Result")
 
 
-class OutputStore(Protocol):
-    """Where a run's files go. Every method that writes raises OutputUnwritable."""
+class OutputStore(ABC):
+    """Where a run's files go. Every method that writes raises OutputUnwritable.
 
-    @property
-    def is_local(self) -> bool:
-        """Whether `local_dir` is the output directory itself."""
-        ...
+    The asynchronous methods are the blocking ones of each kind of store, in a thread.
+    """
 
-    @property
-    def local_dir(self) -> Path:
+    is_local: ClassVar[bool]
+    """Whether `local_dir` is the output directory itself."""
+
+    def __init__(self, local_dir: Path) -> None:
+        self.local_dir = local_dir
         """A local directory for partial downloads and the ledger, the same in every run with this output."""
-        ...
 
     async def prepare(self) -> None:
         """Create the output directory and its folders, and test that files can be written there."""
-        ...
+        await in_thread(self._prepare)
 
+    @abstractmethod
     async def publish(self, name: str, *, replaces: bool = False) -> str:
         """Make the finished file `local_dir / name` available in the output; return its name there.
 
         A file of another size with that name is kept, and the new one numbered, unless it `replaces` it.
         """
-        ...
 
     async def write_bytes(self, name: str, content: bytes) -> None:
         """Write or replace a file atomically."""
-        ...
+        await in_thread(self._write, name, content)
 
     async def read_bytes(self, name: str) -> bytes | None:
-        """The content of a file, None if there is none."""
-        ...
+        """The content of a file, None if there is none. Raises OutputUnwritable if a remote one cannot be read."""
+        return await in_thread(self._read, name)
 
     async def read_part(self, name: str, start: int, stop: int) -> bytes:
-        """The bytes of a file from `start` up to `stop`. Raises FileNotFoundError if there is none."""
-        ...
+        """The bytes of a file from `start` up to `stop`. Raises FileNotFoundError, or OutputUnwritable if remote."""
+        return await in_thread(self._read_part, name, start, stop)
 
     async def remove(self, name: str) -> None:
         """Delete a file; does nothing if there is none, or if deleting is not permitted."""
-        ...
+        await in_thread(self._remove, name)
 
     async def sizes(self, names: Iterable[str]) -> dict[str, int]:
         """The sizes in bytes of those of the files that exist; a remote output is listed once per folder."""
-        ...
+        return await in_thread(self._sizes, list(names))
 
+    @abstractmethod
     def uri(self, name: str) -> str:
-        """The file's path or URL, for display."""
-        ...
+        """The file's path or URL without credentials, for display."""
+
+    @abstractmethod
+    def _prepare(self) -> None: ...
+    @abstractmethod
+    def _write(self, name: str, content: bytes) -> None: ...
+    @abstractmethod
+    def _read(self, name: str) -> bytes | None: ...
+    @abstractmethod
+    def _read_part(self, name: str, start: int, stop: int) -> bytes: ...
+    @abstractmethod
+    def _remove(self, name: str) -> None: ...
+    @abstractmethod
+    def _sizes(self, names: Sequence[str]) -> dict[str, int]: ...
 
 
 def redacted(url: str) -> str:
@@ -99,17 +113,16 @@ async def in_thread(work: Callable[..., Result], *arguments: object) -> Result:
     return await asyncio.get_running_loop().run_in_executor(_OUTPUT, work, *arguments)
 
 
-class LocalStore:
+class LocalStore(OutputStore):
     """A directory on this machine; clips are downloaded directly into it."""
 
     is_local = True
 
-    def __init__(self, root: Path) -> None:
-        self.local_dir = root
+    async def publish(self, name: str, *, replaces: bool = False) -> str:
+        return name  # it is in the output directory already
 
-    async def prepare(self) -> None:
-        """Create the directory and its folders, and write a file in each. Raises OutputUnwritable."""
-        await in_thread(self._prepare)
+    def uri(self, name: str) -> str:
+        return str(self._path(name))
 
     def _prepare(self) -> None:
         for folder in (self.local_dir, *map(self._path, FOLDERS)):
@@ -120,43 +133,34 @@ class LocalStore:
                     probe.flush()
                     os.fsync(probe.fileno())
 
-    async def publish(self, name: str, *, replaces: bool = False) -> str:
-        """The same name: the file is in the output directory already."""
-        return name
-
-    async def write_bytes(self, name: str, content: bytes) -> None:
-        """Write or replace a file atomically. Raises OutputUnwritable."""
-        await in_thread(self._write, self._path(name), content)
-
-    def _write(self, path: Path, content: bytes) -> None:
+    def _write(self, name: str, content: bytes) -> None:
+        path = self._path(name)
         with writing_to(path):
             self._make_folder_of(path)
-            _write_aside(path, lambda aside: aside.write_bytes(content))
+            _write_aside(path, content)
             sync_directory(path.parent)
 
-    async def read_bytes(self, name: str) -> bytes | None:
-        """The content of a file, None if there is none."""
+    def _read(self, name: str) -> bytes | None:
         try:
-            return await in_thread(self._path(name).read_bytes)
+            return self._path(name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    async def read_part(self, name: str, start: int, stop: int) -> bytes:
-        """The bytes of a file from `start` up to `stop`. Raises FileNotFoundError if there is none."""
-        return await in_thread(_read_part, self._path(name), start, stop)
+    def _read_part(self, name: str, start: int, stop: int) -> bytes:
+        with self._path(name).open("rb") as file:
+            file.seek(start)
+            return file.read(stop - start)
 
-    async def remove(self, name: str) -> None:
-        """Delete a file, if it exists and deleting is permitted."""
+    def _remove(self, name: str) -> None:
         with suppress(OSError):
-            await in_thread(self._path(name).unlink)
+            self._path(name).unlink()
 
-    async def sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """The sizes in bytes of those of the files that exist."""
-        return await in_thread(_sizes, {name: self._path(name) for name in names})
-
-    def uri(self, name: str) -> str:
-        """The file's path."""
-        return str(self._path(name))
+    def _sizes(self, names: Sequence[str]) -> dict[str, int]:
+        sizes: dict[str, int] = {}
+        for name in names:
+            with suppress(OSError):
+                sizes[name] = self._path(name).stat().st_size
+        return sizes
 
     def _path(self, name: str) -> Path:
         return self.local_dir / checked_name(name)
@@ -168,27 +172,14 @@ class LocalStore:
         path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` create a temporary file beside `path`, flush it to disk and rename it; removes it on failure."""
+def _write_aside(path: Path, content: bytes) -> None:
+    """Write a temporary file beside `path`, flush it to disk and rename it; removes it on failure."""
     aside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}.tmp")
     try:
-        write(aside)
-        with aside.open("rb+") as file:
+        with aside.open("wb") as file:
+            file.write(content)
+            file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _read_part(path: Path, start: int, stop: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(stop - start)
-
-
-def _sizes(paths: Mapping[str, Path]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for name, path in paths.items():
-        with suppress(OSError):
-            sizes[name] = path.stat().st_size
-    return sizes
