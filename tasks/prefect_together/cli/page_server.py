@@ -83,8 +83,10 @@ async def _remote(store: OutputStore, name: str, request: Request) -> Response:
     if is_part:
         headers["content-range"] = f"bytes {first}-{after - 1}/{size}"
     kind = mimetypes.guess_type(Path(name).name)[0] or "application/octet-stream"
-    content = _pieces(store, name, first, after) if request.method == "GET" else _nothing()
-    return StreamingResponse(content, 206 if is_part else 200, headers, kind)
+    status = 206 if is_part else 200
+    if request.method == "HEAD":
+        return Response(None, status, headers, kind)
+    return StreamingResponse(_pieces(store, name, first, after), status, headers, kind)
 
 
 def _wanted(asked: str | None, size: int) -> tuple[int, int]:
@@ -104,8 +106,3 @@ def _wanted(asked: str | None, size: int) -> tuple[int, int]:
 async def _pieces(store: OutputStore, name: str, first: int, after: int) -> AsyncGenerator[bytes]:
     for start in range(first, after, PIECE_BYTES):
         yield await store.read_part(name, start, min(after, start + PIECE_BYTES))
-
-
-async def _nothing() -> AsyncGenerator[bytes]:
-    return
-    yield b""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import UserList
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 from prefect_together.errors import FailureClass, TogetherVideoError
 from prefect_together.ledger.states import STATES, State, Status
@@ -20,24 +21,8 @@ NAMED_ROWS = 3
 MAX_ID_CHARACTERS = 60
 
 
-class Rows(Sequence[RowResult]):
-    """Rows as one value. Prefect's engine looks through every tuple of a result for futures: 0.2 ms a row."""
-
-    def __init__(self, rows: Sequence[RowResult]) -> None:
-        self._rows = tuple(rows)
-
-    @overload
-    def __getitem__(self, index: int) -> RowResult: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[RowResult]: ...
-    def __getitem__(self, index: int | slice) -> RowResult | Sequence[RowResult]:
-        return self._rows[index]
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __iter__(self) -> Iterator[RowResult]:
-        return iter(self._rows)
+class Rows(UserList[RowResult]):
+    """Rows as one value. Prefect's engine looks through every tuple and list of a result for futures: 0.2 ms a row."""
 
 
 @dataclass(frozen=True, slots=True)

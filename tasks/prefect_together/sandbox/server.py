@@ -8,11 +8,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock
@@ -89,7 +89,28 @@ async def serve(
             await service.close()
 
 
-class Sandbox(Scripting):
+class Started(ABC):
+    """A server that runs for as long as a `with` or `async with` lasts."""
+
+    @abstractmethod
+    def start(self) -> Self: ...
+    @abstractmethod
+    def stop(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.stop)
+
+
+class Sandbox(Started, Scripting):
     """A sandbox in a thread of this process, for tests: `with Sandbox() as api: ... api.base_url`.
 
     Clips are one tiny ready-made file unless `clip="render"`, and jobs take 0 s unless `generation_seconds` says
@@ -137,14 +158,6 @@ class Sandbox(Scripting):
         if running is not None and thread is not None:
             running.loop.call_soon_threadsafe(running.server.stop)
             thread.join(START_SECONDS)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def base_url(self) -> str:
@@ -218,7 +231,7 @@ class SandboxFailed(RuntimeError):
     """The sandbox did not start; the message holds what it said."""
 
 
-class SandboxProcess:
+class SandboxProcess(Started):
     """`python -m prefect_together.sandbox` as a child: `with SandboxProcess(speed=10) as api: ... api.base_url`.
 
     It has a session of its own, so that Ctrl-C in the shell reaches the caller only, and ends when the caller's end
@@ -296,19 +309,3 @@ class SandboxProcess:
             process.kill()
             process.wait()
         process.stdout.close()
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await asyncio.to_thread(self.stop)
