@@ -20,7 +20,7 @@ from rich.text import Text
 from prefect_together.request.catalogue import Estimate, catalogue, estimate_usd
 from prefect_together.request.model_spec import Mode, ModelSpec
 from prefect_together.request.request import VideoRequest
-from prefect_together.results.text import counted, dollars, duration, reserved, state_counts
+from prefect_together.results.text import OF_THE_SANDBOX, counted, dollars, duration, reserved, state_counts
 
 if TYPE_CHECKING:
     from prefect_together.films.films import Film
@@ -37,7 +37,6 @@ WORD_CHARACTERS = 32
 PROMPT_CHARACTERS = 60
 DOUBTS_SHOWN = 50
 Cells = tuple[str, ...]
-OF_THE_SANDBOX = "Made by the sandbox: imitations, nothing was paid."
 
 
 def film_lines(films: Iterable[Film], output_dir: str) -> list[str]:
@@ -141,7 +140,7 @@ def print_status(view: LedgerView) -> None:
     money.append(reserved(totals.in_doubt_usd, totals.unsettled_failed_usd))
     _print(", ".join(part for part in money if part))
     if view.is_sandbox:
-        _print(OF_THE_SANDBOX)
+        _print(f"{OF_THE_SANDBOX}.")
     rows: list[Cells] = []
     for model, durations in view.durations.items():
         records = [record for record in view.records.values() if record.model == model]
@@ -178,7 +177,7 @@ def print_totals(totals: Totals, written: Iterable[str], *, is_sandbox: bool) ->
     counts = state_counts(totals.rows_by_status)
     _print(f"{counts} of {totals.rows:,} rows, {dollars(totals.spent_usd)}")
     if is_sandbox:
-        _print(OF_THE_SANDBOX)
+        _print(f"{OF_THE_SANDBOX}.")
     for place in written:
         _print(f"  {place}")
 
@@ -242,18 +241,16 @@ def _console() -> Console:
 
 
 def _print(text: str) -> None:
-    """Whole words in a line of a terminal; a path or URL stays in one piece."""
+    """One text, in lines of the terminal's width."""
     columns = _console().width if sys.stdout.isatty() else sys.maxsize
     indent = " " * (len(text) - len(text.lstrip(" ")))
-    print(
-        fill(
-            _plain(text),
-            columns,
-            initial_indent=indent,
-            subsequent_indent=f"{indent}  ",
-            break_on_hyphens=False,
-            break_long_words=False,
-        )
+    print(wrapped(_plain(text), columns, first=indent, rest=f"{indent}  "))
+
+
+def wrapped(text: str, columns: int, *, first: str = "", rest: str = "") -> str:
+    """Text in lines of whole words, indented by `first` and `rest`: a path, a URL or a model's id is not broken."""
+    return fill(
+        text, columns, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False, break_long_words=False
     )
 
 

@@ -8,13 +8,12 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from shutil import get_terminal_size
-from textwrap import fill
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from prefect_together.cli.printing import film_lines
+from prefect_together.cli.printing import film_lines, wrapped
 from prefect_together.clock import SYSTEM_CLOCK
 from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid, TogetherVideoError
 from prefect_together.execution.signals import Stopped
@@ -117,7 +116,7 @@ def print_ending(result: object) -> int:
     if isinstance(result, RowsFailed):
         result = result.outcome
     if isinstance(result, RunOutcome):
-        print(_wrapped(result.headline))
+        _print_line(result.headline)
         _print_lines([*result.named, *([f"{result.more}, in {RESULTS_FILE}"] if result.more else []), *result.notes])
         _print_lines(film_lines(result.films, _near(result.output_dir)))
         print(f"  {_near(result.page)}   each clip beside its prompt")
@@ -144,20 +143,12 @@ def print_ending(result: object) -> int:
 def _print_lines(texts: Iterable[str]) -> None:
     """Each text below the headline, in lines that a terminal need not break."""
     for text in texts:
-        print(_wrapped(text, initial_indent="  "))
+        _print_line(text, indent="  ")
 
 
-def _wrapped(text: str, *, initial_indent: str = "") -> str:
-    """Text in lines of at most the terminal's width; a path, an URL or a model's id stays in one piece."""
+def _print_line(text: str, *, indent: str = "") -> None:
     columns = min(get_terminal_size().columns, MOST_COLUMNS) if sys.stdout.isatty() else MOST_COLUMNS
-    return fill(
-        text,
-        columns,
-        initial_indent=initial_indent,
-        subsequent_indent="    ",
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
+    print(wrapped(text, columns, first=indent, rest="    "))
 
 
 def _near(location: str) -> str:

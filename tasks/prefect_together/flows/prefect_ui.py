@@ -35,7 +35,16 @@ from prefect_together.results.outcome import Rows, RunOutcome, advice
 from prefect_together.results.outputs import PAGE_FILE, PageSummary
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import ModelTotals, RowResult, TakeResult
-from prefect_together.results.text import counted, dollars, duration, markdown_cell, price_text, reserved, state_counts
+from prefect_together.results.text import (
+    OF_THE_SANDBOX,
+    counted,
+    dollars,
+    duration,
+    markdown_cell,
+    price_text,
+    reserved,
+    state_counts,
+)
 from prefect_together.table.chains import sendable
 from prefect_together.table.plan import Plan, PlannedVideo
 
@@ -72,7 +81,7 @@ def _facts(outcome: RunOutcome, page: PageSummary) -> list[str]:
     estimate = f"estimated {price} for all {totals.videos:,} videos{stills}"
     lines = [f"- **{dollars(totals.spent_usd)}** charged{took}; {estimate}{cap}"]
     if page.is_sandbox:
-        lines[0] += ". Made by the sandbox: imitations, nothing was paid"
+        lines[0] += f". {OF_THE_SANDBOX}"
     if totals.in_doubt_usd:
         lines.append(f"- In doubt, possibly billed without a clip: {dollars(totals.in_doubt_usd)}")
     if totals.failed_usd:
@@ -161,7 +170,7 @@ def _to_do(outcome: RunOutcome) -> list[str]:
         return []
     lines = ["## What to do", ""]
     for one in found:
-        count = f"{len(one.rows):,} row{'' if len(one.rows) == 1 else 's'}"
+        count = counted(len(one.rows), "row")
         price = f", {dollars(one.estimate_usd)}" if one.estimate_usd else ""
         lines += [f"### {count}{price}: {one.what}", "", one.to_do, ""]
         for row in one.rows[:ROWS_NAMED]:

@@ -83,11 +83,12 @@ def _passes(text: str, base: str) -> bool:
     except ValueError:
         return False
     if kind == "base64" and len(text) <= _LONGEST_PATH and "://" not in base:
-        return not _is_file(Path(base) / text)
+        return not is_file(Path(base) / text)
     return True
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether there is a file; False too for what cannot be a path, such as a very long text."""
     try:
         return path.is_file()
     except OSError:
@@ -98,7 +99,7 @@ def _local_image(text: str, directory: Path) -> LocalImage:
     try:
         root = directory.resolve()
         path = (root / text).resolve()
-        if "\\" in text and not _is_file(path):
+        if "\\" in text and not is_file(path):
             path = (root / text.replace("\\", "/")).resolve()
         if not path.is_relative_to(root):
             raise ValueError(f"{shown(text)} lies outside the table's directory {root}: only images below it are read")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.request.fields import counted as counted
 
+OF_THE_SANDBOX = "Made by the sandbox: imitations, nothing was paid"
+
 
 def dollars(usd: float) -> str:
     """$0.28, $1,234.50; four digits where cents would show nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from socket import socket
 from typing import Any, cast
 
@@ -46,7 +46,6 @@ WHOAMI = {
     "organization": {"id": "sandbox-organization", "name": "Sandbox"},
     "project": {"id": "sandbox-project", "name": "Sandbox", "slug": "sandbox"},
 }
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 def sandbox_app(service: VideoService) -> Starlette:
@@ -110,13 +109,14 @@ class VideoRoutes:
         return answer
 
     async def models(self, request: Request) -> Response:
-        answer = caller_refusal(request) or JsonAnswer(model_list())
-        self._service.recorder.note(request, "models", answer, at=self._service.clock.time())
-        return answer
+        return self._fixed(request, "models", model_list())
 
     async def whoami(self, request: Request) -> Response:
-        answer = caller_refusal(request) or JsonAnswer(WHOAMI)
-        self._service.recorder.note(request, "whoami", answer, at=self._service.clock.time())
+        return self._fixed(request, "whoami", WHOAMI)
+
+    def _fixed(self, request: Request, endpoint: str, content: object) -> Response:
+        answer = caller_refusal(request) or JsonAnswer(content)
+        self._service.recorder.note(request, endpoint, answer, at=self._service.clock.time())
         return answer
 
     async def _create(self, request: Request, body: dict[str, Any] | None, fault: str | None) -> Response:
@@ -144,10 +144,9 @@ class VideoRoutes:
             authorization = request.headers.get("authorization", "")
             seconds = self._service.settings.retry_after_seconds
             return fault_answer(fault, retry_after_seconds=seconds, authorization=authorization)
-        if job is None:
-            return refusal(404, message="Video job not found.", kind="not_found", code="not_found", param="id")
-        if job.hidden_reads > 0:
-            job.hidden_reads -= 1
+        if job is None or job.hidden_reads > 0:
+            if job is not None:
+                job.hidden_reads -= 1
             return refusal(404, message="Video job not found.", kind="not_found", code="not_found", param="id")
         status = self._service.read(job)
         odd = {"no-status": MISSING, "null-status": None, "odd-status": "post_processing"}

@@ -13,6 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from pydantic import TypeAdapter
+
+from prefect_together.request.catalogue import lines_of
+
 if TYPE_CHECKING:
     from prefect_together.sandbox.models import ModelFacts
 
@@ -181,8 +185,6 @@ MAX_SIDE = 8192
 MAX_SECONDS = 120.0
 MAX_FPS = 120
 
-_NAMED_LINES = {"hd": 720, "fhd": 1080, "2k": 1440, "4k": 2160}
-
 
 def plan_clip(request: Mapping[str, Any], facts: ModelFacts) -> ClipPlan:
     """What the clip of `request` will be. Nonsense (0 pixels, "seconds" seconds) falls back to the model's defaults."""
@@ -211,8 +213,7 @@ def resolution_size(
         if name.lower() == resolution.lower():
             pixels = [(int(width), int(height)) for width, _, height in (size.partition("x") for size in sizes)]
             return min(pixels, key=lambda size: abs(math.log(size[0] / size[1] / wanted)))
-    lines, unit = resolution[:-1], resolution[-1:].lower()
-    short = int(lines) if unit == "p" and lines.isdecimal() else _NAMED_LINES.get(resolution.lower(), 0)
+    short = lines_of(resolution) or 0
     if not 16 <= short <= MAX_SIDE // 2:
         return None
     return (_even(short * wanted), short) if wanted >= 1 else (short, _even(short / wanted))
@@ -296,44 +297,19 @@ class JsonLines:
         self._file.close()
 
 
+_KEPT = ("id", "request", "plan", "created_at", "generation_seconds", "cost_usd", "ending", "failure", "script")
+"""What was decided of a job when it was accepted."""
+
+
 def job_fields(job: Job) -> dict[str, Any]:
-    """What is kept of a job: what was decided when it was accepted."""
-    return {
-        "id": job.id,
-        "request": job.request,
-        "plan": asdict(job.plan),
-        "created_at": job.created_at,
-        "generation_seconds": job.generation_seconds,
-        "cost_usd": job.cost_usd,
-        "ending": job.ending,
-        "failure": asdict(job.failure) if job.failure else None,
-        "script": asdict(job.script) if job.script else None,
-    }
+    """What is kept of a job in the file."""
+    fields = asdict(job)
+    return {name: fields[name] for name in _KEPT}
 
 
 def job_of(fields: Mapping[str, Any]) -> Job:
     """The job of which `job_fields` were kept."""
-    script, failure = fields["script"], fields["failure"]
-    return Job(
-        id=fields["id"],
-        request=fields["request"],
-        plan=ClipPlan(**fields["plan"]),
-        created_at=fields["created_at"],
-        generation_seconds=fields["generation_seconds"],
-        cost_usd=fields["cost_usd"],
-        ending=fields["ending"],
-        failure=Failure(**failure) if failure else None,
-        script=_script(script) if script else None,
-    )
-
-
-def _script(fields: dict[str, Any]) -> Script:
-    at, failure = fields["at_seconds"], fields["failure"]
-    return Script(
-        tuple(fields["statuses"]),
-        at_seconds=None if at is None else tuple(at),
-        failure=Failure(**failure) if failure else None,
-    )
+    return TypeAdapter(Job).validate_python(fields)
 
 
 def without_long_texts(value: Any) -> Any:

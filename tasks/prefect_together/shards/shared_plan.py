@@ -19,6 +19,7 @@ from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.schema import insert_into, runs, shared_plans, shared_runs, shared_videos
+from prefect_together.request.images import is_file
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import VideoRequest
 from prefect_together.stills.request import StillRequest
@@ -116,7 +117,7 @@ async def delete_plan(ledger: Ledger, plan_id: str) -> None:
 
 def missing_images(plan: Plan) -> dict[str, str]:
     """The local images of a plan that are not on this machine: row id by path."""
-    return {path: row_id for path, row_id in _images(plan).items() if not _is_file(path)}
+    return {path: row_id for path, row_id in _images(plan).items() if not is_file(Path(path))}
 
 
 def _delete(connection: Connection, plan_ids: Collection[str]) -> None:
@@ -167,10 +168,3 @@ def _images(plan: Plan) -> dict[str, str]:
             if isinstance(image, LocalImage):
                 found.setdefault(image.path, video.row_id)
     return found
-
-
-def _is_file(path: str) -> bool:
-    try:
-        return Path(path).is_file()
-    except OSError:
-        return False
