@@ -37,6 +37,12 @@ _BACKEND_ERRORS = {
 """Exceptions other than OSError that the libraries below fsspec raise, by module; only loaded modules are asked."""
 
 
+def backend_errors() -> tuple[type[Exception], ...]:
+    """What fsspec's file systems raise when they cannot be reached or used."""
+    loaded = ((module, kind) for module, kind in _BACKEND_ERRORS.items() if module in sys.modules)
+    return (OSError, NotImplementedError, *(getattr(sys.modules[module], kind) for module, kind in loaded))
+
+
 def open_store(output_dir: str, *, local_root: Path | None = None) -> OutputStore:
     """The store for a path or URL; nothing is created before `prepare`.
 
@@ -198,13 +204,9 @@ class RemoteStore(OutputStore):
     @contextmanager
     def _errors(self, name: str) -> Generator[None]:
         """Raise OutputUnwritable in place of the backend's errors, without the credentials in the URL."""
-        kinds: list[type[Exception]] = [OSError, NotImplementedError, TimeoutError]
-        for module, kind in _BACKEND_ERRORS.items():
-            if module in sys.modules:
-                kinds.append(getattr(sys.modules[module], kind))
         try:
             yield
-        except tuple(kinds) as error:
+        except backend_errors() as error:
             message = _message_without_address(error, self._shown_root)
             raise OutputUnwritable(f"{self.uri(name)} cannot be used: {message}") from error
 

@@ -16,7 +16,7 @@ import aiohttp
 from fsspec import asyn, core
 from fsspec.implementations.http import HTTPFileSystem
 
-from prefect_together.clips.remote_store import missing_library
+from prefect_together.clips.remote_store import backend_errors, missing_library
 from prefect_together.errors import Problem, TableInvalid
 from prefect_together.grid.columns import is_known_column
 from prefect_together.request.media import address_name
@@ -28,11 +28,6 @@ DELIMITERS = (",", ";", "\t", "|")
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+(://|::)", re.IGNORECASE)
 _GOOGLE_SHEET = re.compile(r"(https://docs\.google\.com/spreadsheets/d/)(?:(e/[\w-]+)|([\w-]+))", re.IGNORECASE)
-_FOREIGN = (
-    ("botocore.exceptions", "BotoCoreError"),
-    ("google.auth.exceptions", "GoogleAuthError"),
-    ("gcsfs.retry", "HttpError"),
-)
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 
@@ -144,7 +139,7 @@ def _fetched(url: str) -> TableSource:
         raise _unreadable(label, message) from error
     except aiohttp.ClientResponseError as error:
         raise _unreadable(label, f"the server answered HTTP {error.status}") from error
-    except _remote_errors() as error:
+    except (*backend_errors(), ValueError, RuntimeError) as error:
         reason = f"{type(error).__name__} {error}".replace(url, label)
         raise _unreadable(label, f"cannot be read: {reason}") from error
     return replace(_of_address(url, label, content), charset=charset)
@@ -177,12 +172,6 @@ def _export_link(page: re.Match[str], url: str) -> str:
     if page.group(2):  # published to the web
         return f"{page.group(1)}{page.group(2)}/pub?{'&'.join(filter(None, [end, 'output=csv']))}"
     return f"{page.group(1)}{page.group(3)}/export?{'&'.join(filter(None, ['format=csv', end]))}"
-
-
-def _remote_errors() -> tuple[type[Exception], ...]:
-    """What reading an address can raise. Packages for S3 and Google have errors of their own, where they are loaded."""
-    known: tuple[type[Exception], ...] = (OSError, ValueError, RuntimeError, aiohttp.ClientError)
-    return known + tuple(getattr(sys.modules[module], name) for module, name in _FOREIGN if module in sys.modules)
 
 
 def _unreadable(label: str, message: str) -> TableInvalid:

@@ -32,8 +32,6 @@ from prefect_together.results.outputs import VIDEOS_FILE
 from prefect_together.results.text import counted, state_counts
 from prefect_together.table.plan import Plan, PlannedVideo
 
-READ_BYTES = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
@@ -141,12 +139,10 @@ def _stems(name: str) -> set[str]:
 
 def _clip(path: Path) -> dict[str, Any] | None:
     """Size, digest and facts of a clip; None if it is not there or not whole."""
-    digest = hashlib.sha256()
     try:
         facts = inspect_clip(path)
         with path.open("rb") as file:
-            while piece := file.read(READ_BYTES):
-                digest.update(piece)
+            digest = hashlib.file_digest(file, "sha256")
     except (OSError, ClipInvalid, av.error.FFmpegError):
         return None
     return {

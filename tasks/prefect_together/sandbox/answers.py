@@ -328,10 +328,6 @@ class Recorder:
         self.answers: Counter[tuple[str, str]] = Counter()
         self.requests: deque[RecordedRequest] = deque(maxlen=keep)
 
-    def add(self, request: RecordedRequest) -> None:
-        self.answers[request.endpoint, request.answer] += 1
-        self.requests.append(request)
-
     def note(
         self,
         request: Request,
@@ -345,7 +341,8 @@ class Recorder:
         """Keep a request with its answer. Inline images are left out of its body."""
         outcome = DROPPED if isinstance(answer, DroppedConnection) else str(answer.status_code)
         path, headers, kept = request.url.path, dict(request.headers), without_long_texts(body)
-        self.add(RecordedRequest(endpoint, request.method, path, headers, kept, outcome, fault, at))
+        self.answers[endpoint, outcome] += 1
+        self.requests.append(RecordedRequest(endpoint, request.method, path, headers, kept, outcome, fault, at))
 
     def calls(self, endpoint: str) -> int:
         return sum(count for (place, _), count in self.answers.items() if place == endpoint)
