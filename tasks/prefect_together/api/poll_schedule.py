@@ -84,29 +84,22 @@ class PollPlan:
             return max(wait, self.min_seconds)
         return max(start + max(wait, self.min_seconds) - elapsed_seconds, 0.0)
 
-    def quantile(self, q: float, *, elapsed_seconds: float = 0.0) -> float:
-        """The duration in seconds that a part `q` of the jobs stays below, of those still running at an age."""
-        piece, part = self._piece(min(max(elapsed_seconds, 0.0), self.seconds[-1]))
-        running = self.surviving[piece] + part * (self.surviving[piece + 1] - self.surviving[piece])
-        wanted = (1.0 - q) * running
-        end = bisect_right(self.surviving, -wanted, key=float.__neg__)
+    def quantile(self, q: float) -> float:
+        """The duration in seconds that a part `q` of the jobs stays below."""
+        end = bisect_right(self.surviving, q - 1.0, key=float.__neg__)
         if end >= len(self.surviving):
-            return max(self.seconds[-1], elapsed_seconds)
+            return self.seconds[-1]
         fall = self.surviving[end - 1] - self.surviving[end]
-        part = (self.surviving[end - 1] - wanted) / fall if fall > 0.0 else 1.0
-        return max(self.seconds[end - 1] + part * (self.seconds[end] - self.seconds[end - 1]), elapsed_seconds)
-
-    def _piece(self, age_seconds: float) -> tuple[int, float]:
-        """The piece of the curve that an age lies in, and which part of the piece is before it."""
-        piece = min(bisect_right(self.seconds, age_seconds), len(self.seconds) - 1) - 1
-        start, end = self.seconds[piece], self.seconds[piece + 1]
-        return piece, (age_seconds - start) / (end - start)
+        part = (self.surviving[end - 1] - (1.0 - q)) / fall if fall > 0.0 else 1.0
+        return self.seconds[end - 1] + part * (self.seconds[end] - self.seconds[end - 1])
 
     def _waits(self, age_seconds: float, schedule: Sequence[int]) -> tuple[float, float]:
         """Seconds from an age to the best next poll, and from there to the one after it."""
         if age_seconds >= self.seconds[-1]:
             return self.max_seconds, self.max_seconds
-        piece, part = self._piece(max(age_seconds, 0.0))
+        piece = min(bisect_right(self.seconds, max(age_seconds, 0.0)), len(self.seconds) - 1) - 1
+        start, end = self.seconds[piece], self.seconds[piece + 1]
+        part = (max(age_seconds, 0.0) - start) / (end - start)
         first, second = schedule[piece], schedule[piece + 1]
         poll_at = self.seconds[first] + part * (self.seconds[second] - self.seconds[first])
         return poll_at - age_seconds, self.seconds[schedule[first]] - self.seconds[first]
@@ -177,9 +170,9 @@ class DurationStatistics:
             self._plans[model] = (durations.fits, plan)
         return plan
 
-    def quantile(self, model: str, q: float, *, elapsed_seconds: float = 0.0) -> float:
+    def quantile(self, model: str, q: float) -> float:
         """See `PollPlan.quantile`."""
-        return self.plan(model).quantile(q, elapsed_seconds=elapsed_seconds)
+        return self.plan(model).quantile(q)
 
 
 def best_polls(seconds: Sequence[float], surviving: Sequence[float], cost_seconds: float) -> list[int]:
