@@ -34,10 +34,10 @@ def wait_for_parent(lifeline: int, parent_pid: int) -> None:
             return
 
 
-def wait_for_backlog(give_up_seconds: float = GIVE_UP_SECONDS) -> None:
-    """Blocks until no event waits, or none was handled for `give_up_seconds`."""
+def wait_for_backlog() -> None:
+    """Blocks until no event waits, or none was handled for `GIVE_UP_SECONDS`."""
     waiting, since = events_waiting(), time.monotonic()
-    while waiting > 0 and time.monotonic() - since < give_up_seconds:
+    while waiting > 0 and time.monotonic() - since < GIVE_UP_SECONDS:
         time.sleep(0.05)
         if (now_waiting := events_waiting()) != waiting:
             waiting, since = now_waiting, time.monotonic()

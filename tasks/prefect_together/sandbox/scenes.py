@@ -12,6 +12,7 @@ import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from PIL import Image, ImageDraw
 
@@ -220,32 +221,26 @@ def _drifting(
     flat: float,
     rows: tuple[float, float],
     brightness: tuple[int, int],
-    turns: int,
     seed: str,
 ) -> Iterator[tuple[Box, int]]:
-    """Things that cross the picture `turns` times in a loop: what leaves it at one side enters at the other."""
+    """Things that cross the picture once in a loop: what leaves it at one side enters at the other."""
     noise = _noise(seed)
     for _ in range(count):
         radius = scene.ground * noise.uniform(*size)
         span = scene.width + 2 * radius
-        x = (noise.random() + phase * turns) % 1 * span - radius
+        x = (noise.random() + phase) % 1 * span - radius
         y = scene.ground * noise.uniform(*rows)
         fill = round(noise.uniform(*brightness))
         yield (x - radius, y - radius * flat, x + radius, y + radius * flat), fill
 
 
-def _clouds(scene: Scene, phase: float) -> Iterator[tuple[Box, int]]:
-    yield from _drifting(
-        scene,
-        phase,
-        count=4,
-        size=(0.08, 0.16),
-        flat=0.22,
-        rows=(0.1, 0.3),
-        brightness=(196, 222),
-        turns=1,
-        seed="clouds",
-    )
+_clouds = partial(
+    _drifting, count=4, size=(0.08, 0.16), flat=0.22, rows=(0.1, 0.3), brightness=(196, 222), seed="clouds"
+)
+_bokeh = partial(_drifting, count=9, size=(0.04, 0.12), flat=1.0, rows=(0.16, 0.8), brightness=(76, 150), seed="bokeh")
+_plane = partial(
+    _drifting, count=1, size=(0.012, 0.013), flat=0.5, rows=(0.5, 0.55), brightness=(220, 221), seed="plane"
+)
 
 
 def _waves(scene: Scene, phase: float) -> Iterator[tuple[Box, int]]:
@@ -286,31 +281,7 @@ def _stars(scene: Scene, phase: float) -> Iterator[tuple[Box, int]]:
         light = 0.5 + 0.5 * math.sin(math.tau * (phase * (1 + number % 3) + noise.random()))
         radius = scene.ground * 0.004 + 0.8
         yield (x - radius, y - radius, x + radius, y + radius), round(60 + 180 * light)
-    yield from _drifting(
-        scene,
-        phase,
-        count=1,
-        size=(0.012, 0.013),
-        flat=0.5,
-        rows=(0.5, 0.55),
-        brightness=(220, 221),
-        turns=1,
-        seed="plane",
-    )
-
-
-def _bokeh(scene: Scene, phase: float) -> Iterator[tuple[Box, int]]:
-    yield from _drifting(
-        scene,
-        phase,
-        count=9,
-        size=(0.04, 0.12),
-        flat=1.0,
-        rows=(0.16, 0.8),
-        brightness=(76, 150),
-        turns=1,
-        seed="bokeh",
-    )
+    yield from _plane(scene, phase)
 
 
 _MOVERS: dict[str, Callable[[Scene, float], Iterator[tuple[Box, int]]]] = {
