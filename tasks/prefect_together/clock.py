@@ -1,10 +1,12 @@
-"""Time and sleep as one injected object, so that tests need neither wait nor patch."""
+"""Time and sleep as one injected object, so that tests need neither wait nor patch; and work beside other work."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
 
 class Clock(Protocol):
@@ -29,3 +31,14 @@ class SystemClock:
 
 
 SYSTEM_CLOCK = SystemClock()
+
+
+@asynccontextmanager
+async def in_background(work: Coroutine[Any, Any, object]) -> AsyncGenerator[None]:
+    """Run `work` for as long as the context lasts, then cancel it and wait for its end. Its errors are ignored."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

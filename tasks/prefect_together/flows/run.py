@@ -18,7 +18,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore, redacted
-from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.clock import SYSTEM_CLOCK, in_background
 from prefect_together.errors import NotApproved, Problem, SettingsInvalid, TogetherVideoError
 from prefect_together.execution.settings import Partition, RunLocations, RunLogger, RunSettings
 from prefect_together.execution.signals import Stopped, until_stopped
@@ -345,12 +345,8 @@ class RunInTheUi:
     @asynccontextmanager
     async def progress_updated(self) -> AsyncGenerator[None]:
         """Keep the progress artifact up to date."""
-        updates = asyncio.create_task(self._keep_updating())  # while the first rows start
-        try:
+        async with in_background(self._keep_updating()):  # while the first rows start
             yield
-        finally:
-            updates.cancel()
-            await asyncio.gather(updates, return_exceptions=True)
 
     async def _keep_updating(self) -> None:
         pause = FIRST_PROGRESS_SECONDS

@@ -7,7 +7,6 @@ their run is gone. Money is reserved in the transaction that writes the intent, 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import uuid
@@ -18,7 +17,7 @@ from typing import TypeVar
 
 from sqlalchemy import Connection, delete, select
 
-from prefect_together.clock import SYSTEM_CLOCK, Clock
+from prefect_together.clock import SYSTEM_CLOCK, Clock, in_background
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.engine import LedgerUnavailable, Operation, in_transaction, open_engine
@@ -185,12 +184,10 @@ async def open_ledger(url: str, *, clock: Clock = SYSTEM_CLOCK) -> AsyncGenerato
         ledger = Ledger(engine, run, clock)
         await engine.run(partial(ledger_runs.begin, run=run, now=clock.time()))
         ledger_runs.OWN_RUNS.add(run.run_id)
-        heartbeat = asyncio.create_task(ledger.send_heartbeats())
         try:
-            yield ledger
+            async with in_background(ledger.send_heartbeats()):
+                yield ledger
         finally:
-            heartbeat.cancel()
-            await asyncio.gather(heartbeat, return_exceptions=True)
             ledger_runs.OWN_RUNS.discard(run.run_id)
             with contextlib.suppress(LedgerUnavailable):  # its claims lapse with its process
                 await engine.run(partial(ledger_runs.end, run=run, now=clock.time()), order=(3, ""))

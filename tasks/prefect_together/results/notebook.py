@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import csv
 import sys
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import fsspec
 
-from prefect_together.clock import SYSTEM_CLOCK, Clock
+from prefect_together.clock import SYSTEM_CLOCK, Clock, in_background
 from prefect_together.errors import NoFrame
 from prefect_together.grid.columns import PLAIN_CELLS, unescape_cell
 from prefect_together.results.progress import Progress
@@ -123,12 +122,10 @@ async def notebook_progress(progress: Progress, *, clock: Clock = SYSTEM_CLOCK) 
             await clock.sleep(REFRESH_SECONDS)
             handle.update(view())
 
-    updates = asyncio.create_task(keep_updating())
     try:
-        yield
+        async with in_background(keep_updating()):
+            yield
     finally:
-        updates.cancel()
-        await asyncio.gather(updates, return_exceptions=True)
         handle.update(view())
 
 

@@ -26,7 +26,7 @@ from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Cancelled, Cancelling, Crashed
 
-from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.clock import SYSTEM_CLOCK, in_background
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid
 from prefect_together.execution.batch import Batch
 from prefect_together.execution.settings import NO_SERVER, Partition, RunLocations, RunLogger, RunSettings
@@ -122,13 +122,11 @@ class Shards:
 
     async def run(self, batch: Batch, run: OpenRun, notes: list[str]) -> None:
         """Run the batch; `notes` gets a line for each shard that did not come to its end."""
-        watching = asyncio.create_task(self._start_and_watch(batch, run, notes))
         try:
-            await batch.run()
-            await self._wait_for_others(batch, run, notes)
+            async with in_background(self._start_and_watch(batch, run, notes)):
+                await batch.run()
+                await self._wait_for_others(batch, run, notes)
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
             await self._stop(run)
 
     async def _start_and_watch(self, batch: Batch, run: OpenRun, notes: list[str]) -> None:

@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import ConcurrencyLeaseHolder
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound, PrefectException
 
-from prefect_together.clock import SYSTEM_CLOCK, Clock
+from prefect_together.clock import SYSTEM_CLOCK, Clock, in_background
 from prefect_together.errors import FailureClass, Problem, SettingsInvalid, TogetherVideoError
 
 LEASE_SECONDS = 120.0
@@ -202,12 +202,10 @@ async def open_limit(
     """
     async with get_client() as client:
         limit = GlobalLimit(name, client, patience_seconds=patience_seconds, logger=logger, clock=clock)
-        keeper = asyncio.create_task(limit.keep())
         try:
-            yield limit
+            async with in_background(limit.keep()):
+                yield limit
         finally:
-            keeper.cancel()
-            await asyncio.gather(keeper, return_exceptions=True)
             await limit.released()
 
 
