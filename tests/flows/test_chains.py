@@ -131,7 +131,7 @@ def test_a_run_says_at_its_start_what_is_made_again_and_what_waits(
     caplog.clear()
     harness.run(table("A harbour in fog"))
 
-    assert "boat, sea are made again, as what they continue has changed: $0.56" in changed
+    assert "boat, sea are made again, as what they begin with has changed: $0.56" in changed
     assert "2 videos are not sent, as what they continue does not come in this run: dawn (failed)" in caplog.text
     assert "$0.00 new in this run" in caplog.text
     assert harness.api.accepted() == SHOTS + 1

@@ -30,13 +30,13 @@ def test_shots_whose_source_changed_are_named_with_their_price_and_the_changed_s
     report = report_after(plan_of(CHAIN), CHAIN.replace("begins", "begins anew"))
 
     assert report.to_send == 3
-    assert report.made_again == "b, c are made again, as what they continue has changed: $0.28 to $0.29"
+    assert report.made_again == "b, c are made again, as what they begin with has changed: $0.28 to $0.29"
 
 
 def test_one_shot_is_spoken_of_as_one() -> None:
     report = report_after(plan_of(CHAIN), CHAIN.replace("goes on", "goes elsewhere"))
 
-    assert report.made_again == "c is made again, as what it continues has changed: $0.14"
+    assert report.made_again == "c is made again, as what it begins with has changed: $0.14"
 
 
 def test_nothing_is_made_again_where_nothing_changed_or_no_shot_is_there_yet() -> None:

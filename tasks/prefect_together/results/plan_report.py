@@ -256,7 +256,7 @@ def price_of(chain: ChainPlan) -> str:
 
 
 def _made_again(new: Sequence[PlannedVideo], there: Collection[tuple[str, int]]) -> str | None:
-    """Like `b, c (take 2) are made again, as what they continue has changed: $0.28`."""
+    """Like `b, c (take 2) are made again, as what they begin with has changed: $0.28`."""
     keys = {video.key for video in new}
     again = [video for video in new if (video.row_id, video.take) in there and not keys.isdisjoint(video.sources)]
     if not again:
@@ -265,7 +265,7 @@ def _made_again(new: Sequence[PlannedVideo], there: Collection[tuple[str, int]])
     more = f" and {len(names) - ROWS_NAMED:,} more" if len(names) > ROWS_NAMED else ""
     low, high = sum(video.low_usd or 0.0 for video in again), sum(video.estimate_usd or 0.0 for video in again)
     price = price_text(round(low, 6), round(high, 6), unknown=sum(video.estimate_usd is None for video in again))
-    they = "is made again, as what it continues" if len(again) == 1 else "are made again, as what they continue"
+    they = "is made again, as what it begins with" if len(again) == 1 else "are made again, as what they begin with"
     return f"{', '.join(names[:ROWS_NAMED])}{more} {they} has changed: {price}"
 
 
