@@ -291,6 +291,7 @@ def test_a_signal_ends_the_run_cancelled_and_without_a_trace(tmp_path: Path, num
     ) == [("CANCELLED", f"stopped by {said}")]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_a_database_of_a_newer_prefect_is_named_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "prefect").mkdir()

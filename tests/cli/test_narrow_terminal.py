@@ -42,6 +42,7 @@ def test_help_has_no_line_that_the_terminal_must_break(tmp_path: Path, command: 
     has_whole_words(in_terminal(tmp_path, command, "--help"), [])
 
 
+@pytest.mark.slow
 def test_a_run_says_everything_once_and_in_whole_words(harness: Harness, tmp_path: Path) -> None:
     refused, moderated, fine = "A value too many", "A refused sight", "A cat asleep on a drum"
     harness.api.fault("422", prompt=refused)

@@ -240,6 +240,7 @@ def test_no_key_is_said_at_once_with_the_ways_to_give_one(tmp_path: Path) -> Non
     assert nobody_there not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_run_in_a_process_of_its_own_leaves_no_stack_traces(harness: Harness, tmp_path: Path) -> None:
     harness.api.fault("job-moderated", prompt=CAT)
     harness.api.fault("drop-after", endpoint="create", prompt=HARBOUR)

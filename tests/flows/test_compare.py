@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 
+import pytest
+
 from table_of_prompts import Harness
 
 TABLE = "id,animal,model,seed\nboat,boat,{models},{seeds}\ncat,cat,{models},{seeds}\n"
@@ -18,6 +20,7 @@ def run(harness: Harness, models: str, seeds: str) -> int:
     return harness.api.accepted() - before
 
 
+@pytest.mark.slow
 def test_only_new_cells_are_sent_and_what_is_left_out_stays(harness: Harness) -> None:
     assert run(harness, "any/one|any/two", "7|8") == 8
     assert run(harness, "any/one|any/two|any/three", "8") == 2
@@ -29,6 +32,7 @@ def test_only_new_cells_are_sent_and_what_is_left_out_stays(harness: Harness) ->
     assert {"boat--one--seed-7", "cat--three"} <= names
 
 
+@pytest.mark.slow
 def test_videos_csv_is_the_same_grid_again(harness: Harness) -> None:
     run(harness, "any/one|any/two", "7|8")
     path = harness.output_dir / "videos.csv"

@@ -92,6 +92,7 @@ def test_a_limit_that_is_not_there_is_a_mistake_before_anything_is_sent(harness:
     assert paid_calls(harness) == 0
 
 
+@pytest.mark.slow
 def test_a_job_that_is_at_the_provider_already_does_not_wait_for_a_slot(harness: Harness, account: str) -> None:
     harness.api.script("in_progress", "completed", at_seconds=[0, 3])
     first = harness.run(prompts("A cat"), limits=Limits(concurrency_limit=account, max_wait_minutes=0.01))

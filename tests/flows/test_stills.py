@@ -271,6 +271,7 @@ def test_a_deleted_still_whose_videos_are_there_is_not_made_again(harness: Harne
     assert stills_of(harness) == STILLS
 
 
+@pytest.mark.slow
 def test_stills_and_videos_of_a_bucket_lie_in_it(
     harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

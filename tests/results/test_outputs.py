@@ -173,6 +173,7 @@ def test_a_clip_that_the_user_has_edited_is_kept_and_fetched_again_beside_it(har
     assert harness.api.calls("create") == 1
 
 
+@pytest.mark.slow
 def test_symlinked_directories_are_written_like_any_other(harness: Harness, tmp_path: Path) -> None:
     real, disk, link = tmp_path / "real", tmp_path / "disk", tmp_path / "link"
     real.mkdir()

@@ -29,6 +29,7 @@ def a_job(harness: Harness, tmp_path: Path, **fields: Any) -> TogetherVideoJob:
     return TogetherVideoJob(credentials=credentials, **given)
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_it_makes_one_clip_in_a_def_flow_with_the_key_of_its_credentials(
     harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
