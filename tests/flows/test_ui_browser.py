@@ -37,6 +37,7 @@ from prefect_ui import (
     picture,
     see_in_artifacts,
     start,
+    start_a_long_run,
     submit,
     table_of,
 )
@@ -146,12 +147,7 @@ def test_cards_are_closed_until_they_are_opened_and_what_is_set_in_one_reaches_t
 
 
 def test_cancel_leaves_every_row_right_and_retry_goes_on_without_buying_twice(served: ServedFlow) -> None:
-    served.api.fault("odd-status", endpoint="retrieve", prompt=LONG, count=None)  # waited for, as long as it stands
-    output_dir = served.folder / "long"
-    run_id = start(served, table_of(("fox", FOX), ("long", LONG)), output_dir)
-    served.wait_for(run_id, "Running")
-    page = served.page(f"/v2/runs/flow-run/{run_id}")
-    see_in_artifacts(page, "1 downloaded, 1 submitted")
+    run_id, output_dir, page = start_a_long_run(served)
     picture(page, "5-long-run")
 
     def cancel() -> None:

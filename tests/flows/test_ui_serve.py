@@ -16,12 +16,10 @@ from prefect.client.orchestration import get_client
 from chromium import opened_chromium
 from prefect_server import PrefectServer
 from prefect_together.sandbox import Sandbox
-from prefect_ui import PATIENCE_SECONDS, ServedFlow, in_menu, picture, see_in_artifacts, start, table_of
+from prefect_ui import FOX, LONG, PATIENCE_SECONDS, ServedFlow, in_menu, picture, start_a_long_run
 from table_of_prompts import KEY, read_results
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
-
-FOX, LONG = "A red fox in snow", "A long film"
 
 
 async def take_away_deployments() -> None:
@@ -59,12 +57,7 @@ def served(prefect_server: PrefectServer, tmp_path: Path) -> Generator[ServedFlo
 
 
 def test_cancel_ends_a_served_run_with_every_row_right(served: ServedFlow) -> None:
-    served.api.fault("odd-status", endpoint="retrieve", prompt=LONG, count=None)  # waited for, as long as it stands
-    output_dir = served.folder / "long"
-    run_id = start(served, table_of(("fox", FOX), ("long", LONG)), output_dir)
-    served.wait_for(run_id, "Running")
-    page = served.page(f"/v2/runs/flow-run/{run_id}")
-    see_in_artifacts(page, "1 downloaded, 1 submitted")
+    run_id, output_dir, page = start_a_long_run(served)
 
     in_menu(page, "Cancel")
     page.get_by_role("button", name="Cancel Flow Run").click()

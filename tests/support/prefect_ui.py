@@ -161,6 +161,17 @@ def in_menu(page: Page, item: str) -> None:
     page.get_by_role("menuitem", name=item, exact=True).click()
 
 
+def start_a_long_run(served: ServedFlow) -> tuple[str, Path, Page]:
+    """A run with one clip downloaded and one that does not come; its id, its output, and the run's page."""
+    served.api.fault("odd-status", endpoint="retrieve", prompt=LONG, count=None)  # waited for, as long as it stands
+    output_dir = served.folder / "long"
+    run_id = start(served, table_of(("fox", FOX), ("long", LONG)), output_dir)
+    served.wait_for(run_id, "Running")
+    page = served.page(f"/v2/runs/flow-run/{run_id}")
+    see_in_artifacts(page, "1 downloaded, 1 submitted")
+    return run_id, output_dir, page
+
+
 def open_artifact(page: Page, served: ServedFlow, run_id: str, key: str) -> None:
     """From the run's card to the run's own artifact: at once, or by the list of all of this key (Prefect 3.8)."""
     wanted = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": [key]}}}
