@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from prefect_together.api.client import PollMissed, VideoApi, open_client
+from prefect_together.api.client import LONGEST_CALL_SECONDS, PollMissed, VideoApi, open_client
 from prefect_together.errors import AccountBlocked, JobNotFound, NotConfigured
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import VideoRequest
@@ -32,8 +32,11 @@ from raw_server import (
 from sdk_clients import REQUEST, Transport, open_api
 
 
-async def missed_poll(transport: Transport, act: Act) -> PollMissed:
-    async with raw_server(act) as server, open_api(transport, server.url, longest_call_seconds=0.6) as api:
+async def missed_poll(transport: Transport, act: Act, longest_call_seconds: float = LONGEST_CALL_SECONDS) -> PollMissed:
+    async with (
+        raw_server(act) as server,
+        open_api(transport, server.url, longest_call_seconds=longest_call_seconds) as api,
+    ):
         with pytest.raises(PollMissed) as caught:
             await api.retrieve("job-1")
         # The SDK repeats nothing; aiohttp asks once more where a connection broke, which it does for GET only.
@@ -169,8 +172,6 @@ async def test_a_refused_poll_says_how_long_to_wait(
         closes_on_connect,
         closes_after_request,
         resets_after_request,
-        is_silent,
-        drips(http_answer(200, JOB), pause_seconds=0.1),
         sends(b"\x00\x01 garbage\r\n\r\n"),
         sends(b"HTTP/1.1 204 No Content\r\n\r\n"),
         answers(200, PAGE, HTML),
@@ -191,6 +192,13 @@ async def test_whatever_is_no_answer_is_a_missed_poll(transport: Transport, act:
 
     assert missed.reason
     assert missed.retry_after_seconds is None
+
+
+@pytest.mark.parametrize("act", [is_silent, drips(http_answer(200, JOB), pause_seconds=0.1)])
+async def test_an_answer_that_takes_too_long_is_a_missed_poll(transport: Transport, act: Act) -> None:
+    missed = await missed_poll(transport, act, longest_call_seconds=0.6)
+
+    assert "TimeoutError" in missed.reason
 
 
 @pytest.mark.parametrize("job_id", ["..", "", "a/b?c=d"])

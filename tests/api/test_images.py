@@ -31,7 +31,7 @@ from raw_server import (
     sends,
 )
 from sdk_clients import REQUEST as VIDEO
-from sdk_clients import Transport, open_api
+from sdk_clients import Transport, open_api, patience
 
 REQUEST = StillRequest(model="black-forest-labs/FLUX.2-pro", prompt="a lighthouse", width=1000, height=800, seed=7)
 URL = "https://cdn.example/still.jpg?signature=a%2Fb"
@@ -44,7 +44,7 @@ def still(url: object = URL, **more: object) -> str:
 
 
 async def refusal_of(transport: Transport, act: Act, *, posts: int = 1) -> TogetherVideoError:
-    async with raw_server(act) as server, open_api(transport, server.url) as api:
+    async with raw_server(act) as server, open_api(transport, server.url, create_timeout=patience(act)) as api:
         with pytest.raises(TogetherVideoError) as caught:
             await create_image(api, REQUEST)
     assert server.posts == posts

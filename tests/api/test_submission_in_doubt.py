@@ -9,7 +9,6 @@ import pytest
 from prefect_together.errors import (
     BadParameter,
     SubmissionInDoubt,
-    TogetherVideoError,
 )
 from raw_server import (
     HTML,
@@ -17,7 +16,6 @@ from raw_server import (
     PAGE,
     Act,
     Exchange,
-    RawServer,
     answers,
     answers_in_the_upload,
     closes_after_request,
@@ -33,17 +31,9 @@ from raw_server import (
     resets_on_connect,
     sends,
 )
-from sdk_clients import LARGE_REQUEST, REQUEST, Transport, open_api
+from sdk_clients import LARGE_REQUEST, REQUEST, Transport, open_api, patience, refusal_of
 
 LARGE_BODY = pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")  # of aiohttp
-
-
-async def refusal_of(transport: Transport, act: Act) -> tuple[TogetherVideoError, RawServer]:
-    """What one create call raises at a server that does `act`."""
-    async with raw_server(act) as server, open_api(transport, server.url) as api:
-        with pytest.raises(TogetherVideoError) as caught:
-            await api.create(REQUEST)
-    return caught.value, server
 
 
 # Without an answer
@@ -71,7 +61,7 @@ async def test_no_answer_on_a_connection_that_was_made_is_in_doubt(transport: Tr
 @LARGE_BODY
 @pytest.mark.parametrize("act", [resets_in_the_upload, closes_in_the_upload, is_silent], ids=lambda act: act.__name__)
 async def test_a_large_request_that_is_cut_is_in_doubt(transport: Transport, act: Act) -> None:
-    async with raw_server(act) as server, open_api(transport, server.url) as api:
+    async with raw_server(act) as server, open_api(transport, server.url, create_timeout=patience(act)) as api:
         with pytest.raises(SubmissionInDoubt):
             await api.create(LARGE_REQUEST)
 

@@ -31,7 +31,7 @@ from raw_server import (
     says_nothing_at_all,
     sends,
 )
-from sdk_clients import REQUEST, Transport, open_api, refusal_at, refusal_of
+from sdk_clients import REQUEST, SHORT, Transport, open_api, refusal_at, refusal_of
 
 
 async def test_a_refused_port_is_never_sent(transport: Transport) -> None:
@@ -65,7 +65,7 @@ def full_backlog() -> Generator[int]:
 
 
 async def test_a_connect_that_takes_too_long_is_never_sent(transport: Transport, full_backlog: int) -> None:
-    error = await refusal_at(transport, f"http://127.0.0.1:{full_backlog}")
+    error = await refusal_at(transport, f"http://127.0.0.1:{full_backlog}", create_timeout=SHORT)
 
     assert isinstance(error, NeverSent)
     assert "Timeout" in error.reason
@@ -79,7 +79,7 @@ async def test_a_call_that_gets_no_connection_from_the_pool_is_never_sent(transp
         await answered.wait()
         await exchange.send(http_answer(200, JOB))
 
-    patient = httpx.Timeout(5, pool=0.2)
+    patient = httpx.Timeout(60, pool=0.2)
     async with (
         raw_server(act) as server,
         open_api(transport, server.url, max_connections=1, create_timeout=patient) as api,
@@ -99,7 +99,7 @@ async def test_a_call_that_gets_no_connection_from_the_pool_is_never_sent(transp
 )
 async def test_a_tls_handshake_that_fails_is_never_sent(transport: Transport, act: Act) -> None:
     async with raw_server(act) as server:
-        error = await refusal_at(transport, server.url.replace("http:", "https:"))
+        error = await refusal_at(transport, server.url.replace("http:", "https:"), create_timeout=SHORT)
 
     assert isinstance(error, NeverSent)
     assert server.posts == 0
