@@ -9,9 +9,18 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from ledger_rows import a_video, planned, state_of
+from ledger_rows import a_video, bought, planned, sent, state_of
 from prefect_together.api.jobs import VideoJob
-from prefect_together.errors import BudgetReached, FailureClass, JobFailed, RateLimited, SettingsInvalid
+from prefect_together.errors import (
+    AccountBlocked,
+    BudgetReached,
+    FailureClass,
+    JobFailed,
+    NeverSent,
+    RateLimited,
+    SettingsInvalid,
+    SourceMissing,
+)
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.states import State
@@ -103,6 +112,47 @@ async def test_a_refused_intent_leaves_no_trace(ledger: Ledger) -> None:
     record = (await ledger.records())[video.key]
     assert (record.state, record.attempts) == (State.PLANNED, 0)
     assert (await ledger.totals()).committed_usd == 0
+
+
+@pytest.mark.parametrize("since", ["nothing", "its source is missing", "not sent", "the account is blocked"])
+async def test_a_budget_without_room_for_a_second_job_is_a_failure_for_the_reason_of_the_first(
+    ledger: Ledger, since: str
+) -> None:
+    key = await bought(ledger, "job-1")
+    await ledger.claim(key)
+    await ledger.failed(key, JobFailed("job-1", None, "gpu lost", FailureClass.CANCELLED), again=True)
+    if since == "its source is missing":
+        await ledger.set_error(key, SourceMissing("a", "failed"), state=State.PLANNED)
+    elif since == "not sent":
+        attempt = await ledger.intend(key, estimate_usd=0.28, budget_usd=None)
+        await ledger.not_accepted(key, attempt, NeverSent("no route"), state=State.PLANNED)
+    elif since == "the account is blocked":
+        assert await ledger.refused(key, AccountBlocked(402, None, "no credits")) == State.REFUSED
+        await ledger.claim(key)
+
+    assert await ledger.refused(key, BudgetReached(0.5, 0.28, 0.28)) == State.FAILED
+
+    record = (await ledger.records())[key]
+    assert (record.state, record.failure_class) == (State.FAILED, FailureClass.CANCELLED)
+    assert record.error is not None
+    assert record.error.startswith("gpu lost (cancelled, job job-1); not sent again: budget $0.50")
+
+
+@pytest.mark.parametrize("since", ["never sent", "its job was rejected", "a later job was rejected"])
+async def test_a_budget_refuses_what_did_not_fail_upstream(ledger: Ledger, since: str) -> None:
+    key = await bought(ledger, "job-1") if since != "never sent" else (await sent(ledger))[0]
+    await ledger.claim(key)
+    if since == "never sent":
+        await ledger.not_accepted(key, 1, NeverSent("no route"), state=State.PLANNED)
+    elif since == "its job was rejected":
+        await ledger.failed(key, JobFailed("job-1", None, "not allowed", FailureClass.MODERATION), again=True)
+    else:
+        await ledger.failed(key, JobFailed("job-1", None, "gpu lost", FailureClass.UPSTREAM), again=True)
+        attempt = await ledger.intend(key, estimate_usd=0.28, budget_usd=None)
+        await ledger.accepted(key, attempt, VideoJob("job-2"))
+        await ledger.failed(key, JobFailed("job-2", None, "not allowed", FailureClass.MODERATION), again=True)
+
+    assert await ledger.refused(key, BudgetReached(0.5, 0.28, 0.28)) == State.REFUSED
 
 
 async def test_an_unknown_price_under_a_budget_is_refused(ledger: Ledger) -> None:

@@ -90,6 +90,7 @@ attempts = Table(
     Column("job_id", Text),
     Column("reserved_micro_usd", BigInteger, nullable=False),
     Column("cost_micro_usd", BigInteger),
+    Column("failure_class", String(16)),
     Column("error", Text),
     Column("inputs", Text),  # JSON: SHA-256 of each frame of another clip that was sent
     Column("intent_at", Float(), nullable=False),

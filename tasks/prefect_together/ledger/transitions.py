@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import BindParameter, Column, Connection, Table, bindparam, case, insert, or_, select, update
+from sqlalchemy import BindParameter, Column, Connection, Table, bindparam, case, insert, select, update
 
 from prefect_together.api.jobs import VideoJob
 from prefect_together.clock import Clock
@@ -83,6 +83,12 @@ _READ_SUBMITTED = (
     select(videos.c.attempts, videos.c.polls, videos.c.cost_micro_usd)
     .where(_VIDEO, videos.c.state.in_(bindparam("states", expanding=True)), videos.c.job_id == bindparam("job"))
     .with_for_update()
+)
+_READ_LAST_JOB = (
+    select(attempts.c.failure_class, attempts.c.error)
+    .where(attempts.c.video_key == _KEY, attempts.c.outcome == Outcome.ACCEPTED)
+    .order_by(attempts.c.attempt.desc())
+    .limit(1)
 )
 _READ_MONEY = select(attempts.c.reserved_micro_usd, attempts.c.cost_micro_usd).where(_CALL).with_for_update()
 _SETTLE = update(attempts).where(_CALL).values(_new(attempts, ["cost_micro_usd"]))
@@ -283,17 +289,18 @@ class Transitions:
     def refused(self, connection: Connection, key: str, error: TogetherVideoError) -> State:
         """The planned video was not sent because of the budget or the account; a later run takes it up.
 
-        If its job has failed and the budget does not allow a second one, it is failed, with that failure as its
-        reason. Returns the state that it is in.
+        If its last job failed upstream and the budget does not allow another, it is failed, with that failure as its
+        reason, whatever else kept it from being sent since. Returns the state that it is in.
         """
-        row = connection.execute(_READ, {"key": key}).mappings().one()
-        if row["state"] != State.PLANNED:
-            return State(row["state"])
-        text = plain(str(error))
-        state, values = State.REFUSED, {"error": text, "failure_class": error.failure_class}
-        if isinstance(error, BudgetReached) and row["failure_class"] in REPEATED_FAILURES:
-            state, values = State.FAILED, {"error": f"{row['error']}; not sent again: {text}"}
-        _update(connection, key, State.PLANNED, {"state": state, **values})
+        state = State(connection.execute(_READ_OWNER, {"key": key}).one().state)
+        if state != State.PLANNED:
+            return state
+        state, text, reason = State.REFUSED, plain(str(error)), error.failure_class
+        if isinstance(error, BudgetReached):
+            job = connection.execute(_READ_LAST_JOB, {"key": key}).one_or_none()
+            if job is not None and job.failure_class in REPEATED_FAILURES:
+                state, text, reason = State.FAILED, f"{job.error}; not sent again: {text}", job.failure_class
+        _update(connection, key, State.PLANNED, {"state": state, "error": text, "failure_class": reason})
         return state
 
     @in_transaction()
@@ -333,7 +340,7 @@ class Transitions:
         if cost is not None:
             _settle(connection, key, row.attempts, cost=cost)
         where = (attempts.c.video_key == key, attempts.c.attempt == row.attempts)
-        connection.execute(update(attempts).where(*where).values(error=text))
+        connection.execute(update(attempts).where(*where).values(error=text, failure_class=error.failure_class))
         connection.execute(
             update(videos)
             .where(videos.c.video_key == key)
@@ -372,13 +379,8 @@ class Transitions:
 
     @in_transaction()
     def set_failure_class(self, connection: Connection, key: str, failure_class: FailureClass | None) -> None:
-        """Write why a planned video was not sent in this run. That its first job failed is kept."""
-        is_free = or_(videos.c.failure_class.is_(None), videos.c.failure_class.not_in(REPEATED_FAILURES))
-        connection.execute(
-            update(videos)
-            .where(videos.c.video_key == key, videos.c.state == State.PLANNED, is_free)
-            .values(failure_class=failure_class)
-        )
+        """Write why a planned video was not sent in this run."""
+        _update(connection, key, State.PLANNED, {"failure_class": failure_class})
 
 
 def _in_doubt(connection: Connection, key: str, attempt: int, reason: str, now: float) -> None:
