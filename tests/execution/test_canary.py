@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from prefect_together.execution.admission import StartOrder
+from prefect_together.execution.start_order import StartOrder
 from prefect_together.request.form import Limits
 from prefect_together.table.plan import PlannedVideo, make_plan
 from prefect_together.table.prompt_table import read_table

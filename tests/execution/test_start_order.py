@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger_rows import a_video
-from prefect_together.execution.admission import StartOrder
+from prefect_together.execution.start_order import StartOrder
 from prefect_together.table.plan import PlannedVideo
 
 

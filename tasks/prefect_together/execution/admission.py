@@ -1,13 +1,10 @@
-"""Which video may be sent next, and when: slots at the provider, budget, a canary of each model, pauses in the UI.
-
-`LedgerJournal` is what a create call leaves in the ledger.
-"""
+"""When a video may be sent (slots, budget, pauses in the UI), and what its create call writes to the ledger."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -37,7 +34,6 @@ from prefect_together.ledger.states import State
 from prefect_together.results.already_paid import keep_unsaved
 from prefect_together.results.progress import Progress
 from prefect_together.table.chains import Chain
-from prefect_together.table.plan import PlannedVideo
 
 
 class Slots:
@@ -287,108 +283,6 @@ _STATE_AFTER_REFUSAL: dict[FailureClass | None, State] = {
     FailureClass.ACCOUNT: State.REFUSED,
 }
 """Of a video whose create call made no job; it is planned as before after any other error."""
-
-
-class StartOrder:
-    """Hands out videos one by one; of each model in `guarded` the first is its canary, and the others wait for it.
-
-    Models in `known` have had their canary. A video waits for those that `sources` has for it, which are among the
-    others, until `source_ended` was called for each. Without `guarded` and `sources` this is a plain queue.
-    """
-
-    def __init__(
-        self,
-        free: Iterable[PlannedVideo],
-        guarded: Iterable[PlannedVideo] = (),
-        *,
-        known: Collection[str] = (),
-        sources: Mapping[str, Collection[str]] | None = None,
-    ) -> None:
-        self._ready: deque[PlannedVideo] = deque()
-        self._waiting: dict[str, deque[PlannedVideo]] = {}
-        self._canaries: dict[str, str] = {}
-        self._known = set(known)
-        self._sources = {key: set(wanted) for key, wanted in (sources or {}).items()}
-        self._blocked: dict[str, tuple[PlannedVideo, bool]] = {}
-        self._changed = asyncio.Event()
-        for is_guarded, videos in ((False, free), (True, guarded)):
-            for video in videos:
-                self._add(video, is_guarded=is_guarded)
-
-    def _add(self, video: PlannedVideo, *, is_guarded: bool) -> None:
-        model = video.request.model
-        if self._sources.get(video.key):
-            self._blocked[video.key] = (video, is_guarded)
-        elif not is_guarded or model in self._known:
-            self._ready.append(video)
-        elif model in self._waiting:
-            self._waiting[model].append(video)
-        else:
-            self._waiting[model] = deque()
-            self._send_as_canary(video)
-
-    def source_ended(self, key: str, *, is_there: bool) -> list[PlannedVideo]:
-        """A video has come to its end: those that waited for it alone start; without its clip, they and those behind
-        them are given up, and returned."""
-        given_up: list[PlannedVideo] = []
-        ended = [key] if self._blocked else []
-        while ended:
-            one = ended.pop()
-            for waiting in [waiting for waiting in self._blocked if one in self._sources[waiting]]:
-                self._sources[waiting].discard(one)
-                if not is_there:
-                    given_up.append(self._blocked.pop(waiting)[0])
-                    ended.append(waiting)
-                elif not self._sources[waiting]:
-                    video, is_guarded = self._blocked.pop(waiting)
-                    self._add(video, is_guarded=is_guarded)
-        self._changed.set()
-        return given_up
-
-    @property
-    def ready(self) -> int:
-        """How many videos `next` would give at once."""
-        return len(self._ready)
-
-    async def next(self) -> PlannedVideo | None:
-        """The next video that may start, when there is one; None when all have been handed out."""
-        while not self._ready:
-            if not self._waiting and not self._blocked:
-                return None
-            self._changed.clear()
-            await self._changed.wait()
-        return self._ready.popleft()
-
-    @property
-    def is_free(self) -> bool:
-        """Whether no video waits behind a canary, and none is one or may become one."""
-        may_be_canary = (
-            guarded and video.request.model not in self._known for video, guarded in self._blocked.values()
-        )
-        return not self._waiting and not self._canaries and not any(may_be_canary)
-
-    def is_canary(self, video: PlannedVideo) -> bool:
-        """Whether the others of its model wait for this video now."""
-        return self._canaries.get(video.request.model) == video.key
-
-    def release_model(self, model: str) -> None:
-        """The model's canary has come through, or has not: the others start, and learn of it on their way."""
-        self._canaries.pop(model, None)
-        self._known.add(model)
-        self._ready.extend(self._waiting.pop(model, ()))
-        self._changed.set()
-
-    def try_another(self, model: str) -> None:
-        """The model's canary was not tried: the next video takes its place."""
-        if waiting := self._waiting.get(model):
-            self._send_as_canary(waiting.popleft())
-            self._changed.set()
-        else:
-            self.release_model(model)
-
-    def _send_as_canary(self, video: PlannedVideo) -> None:
-        self._canaries[video.request.model] = video.key
-        self._ready.append(video)
 
 
 PAUSE_POLL_SECONDS = 3.0

@@ -12,9 +12,10 @@ from functools import partial
 from prefect_together.api.session import MAX_DOWNLOADS, VideoSession
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import CanaryFailed, ServiceUnreachable, WrongAddress
-from prefect_together.execution.admission import ChainBudget, StartOrder, heeding_pauses
+from prefect_together.execution.admission import ChainBudget, heeding_pauses
 from prefect_together.execution.settings import ALONE, Partition, RunSettings
-from prefect_together.execution.sources import Dependencies, SourceClips
+from prefect_together.execution.sources import SourceClips
+from prefect_together.execution.start_order import Dependencies, StartOrder
 from prefect_together.execution.video import VideoRun
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import HERE, Ledger

@@ -1,11 +1,9 @@
-"""The clips that a video needs first: who waits for whom, and what of them is sent in its request."""
+"""The clips that a video needs first: what of them is sent in its request."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -15,91 +13,14 @@ from prefect.client.schemas.objects import StateDetails, StateType
 from prefect_together.api.session import VideoSession
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import DownloadFailed, NoFrame, OutputUnwritable, SourceMissing
-from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import VideoRecord
-from prefect_together.ledger.states import STATES, State
+from prefect_together.ledger.states import State
 from prefect_together.request.media import ClipRef
 from prefect_together.request.request import VideoRequest
-from prefect_together.results.progress import Progress
-from prefect_together.table.chains import Chain, chains_of, sendable
-from prefect_together.table.plan import Plan, PlannedVideo
+from prefect_together.table.plan import Plan
 
 IMAGE_FIELDS = ("frame_images", "reference_images")
-
-
-class Dependencies:
-    """Which videos of a plan wait for others, by the states that a run knows.
-
-    `elsewhere` are the states of sources that are not in the plan: other shards need not send them.
-    """
-
-    def __init__(self, plan: Plan, settings: RunSettings, progress: Progress) -> None:
-        self._plan, self._settings, self._progress = plan, settings, progress
-        self._settings_for_all = replace(settings, stop_after=None)
-        self.elsewhere: Mapping[str, State] = {}
-        self._begun_with: dict[str, list[str]] = {key: [] for key in plan.stills}
-        for video in plan.videos.values() if self._begun_with else ():
-            for source in self._begun_with.keys() & video.sources:
-                self._begun_with[source].append(video.key)
-        chains = chains_of(plan) if settings.whole_chains else ()
-        self._chains = {video.key: chain for chain in chains for video in chain.videos}
-
-    def state_of(self, key: str) -> State:
-        return self._progress.states.get(key) or self.elsewhere.get(key, State.PLANNED)
-
-    def open_sources(self, video: PlannedVideo) -> list[str]:
-        """The sources of a video that this run would send whose clips are not there."""
-        if not video.sources or not self._settings.sends(self.state_of(video.key)):
-            return []
-        return [key for key in video.sources if self.state_of(key) != State.DOWNLOADED]
-
-    def without_source(self, todo: Collection[PlannedVideo]) -> list[tuple[PlannedVideo, str]]:
-        """Those of whose open sources one is not among them, with that source."""
-        keys = {video.key for video in todo}
-        missing = ((video, [key for key in self.open_sources(video) if key not in keys]) for video in todo)
-        return [(video, sources[0]) for video, sources in missing if sources]
-
-    def missing(self, source: str) -> SourceMissing:
-        """Why a video that continues this one is not sent."""
-        found = self._plan.videos.get(source)
-        name = source if found is None else None if found.kind == "still" else found.row_id
-        return SourceMissing(name, STATES[self.state_of(source)].word)
-
-    def is_needed(self, still: str) -> bool:
-        """Whether some video that begins with this still is yet to be sent, if not by a run that stops after stills."""
-        return any(self._is_to_be_sent(key) for key in self._begun_with.get(still, ()))
-
-    def canaries(self, sent: Iterable[PlannedVideo]) -> set[str]:
-        """One of the videos to send of each model, if it can be one that waits for no other's clip; else with its
-        sources, as a canary that waits for another shard would let that shard begin without one."""
-        canaries: dict[str, PlannedVideo] = {}
-        for video in sorted(sent, key=lambda video: bool(self.open_sources(video))):
-            canaries.setdefault(video.request.model, video)
-        keys: set[str] = set()
-        needed = list(canaries.values())
-        while needed:
-            video = needed.pop()
-            keys.add(video.key)
-            needed += [self._plan.videos[key] for key in self.open_sources(video) if key in self._plan.videos]
-        return keys
-
-    def chain_of(self, video: PlannedVideo) -> Chain:
-        """The chain of a video; a video that is in none is one by itself."""
-        return self._chains.get(video.key) or Chain(video.row_id, (video,))
-
-    def remaining(self, video: PlannedVideo) -> Chain:
-        """What is yet to be sent of the video's chain, by this run or by one that does not stop after stills."""
-        chain = self.chain_of(video)
-        to_send, _ = sendable(
-            {one.key: one for one in chain.videos},
-            is_sent=lambda one: self._is_to_be_sent(one.key) and (one.kind == "video" or self.is_needed(one.key)),
-            comes=lambda key: STATES[self.state_of(key)].has_clip,
-        )
-        return Chain(chain.name, tuple(to_send))
-
-    def _is_to_be_sent(self, key: str) -> bool:
-        return self._settings_for_all.sends(self.state_of(key))
 
 
 class SourceClips:

@@ -27,8 +27,7 @@ async def collect_videos(
         limits: How long the jobs are waited for.
         locations: The key's block and the ledger.
     """
-    from prefect_together.execution.settings import RunSettings
-    from prefect_together.execution.team_settings import TeamDefaults
+    from prefect_together.execution.settings import RunSettings, TeamDefaults
     from prefect_together.flows.run import last_plan, run_plan
 
     team = TeamDefaults()

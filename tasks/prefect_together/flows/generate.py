@@ -66,8 +66,7 @@ async def generate_videos(
         limits: What may be sent, and sent again, how much at once, how long it is waited for.
         locations: The key's block, the ledger, the directory of images, the workbook's sheet.
     """
-    from prefect_together.execution.settings import RunSettings
-    from prefect_together.execution.team_settings import TeamDefaults
+    from prefect_together.execution.settings import RunSettings, TeamDefaults
     from prefect_together.flows.run import run_plan
 
     def plan() -> Plan:
@@ -135,8 +134,7 @@ async def generate_video(
         locations: The key's block.
     """
 
-    from prefect_together.execution.settings import RunSettings
-    from prefect_together.execution.team_settings import TeamDefaults
+    from prefect_together.execution.settings import RunSettings, TeamDefaults
     from prefect_together.flows.run import run_plan
 
     def plan() -> Plan:

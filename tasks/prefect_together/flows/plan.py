@@ -50,7 +50,7 @@ async def plan_videos(
         limits: Jobs at the provider at once, and what is checked.
         locations: The ledger, the directory of images, the workbook's sheet.
     """
-    from prefect_together.execution.team_settings import TeamDefaults
+    from prefect_together.execution.settings import TeamDefaults
     from prefect_together.flows.plan_report import run_planning
 
     team = TeamDefaults()
