@@ -1,4 +1,4 @@
 """Together's video API over its own SDK: the client, create calls, polls, and one session.
 
-Uses `request` and `clips`. No Prefect, no ledger: a create call reports to a `Journal` that it is given.
+Uses `request`, `clips` and `stills`. No Prefect, no ledger: a create call reports to a `Journal` that it is given.
 """

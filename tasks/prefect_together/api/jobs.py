@@ -45,7 +45,8 @@ class VideoJob:
     `status` is the service's own word (queued, in_progress, completed, failed, cancelled), or None if it sent none.
     Times are unix seconds as the service stamped them, `cost_usd` what it charged; each is None when not sent.
     `cost_problem` is what it sent in place of a cost that can be one.
-    `polls` and `observed_seconds` say what waiting for it took here: polls, and seconds from submit to the last one.
+    `polls` and `observed_seconds` say what waiting for it took here: polls, and seconds from submit to the
+    first poll that saw it completed.
     """
 
     id: str

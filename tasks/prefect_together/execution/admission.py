@@ -289,7 +289,7 @@ PAUSE_POLL_SECONDS = 3.0
 
 
 @asynccontextmanager
-async def heeding_pauses(may_send: asyncio.Event, logger: RunLogger) -> AsyncGenerator[None]:
+async def watching_pauses(not_paused: asyncio.Event, logger: RunLogger) -> AsyncGenerator[None]:
     """Within it the event is cleared while somebody has paused or suspended the flow run in Prefect's UI.
 
     Prefect itself leaves a flow that runs alone. A server that does not answer changes nothing.
@@ -298,7 +298,7 @@ async def heeding_pauses(may_send: asyncio.Event, logger: RunLogger) -> AsyncGen
     if context is None or context.flow_run is None:
         yield
         return
-    watching = asyncio.create_task(_watch_pauses(context.flow_run.id, may_send, logger))
+    watching = asyncio.create_task(_watch_pauses(context.flow_run.id, not_paused, logger))
     try:
         yield
     finally:
@@ -306,16 +306,16 @@ async def heeding_pauses(may_send: asyncio.Event, logger: RunLogger) -> AsyncGen
         await asyncio.gather(watching, return_exceptions=True)
 
 
-async def _watch_pauses(run_id: UUID, may_send: asyncio.Event, logger: RunLogger) -> None:
+async def _watch_pauses(run_id: UUID, not_paused: asyncio.Event, logger: RunLogger) -> None:
     while True:
         await SYSTEM_CLOCK.sleep(PAUSE_POLL_SECONDS)
         with suppress(httpx.HTTPError, OSError, PrefectException):
             async with get_client() as client:
                 state = (await client.read_flow_run(run_id)).state
             if state is not None and state.is_paused():
-                if may_send.is_set():
+                if not_paused.is_set():
                     logger.warning("paused: nothing more is sent until the run is resumed; what is sent is collected")
-                may_send.clear()
-            elif not may_send.is_set():
+                not_paused.clear()
+            elif not not_paused.is_set():
                 logger.info("resumed: sending continues")
-                may_send.set()
+                not_paused.set()

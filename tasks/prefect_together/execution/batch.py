@@ -12,7 +12,7 @@ from functools import partial
 from prefect_together.api.session import MAX_DOWNLOADS, VideoSession
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import CanaryFailed, ServiceUnreachable, WrongAddress
-from prefect_together.execution.admission import ChainBudget, heeding_pauses
+from prefect_together.execution.admission import ChainBudget, watching_pauses
 from prefect_together.execution.settings import ALONE, Partition, RunSettings
 from prefect_together.execution.sources import SourceClips
 from prefect_together.execution.start_order import Dependencies, StartOrder
@@ -123,9 +123,9 @@ class Batch:
     async def run(self) -> None:
         """Work until every video is finished, in doubt, refused, or past its deadline.
 
-        Raises LedgerUnavailable at once; anything else that a row did not foresee after all other rows are through (of
-        paid rows that end so, no more are sent after three in a row). WrongAddress and ServiceUnreachable likewise:
-        what is not sent stays planned.
+        Raises LedgerUnavailable at once. Any other unexpected error is raised when all other rows have ended; after
+        three of them in a row, of rows that are paid for, nothing more is sent. So are WrongAddress and
+        ServiceUnreachable: what is not sent stays planned.
         """
         videos = self._plan.videos
         self._records = await self._ledger.plan(list(videos.values()), output_dir=self._output_dir)
@@ -153,7 +153,7 @@ class Batch:
         if self._video_run.chain_budget is not None:
             todo.sort(key=lambda video: not self._is_begun(video))
         todo.sort(key=_paid_first(self._records))
-        async with heeding_pauses(self._video_run.may_send, self._logger):
+        async with watching_pauses(self._video_run.not_paused, self._logger):
             await self._run_all(todo)
             await self._take_over()
         if self._unexpected:
@@ -277,7 +277,7 @@ class Batch:
         state = self._progress.states[video.key]
         if error is None and state == State.DOWNLOADED:
             self._video_run.breaker.row_downloaded()
-        if error is not None and STATES[state].is_paid:
+        if error is not None and STATES[state].is_paid_without_clip:
             self._video_run.breaker.paid_row_broke_off()
 
     async def _startable(self, todo: list[PlannedVideo]) -> list[PlannedVideo]:

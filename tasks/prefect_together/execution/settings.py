@@ -58,8 +58,11 @@ MAX_IN_FLIGHT = 20
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """Limits and choices of a run; None means no cap. `allowed_failures` counts rows, `shards` the runs that work on
-    the plan together: `max_in_flight` and `budget_usd` hold for all of them."""
+    """Limits and choices of a run; None: not set, so no cap.
+
+    `allowed_failures` counts rows, `shards` the runs that work on the plan together: `max_in_flight` and `budget_usd`
+    hold for all of them.
+    """
 
     max_in_flight: int = MAX_IN_FLIGHT
     budget_usd: float | None = None

@@ -86,8 +86,8 @@ class VideoRun:
         if settings.budget_usd is not None:
             budget = ChainBudget if settings.whole_chains else BudgetQueue
             self._budget = budget(settings.budget_usd, committed_usd=ledger.committed_usd, slots=self._slots)
-        self.may_send = asyncio.Event()
-        self.may_send.set()
+        self.not_paused = asyncio.Event()
+        self.not_paused.set()
         self.breaker = CircuitBreaker(max_in_flight=settings.max_in_flight)
 
     def raise_limit(self, by: int) -> None:
@@ -201,7 +201,7 @@ class VideoRun:
                     await self._give_up_unsent(video, error)
                     return None
                 if job is None:
-                    await self.may_send.wait()
+                    await self.not_paused.wait()
                     job = await self._create(video)
                     submitted_at, is_new = self._session.clock.time(), True
                     jobs += 1

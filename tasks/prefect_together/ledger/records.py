@@ -231,7 +231,7 @@ class Known:
 
     @classmethod
     def of(cls, record: VideoRecord) -> Known:
-        is_sent = record.jobs > 0 or STATES[record.state].is_paid
+        is_sent = record.jobs > 0 or STATES[record.state].is_paid_without_clip
         reserved_usd = record.estimate_usd if is_sent else 0.0
         usd = reserved_usd if record.cost_usd is None else record.cost_usd
         return cls(record.state, record.status, record.file, usd)

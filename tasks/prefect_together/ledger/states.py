@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 Status = Literal["downloaded", "failed", "submitted", "in_doubt", "refused", "planned"]
-"""A state in the words of results.csv, which leaves out the two that last for moments only."""
+"""A state in the words of results.csv, which has none for `submitting` and `completed`."""
 
 SentIf = Literal["always", "resubmit_in_doubt", "retry_failed", "never"]
 """When a run sends a video: always, if the setting of that name is on, or never."""
@@ -33,7 +33,7 @@ class StateFacts:
 
     `word` is for people, `status` for results.csv; `stalled` is the status of a video that nothing moves any more (see
     `VideoRecord.status`). `becomes` are the states that may follow. `is_finished`: a run has nothing more to do.
-    `is_paid`: paid for, or perhaps so, without a file to show. `is_waiting`: at the provider, or perhaps so.
+    `is_paid_without_clip`: paid for, or perhaps so, and not on disk. `is_waiting`: at the provider, or perhaps so.
     """
 
     word: str
@@ -42,13 +42,13 @@ class StateFacts:
     sent_if: SentIf = "never"
     stalled: Status | None = None
     is_finished: bool = False
-    is_paid: bool = False
+    is_paid_without_clip: bool = False
     is_waiting: bool = False
 
     @property
     def has_job(self) -> bool:
         """Its job is known and its clip is still to be fetched: every run collects it."""
-        return self.is_paid and self.sent_if == "never"
+        return self.is_paid_without_clip and self.sent_if == "never"
 
     @property
     def has_clip(self) -> bool:
@@ -58,12 +58,12 @@ class StateFacts:
     @property
     def is_unanswered(self) -> bool:
         """Its last create call has no usable answer: a job may exist that nobody can look up."""
-        return self.is_paid and not self.has_job
+        return self.is_paid_without_clip and not self.has_job
 
     @property
     def is_under_way(self) -> bool:
         """Sent, or perhaps so, and not yet on disk: a run works on it, or the next one takes it up first."""
-        return self.is_paid and not self.is_finished
+        return self.is_paid_without_clip and not self.is_finished
 
     @property
     def is_failure(self) -> bool:
@@ -90,13 +90,13 @@ STATES: Mapping[State, StateFacts] = {
         status="submitted",
         stalled="failed",
         becomes=(State.DOWNLOADED, State.FAILED),  # failed: a still whose only link is dead
-        is_paid=True,
+        is_paid_without_clip=True,
     ),
     State.SUBMITTED: StateFacts(
         word="submitted",
         status="submitted",
         becomes=(State.COMPLETED, State.FAILED, State.PLANNED),  # planned: one more job after an upstream failure
-        is_paid=True,
+        is_paid_without_clip=True,
         is_waiting=True,
     ),
     State.SUBMITTING: StateFacts(
@@ -105,7 +105,7 @@ STATES: Mapping[State, StateFacts] = {
         stalled="in_doubt",
         becomes=(State.SUBMITTED, State.IN_DOUBT, State.PLANNED, State.FAILED, State.REFUSED),
         sent_if="resubmit_in_doubt",  # once its run is gone
-        is_paid=True,
+        is_paid_without_clip=True,
         is_waiting=True,
     ),
     State.IN_DOUBT: StateFacts(
@@ -114,7 +114,7 @@ STATES: Mapping[State, StateFacts] = {
         becomes=(State.SUBMITTED, State.PLANNED, State.FAILED, State.REFUSED),  # an answer may still come
         sent_if="resubmit_in_doubt",
         is_finished=True,
-        is_paid=True,
+        is_paid_without_clip=True,
     ),
     State.REFUSED: StateFacts(
         word="refused",

@@ -114,7 +114,8 @@ _DOWNLOADED = (
 class Transitions:
     """What one run does to a ledger's videos, durable on return; `Ledger` adds what it reads and keeps beside them.
 
-    All raise LedgerUnavailable."""
+    Any of them may raise LedgerUnavailable.
+    """
 
     def __init__(self, engine: LedgerEngine, run: Run, clock: Clock) -> None:
         self.engine, self.run, self.clock = engine, run, clock

@@ -1,4 +1,5 @@
-"""What is reported of a run: results.csv, the page, the outcome with its advice, a plan's report, and progress.
+"""What is reported of a run: results.csv, the page, the outcome with its advice, a plan's report, and progress; and
+before it, what would be paid for again.
 
-Uses the ledger's records and the table's plan; decides nothing about what is sent.
+Uses everything below but `stills` and `films`. Sends nothing.
 """

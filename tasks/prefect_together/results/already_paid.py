@@ -1,7 +1,7 @@
 """What is paid for and would be paid for again: work that the ledger does not know, and work under another id.
 
-A run asks before it sends anything. Changes nothing but `unsaved-jobs.jsonl`: accepted jobs that a ledger which was
-away could not take.
+A run asks before it sends anything. `unsaved-jobs.jsonl` has accepted jobs that a ledger which was away could not take;
+the next run enters them.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def _number(text: str | None) -> float | None:
 
 def _is_paid(state: State) -> bool:
     """Whether a video in this state has, or may have, cost money."""
-    return STATES[state].is_paid or state == State.DOWNLOADED
+    return STATES[state].is_paid_without_clip or state == State.DOWNLOADED
 
 
 UNSAVED_FILE = "unsaved-jobs.jsonl"

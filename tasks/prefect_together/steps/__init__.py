@@ -1,4 +1,4 @@
-"""One video in any flow: the three Prefect tasks, a job block over them, and its events and assets on Prefect's server.
+"""One video in any flow: the Prefect tasks (three for a video, two for a still), a job block, events and assets.
 
 Uses everything below but knows of no batch.
 """

@@ -100,8 +100,16 @@ _sent: dict[UUID, VideoJob | SubmissionInDoubt] = {}
 """What became of the create calls of this process's task runs: the job, or that one may have been accepted."""
 
 
-async def _accepted_at_most_once(send: Callable[[], Awaitable[VideoJob]], *, has_ledger: bool) -> VideoJob:
-    """The job of a create call; what Prefect runs again, by retries of the task or of its flow, is not sent again.
+async def submitted_once(
+    create: Callable[[], Awaitable[VideoJob]],
+    estimate: Estimate | None,
+    *,
+    session: VideoSession,
+    journal: Journal | None,
+    give_up_at: float | None,
+) -> VideoJob:
+    """The job of a create call of this price; what Prefect runs again, by retries of the task or of its flow, is not
+    sent again.
 
     A retry of a task run whose job was accepted (its result could not be stored, say) gets that job. Raises
     SubmissionInDoubt if an earlier try of this task run may have been accepted, RetryRefused in a retry of the flow run
@@ -113,40 +121,26 @@ async def _accepted_at_most_once(send: Callable[[], Awaitable[VideoJob]], *, has
         return earlier
     if earlier is not None:
         raise SubmissionInDoubt(*earlier.args)
-    if not has_ledger and flow_run_is_retried():
+    if journal is None and flow_run_is_retried():
         raise RetryRefused
     try:
-        job = await send()
+        job = await submit(
+            create,
+            pacer=session.pacer,
+            journal=journal or NoJournal(estimate_usd=None if estimate is None else estimate.high_usd),
+            give_up_at=give_up_at or session.clock.time() + RATE_LIMIT_MINUTES * 60,
+            clock=session.clock,
+        )
     except NOT_ACCEPTED:
         raise
-    except BaseException as error:  # also a timeout of the task, or its cancellation, in the middle of the call
+    except BaseException as error:  # also a timeout of the task, or its cancellation, before or in the call
         if run_id is not None:
             in_doubt = SubmissionInDoubt(f"the call ended by {type(error).__name__}")
             _sent[run_id] = error if isinstance(error, SubmissionInDoubt) else in_doubt
         raise
-    if run_id is not None and not has_ledger:
+    if run_id is not None and journal is None:
         _sent[run_id] = job
     return job
-
-
-async def submitted_once(
-    create: Callable[[], Awaitable[VideoJob]],
-    estimate: Estimate | None,
-    *,
-    session: VideoSession,
-    journal: Journal | None,
-    give_up_at: float | None,
-) -> VideoJob:
-    """The job of a create call of this price, sent by `submit`, and by it alone; see `_accepted_at_most_once`."""
-    send = partial(
-        submit,
-        create,
-        pacer=session.pacer,
-        journal=journal or NoJournal(estimate_usd=None if estimate is None else estimate.high_usd),
-        give_up_at=give_up_at or session.clock.time() + RATE_LIMIT_MINUTES * 60,
-        clock=session.clock,
-    )
-    return await _accepted_at_most_once(send, has_ledger=journal is not None)
 
 
 def was_not_accepted(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
