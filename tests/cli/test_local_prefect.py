@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.exceptions import TerminationSignal
+from prefect.utilities.engine import capture_sigterm
 
 from prefect_together.cli.local_prefect import LocalPrefect, api_is_configured
 from prefect_together.errors import NotConfigured
@@ -231,6 +233,36 @@ async def test_a_signal_cancels_the_work_lets_it_clean_up_and_raises_stopped(
     assert seen == ["cleaned up"]
     assert stopped.value.exit_code == exit_code
     assert signal.getsignal(number) is before
+
+
+async def test_a_signal_whose_exception_by_prefects_handler_is_lost_stops_the_work() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    async def work() -> None:
+        with capture_sigterm():
+            with contextlib.suppress(TerminationSignal):
+                os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
+
+    with pytest.raises(Stopped) as stopped:
+        await until_stopped(work())
+
+    assert stopped.value.exit_code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+async def test_a_signal_is_for_the_innermost_work_alone() -> None:
+    async def inner() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    async def outer() -> int:
+        with pytest.raises(Stopped):
+            await until_stopped(inner())
+        await asyncio.sleep(0)
+        return 7
+
+    assert await until_stopped(outer()) == 7
 
 
 async def test_work_that_ends_gives_its_result() -> None:

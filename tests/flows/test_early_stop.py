@@ -40,7 +40,7 @@ def stopped_when_held(gateway: Gateway, number: signal.Signals, home: Path, tabl
     finally:
         run.kill()
         run.communicate()
-    assert run.returncode == 128 + number
+    assert run.returncode == 128 + number, err
     return out + err
 
 

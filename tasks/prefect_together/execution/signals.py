@@ -31,30 +31,50 @@ class Stopped(Exception):
         return f"{self}: the same command continues where this run stopped"
 
 
+_noticed: list[Callable[[int], None]] = []
+"""Of each `stop_signals` that is open, the innermost last: what is called for a signal whoever handles it."""
+
+
 @contextmanager
 def stop_signals(on_stop: Callable[[signal.Signals], None]) -> Generator[None]:
     """Calls `on_stop` in the running loop at the first SIGINT or SIGTERM; the second one ends the process at once.
 
-    For use in a flow's body: Prefect's engine has set its own handler by then, whose exception inside the loop would
-    cancel everything with stack traces and leave the run Crashed. Does nothing outside the main thread.
+    In a flow's body it takes the place of the handler of Prefect's engine, whose exception inside the loop would cancel
+    everything with stack traces and leave the run Crashed. Around a flow that handler is set within, and its exception
+    may be lost where it is raised (a socket's write takes any for its own): the loop learns of each signal beside it,
+    as asyncio has Python write them to a socket. Does nothing outside the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    seen: list[int] = []
+    handled: list[int] = []
+    stopped: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if seen:
+        if handled:
             os._exit(128 + number)
-        seen.append(number)
-        loop.call_soon_threadsafe(on_stop, signal.Signals(number))
+        handled.append(number)
+        loop.call_soon_threadsafe(stop, number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    def stop(number: int) -> None:
+        if not stopped:
+            stopped.append(number)
+            on_stop(signal.Signals(number))
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    _noticed.append(stop)
+    for number in before:
+        if len(_noticed) == 1:
+            loop.add_signal_handler(number, lambda number=number: _noticed[-1](number))
+        signal.signal(number, handle)
     try:
         yield
     finally:
+        _noticed.pop()
         for number, handler in before.items():
+            if not _noticed:
+                loop.remove_signal_handler(number)
             signal.signal(number, handler)
 
 
