@@ -44,10 +44,6 @@ def listed_models() -> list[str]:
     return [spec.id for spec in catalogue().values() if spec.is_offered]
 
 
-def _dropdown() -> dict[str, Any]:
-    return {"enum": listed_models()}
-
-
 @dataclass(frozen=True)
 class OneOrSeveral:
     """A list, or None, that the form shows as a field for one value, with a tab for several beside it.
@@ -89,15 +85,16 @@ _EACH = BeforeValidator(_each)
 MODELS = Parameter(validator=_check_models)
 """For the option of several models in a shell, which pydantic does not check there."""
 
-ListedModel = Annotated[str, Field(title="From the list", json_schema_extra=_dropdown())]
-AnyModel = Annotated[str, Field(title="Another id")]
-Model = ListedModel | AnyModel
+_ONE_MODEL: list[JsonSchemaValue] = [
+    {"title": "From the list", "type": "string", "enum": listed_models()},
+    {"title": "Another id", "type": "string"},
+]
+Model = Annotated[str, WithJsonSchema({"anyOf": _ONE_MODEL})]
 """Any id; the form offers the listed ones in a dropdown beside it."""
 
 _MODELS: list[JsonSchemaValue] = [
     {"title": "The table names it", "type": "null"},
-    {"title": "From the list", "type": "string", "enum": listed_models()},
-    {"title": "Another id", "type": "string"},
+    *_ONE_MODEL,
     {"title": "Several", "type": "array", "items": {"type": "string"}},
 ]
 if TYPE_CHECKING:
@@ -350,7 +347,7 @@ class VideoParameters(Card):
     resolution: _Several[str] = _optional("720P or 1080P (Wan), 480p ... 4k (Seedance).")
     ratio: _Several[str] = _optional("Aspect ratio, such as 16:9.")
     width: _Pixels = _optional("Width in pixels.")
-    height: _Several[Annotated[int, Field(ge=1, le=MOST_PIXELS)]] = _optional("Height in pixels.")
+    height: _Pixels = _optional("Height in pixels.")
     fps: _Several[Annotated[int, Field(ge=LOWEST_FPS, le=HIGHEST_FPS)]] = _optional(
         f"Frames per second, {LOWEST_FPS} to {HIGHEST_FPS}."
     )
