@@ -141,8 +141,6 @@ def _whole_number(low: int, high: int | None, what: str) -> Callable[[object], o
     allowed = f"{what}: a whole number of {low} or more" if high is None else f"{what}: a whole number, {low} to {high}"
 
     def check(value: object) -> object:
-        if value is None:
-            return None
         number = as_number(value)
         if number is None or number != int(number) or number < low or (high is not None and number > high):
             raise wrong(f"{shown(value)} is not {allowed}")
@@ -152,8 +150,6 @@ def _whole_number(low: int, high: int | None, what: str) -> Callable[[object], o
 
 
 def _any_number(value: object) -> object:
-    if value is None:
-        return None
     number = as_number(value)
     if number is None or not 0 <= number <= 1000:
         raise wrong(f"{shown(value)} is not a guidance scale: a number, usually 6 to 10")
@@ -161,8 +157,6 @@ def _any_number(value: object) -> object:
 
 
 def _seconds(value: object) -> object:
-    if value is None:
-        return None
     text = value.strip() if isinstance(value, str) else None
     if text is None and (number := as_number(value)) is not None:
         text = str(number)
@@ -173,8 +167,6 @@ def _seconds(value: object) -> object:
 
 
 def _output_format(value: object) -> object:
-    if value is None:
-        return None
     if isinstance(value, str) and value.strip().upper() in {"MP4", "WEBM"}:
         return value.strip().upper()
     raise wrong(f"{shown(value)} is not an output format: MP4 or WEBM")
@@ -209,8 +201,6 @@ def _short_text(value: str) -> str:
 
 
 def _frame(value: object) -> object:
-    if value is None:
-        return None
     if isinstance(value, str) and value.strip().lower() in {"first", "last"}:
         return value.strip().lower()
     number = as_number(value)
