@@ -259,6 +259,7 @@ OTHER_MEDIA: tuple[MediaField, ...] = (
     "reference_audios",
 )
 REFERENCES: tuple[MediaField, ...] = ("reference_images", "reference_videos", "reference_audios")
+VIDEOS: tuple[MediaField, ...] = ("frame_videos", "reference_videos", "source_video")
 
 FramePlace = Literal["first", "middle", "last", "unknown"]
 
