@@ -245,31 +245,26 @@ def poster(clip: Path | bytes, *, width_px: int = 320, max_bytes: int = POSTER_B
     reduced until the JPEG fits into `max_bytes`; a noisy picture may exceed it even at the lowest quality. Takes some
     milliseconds, mostly without the GIL: call it in a thread. Raises NoFrame, nothing else.
     """
-    with opened_for_frames(clip) as file:
-        return _poster(file, width_px, max_bytes)
+    with opened_for_frames(clip) as (opened, stream):
+        opened.seek(int(length_seconds(opened, stream, 0.0) / 3 * 1_000_000))
+        return _jpeg(_first_not_plain(opened.decode(stream), width_px), max_bytes)
 
 
 @contextmanager
-def opened_for_frames(clip: Path | bytes) -> Generator[BinaryIO]:
-    """The clip's bytes as a file; what goes wrong while they are read or decoded is raised as NoFrame."""
+def opened_for_frames(clip: Path | bytes) -> Generator[tuple[InputContainer, VideoStream]]:
+    """The clip and its video; what goes wrong while they are opened, read or decoded is raised as NoFrame."""
     try:
         with clip.open("rb") if isinstance(clip, Path) else io.BytesIO(clip) as file:
-            yield file
+            container = container_of(file.read(HEAD_BYTES))
+            file.seek(0)
+            with open_clip(file, container) as opened:
+                yield opened, video_stream(opened)
     except av.error.FFmpegError as error:
         raise NoFrame(libav_message(error)) from error
     except ClipInvalid as error:
         raise NoFrame(error.reason) from error
     except OSError as error:
         raise NoFrame(error.strerror or str(error)) from error
-
-
-def _poster(file: BinaryIO, width_px: int, max_bytes: int) -> bytes:
-    container = container_of(file.read(HEAD_BYTES))
-    file.seek(0)
-    with open_clip(file, container) as opened:
-        stream = video_stream(opened)
-        opened.seek(int(length_seconds(opened, stream, 0.0) / 3 * 1_000_000))
-        return _jpeg(_first_not_plain(opened.decode(stream), width_px), max_bytes)
 
 
 def _first_not_plain(frames: Iterator[VideoFrame], width_px: int) -> Image.Image:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Literal, cast
 
 import av
 import av.error
@@ -18,8 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from PIL import Image
 
-from prefect_together.clips.http import HEAD_BYTES
-from prefect_together.clips.inspection import container_of, length_seconds, open_clip, opened_for_frames, video_stream
+from prefect_together.clips.inspection import length_seconds, opened_for_frames
 from prefect_together.errors import NoFrame
 from prefect_together.films.streams import turn_of
 
@@ -62,8 +61,8 @@ def frame_jpeg(clip: Path | bytes, at: FrameAt, *, max_bytes: int, size: tuple[i
 
 def frame_image(clip: Path | bytes, at: FrameAt) -> Image.Image:
     """The same frame as an upright RGB picture in its own size. Raises NoFrame."""
-    with opened_for_frames(clip) as file:
-        return _image(file, at)
+    with opened_for_frames(clip) as (opened, stream):
+        return upright(_frame(opened, stream, at), stream.sample_aspect_ratio)
 
 
 def still_image(picture: Path | bytes) -> Image.Image:
@@ -72,14 +71,6 @@ def still_image(picture: Path | bytes) -> Image.Image:
         return Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture).convert("RGB")
     except OSError as error:  # UnidentifiedImageError is one
         raise NoFrame(str(error)) from error
-
-
-def _image(file: BinaryIO, at: FrameAt) -> Image.Image:
-    container = container_of(file.read(HEAD_BYTES))
-    file.seek(0)
-    with open_clip(file, container) as opened:
-        stream = video_stream(opened)
-        return upright(_frame(opened, stream, at), stream.sample_aspect_ratio)
 
 
 def _frame(opened: InputContainer, stream: VideoStream, at: FrameAt) -> VideoFrame:
