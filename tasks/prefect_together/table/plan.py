@@ -113,7 +113,6 @@ class PlannedVideo:
     """One video that the table asks for, or the still that videos of a row begin with: `kind`.
 
     `estimate_usd` is the high reading of its price (what is reserved), `low_usd` the low one; None if unknown.
-    `file_stems` are possible names without extension, best first: the first that no other work has is taken.
     `sources` are the keys of the videos whose clips, and of the still, that it needs first.
     """
 
@@ -124,7 +123,6 @@ class PlannedVideo:
     request: VideoRequest | StillRequest
     low_usd: float | None
     estimate_usd: float | None
-    file_stems: Sequence[str]
     sources: tuple[str, ...] = ()
     kind: Kind = "video"
 
@@ -139,6 +137,12 @@ class PlannedVideo:
         if self.kind == "still":
             return ".jpg"
         return ".webm" if self.request.output_format == "WEBM" else ".mp4"
+
+    @property
+    def file_stems(self) -> tuple[str, str, str]:
+        """Possible names of its file without extension, best first: the first that no other work has is taken."""
+        stem = file_stem(self.row_id, self.take)
+        return stem, f"{stem}-{self.fingerprint[:8]}", f"{stem}-{self.key}"
 
     def free_file(self, taken: Collection[str]) -> str:
         """Its path below the output directory: the first of its names that is not in `taken` (casefolded paths)."""
@@ -257,17 +261,15 @@ def _still(row: TableRow) -> PlannedVideo | None:
         return None
     fingerprint = row.still.fingerprint()
     row_id = row.row_id or derived_id(row.still.prompt, fingerprint)
-    key, stem = video_key(row_id, 1, fingerprint), file_stem(row_id)
     estimate = estimate_still_usd(row.still)
     return PlannedVideo(
-        key=key,
+        key=video_key(row_id, 1, fingerprint),
         row_id=row_id,
         take=1,
         fingerprint=fingerprint,
         request=row.still,
         low_usd=estimate and estimate.low_usd,
         estimate_usd=estimate and estimate.high_usd,
-        file_stems=(stem, f"{stem}-{fingerprint[:8]}", f"{stem}-{key}"),
         kind="still",
     )
 
@@ -298,18 +300,15 @@ def _takes(row: TableRow, first: VideoRequest, *, variant: str) -> list[PlannedV
             fingerprint = request.fingerprint()
         # A seed tells the takes apart: each is the same work as take 1 of a row that begins with its seed.
         key_id = own_id if request is first else row.row_id or derived_id(request.prompt, fingerprint)
-        key = video_key(key_id, take if first.seed is None else 1, fingerprint)
-        stem = file_stem(row_id, take=take)
         takes.append(
             PlannedVideo(
-                key=key,
+                key=video_key(key_id, take if first.seed is None else 1, fingerprint),
                 row_id=row_id,
                 take=take,
                 fingerprint=fingerprint,
                 request=request,
                 low_usd=estimate.low_usd if estimate else row.price_usd,
                 estimate_usd=estimate.high_usd if estimate else row.price_usd,
-                file_stems=(stem, f"{stem}-{fingerprint[:8]}", f"{stem}-{key}"),
                 sources=sources,
             )
         )
