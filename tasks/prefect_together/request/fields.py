@@ -76,6 +76,7 @@ _NUMBER = re.compile(r"[+-]?\d{1,30}(\.\d{1,30})?")
 
 
 WRONG_VALUE = "wrong_value"
+NUMBERS_LISTED = 10
 
 
 def wrong(message: str) -> PydanticCustomError:
@@ -95,6 +96,11 @@ def shown(value: object, *, limit: int = 60) -> str:
 def counted(count: int, noun: str) -> str:
     """1 video, 1,200 videos."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed_numbers(numbers: Sequence[int]) -> str:
+    """2, 5, 9; of more than ten the first ones, and ", ..." for the others."""
+    return ", ".join(map(str, numbers[:NUMBERS_LISTED])) + (", ..." if len(numbers) > NUMBERS_LISTED else "")
 
 
 def parsed_json(text: str, loads: Callable[[str], object] = json.loads) -> object:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from prefect_together.errors import Problem
 from prefect_together.grid.columns import parameter_name
 from prefect_together.request.catalogue import estimate_usd
-from prefect_together.request.fields import counted
+from prefect_together.request.fields import counted, listed_numbers
 from prefect_together.request.media import ClipRef
 from prefect_together.request.request import VideoRequest
 from prefect_together.stills.catalogue import estimate_still_usd
@@ -39,7 +39,6 @@ MAX_STEM_BYTES = 120
 """With "-take1000" and ".webm.part" a name stays below 143 bytes, the shortest limit in use (eCryptfs)."""
 
 SLUG_CHARACTERS = 40
-ROWS_NAMED = 10
 
 _HASH_DIGITS = 8
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
@@ -327,7 +326,7 @@ def _repeats(sharing: list[int], paid_twice: list[int], overlapping: list[int]) 
         message = f"{_rows_that_repeat(paid_twice)} under another id and {pay}: remove the ids to share the video"
         warnings.append(Problem(message))
     if overlapping:
-        rows = f"{counted(len(overlapping), 'row')} ({_named(overlapping)})"
+        rows = f"{counted(len(overlapping), 'row')} ({listed_numbers(overlapping)})"
         ask = "asks" if len(overlapping) == 1 else "ask"
         message = f"{rows} {ask} for the same video twice, by equal values or by takes that count a seed up"
         warnings.append(Problem(f"{message}: it is made once"))
@@ -337,8 +336,4 @@ def _repeats(sharing: list[int], paid_twice: list[int], overlapping: list[int]) 
 def _rows_that_repeat(numbers: list[int]) -> str:
     """`2 rows (4, 9) repeat an earlier row`."""
     repeat = "repeats" if len(numbers) == 1 else "repeat"
-    return f"{counted(len(numbers), 'row')} ({_named(numbers)}) {repeat} an earlier row"
-
-
-def _named(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:ROWS_NAMED])) + (", ..." if len(numbers) > ROWS_NAMED else "")
+    return f"{counted(len(numbers), 'row')} ({listed_numbers(numbers)}) {repeat} an earlier row"

@@ -154,8 +154,9 @@ class RowReader:
         self._check_id(draft, row_id)
         if not self._of_videos:  # whose prompts are filled
             self._fill_prompt(draft, cells)
-        take = _take(draft) if self._of_videos else 1
-        count = _count(draft)
+        wanted = f"the number of a take, 1 to {MOST_TAKES}: leave it as it was"
+        take = _take_number(draft, "video_take", wanted) if self._of_videos else 1
+        count = _take_number(draft, "count", f"a number of takes: a whole number, 1 to {MOST_TAKES}")
         price_usd = _price_usd(draft)
         listed = _listed(draft, takes=count)
         requests = self._requests(draft, listed, cells, takes=count)
@@ -395,21 +396,12 @@ def _listed(draft: _Draft, *, takes: int) -> dict[str, list[object]]:
     return {name: values for name, values in listed.items() if name not in draft.wrong}
 
 
-def _take(draft: _Draft) -> int:
-    """Which take of its row a line of videos.csv is."""
-    value = draft.given.get("video_take", 1)
+def _take_number(draft: _Draft, name: str, wanted: str) -> int:
+    """A number of takes, or the number of one; 1 where it is not set or wrong, which is noted."""
+    value = draft.given.get(name, 1)
     number = as_number(value)
     if number is None or number != int(number) or not 1 <= number <= MOST_TAKES:
-        draft.refuse("video_take", f"{shown(value)} is not the number of a take, 1 to {MOST_TAKES}: leave it as it was")
-        return 1
-    return int(number)
-
-
-def _count(draft: _Draft) -> int:
-    value = draft.given.get("count", 1)
-    number = as_number(value)
-    if number is None or number != int(number) or not 1 <= number <= MOST_TAKES:
-        draft.refuse("count", f"{shown(value)} is not a number of takes: a whole number, 1 to {MOST_TAKES}")
+        draft.refuse(name, f"{shown(value)} is not {wanted}")
         return 1
     return int(number)
 
