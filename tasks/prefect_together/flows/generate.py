@@ -142,9 +142,7 @@ async def generate_video(
 
         return plan_video(
             {"prompt": prompt} | for_all_rows(model, parameters),
-            first_frame=images.first_frame,
-            last_frame=images.last_frame,
-            reference_images=images.reference_images,
+            images.model_dump(),
             count=count,
             catalogue_checks=limits.catalogue_checks,
         )

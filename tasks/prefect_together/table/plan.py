@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from prefect_together.errors import Problem
 from prefect_together.grid.columns import parameter_name
@@ -20,12 +20,8 @@ from prefect_together.request.request import VideoRequest
 from prefect_together.stills.catalogue import estimate_still_usd
 from prefect_together.stills.request import StillRequest
 from prefect_together.table.references import References
-from prefect_together.table.stills import PLACEHOLDER
+from prefect_together.table.rows import PLACEHOLDER, PromptTable, TableRow
 from prefect_together.table.variants import named_variants
-
-if TYPE_CHECKING:
-    from prefect_together.table.rows import PromptTable, TableRow
-
 
 Kind = Literal["video", "still"]
 

@@ -17,8 +17,10 @@ from prefect_together.request.fields import as_number, counted, shown
 from prefect_together.request.images import load_image
 from prefect_together.request.media import Image
 from prefect_together.request.request import PARAMETERS, VideoRequest, problems_of
+from prefect_together.stills.catalogue import check_still
+from prefect_together.stills.models import DEFAULT_MODEL
 from prefect_together.stills.request import StillRequest
-from prefect_together.table.stills import PLACEHOLDER, still_of
+from prefect_together.stills.sizes import still_size
 from prefect_together.table.variants import LISTED, PromptTemplate, combinations, listed_values
 
 
@@ -48,6 +50,9 @@ _COMMENT = re.compile(r"#+\s")
 _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}")
 _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(?::00)?(?:\.0+)?")
 _SOME_MODEL = "any/model"
+PLACEHOLDER = "https://still.invalid/"
+"""Stands for the still in the checks of a video's request, until the plan knows which one it is."""
+
 _LONGEST_CACHED = 2_000
 
 
@@ -273,13 +278,19 @@ class RowReader:
         prompt = self._filled(draft, "still_prompt", cells)
         if prompt is None or "still_prompt" in draft.wrong:
             return None
-        video = requests[0] if requests else VideoRequest(model=_SOME_MODEL)
-        still, found = still_of(draft.given, prompt, video, catalogue_checks=self._catalogue_checks)
-        for finding in found:
+        model = str(draft.given.get("still_model") or DEFAULT_MODEL)
+        width, height = still_size(requests[0] if requests else VideoRequest(model=_SOME_MODEL), model)
+        try:
+            still = StillRequest(model=model, prompt=prompt, width=width, height=height)
+        except ValidationError as error:
+            for name, message in problems_of(error):
+                draft.refuse(f"still_{name}", message)
+            return None
+        for finding in check_still(still) if self._catalogue_checks else ():
             if finding.is_error:
-                draft.refuse(finding.field, finding.message)
+                draft.refuse("still_model", finding.message)
             else:
-                self.warnings.add(self._name_of(finding.field), finding.message, row=draft.number)
+                self.warnings.add(self._name_of("still_model"), finding.message, row=draft.number)
         return still
 
     def _refuse_no_model(self, draft: _Draft) -> None:
