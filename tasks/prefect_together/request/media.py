@@ -370,26 +370,16 @@ class Media(BaseModel):
     def with_clips(self, replace: Callable[[ClipRef], ClipRef | str]) -> Media:
         """The same with each reference to another clip replaced."""
 
-        def replaced(item: Image) -> Image:
-            return replace(item) if isinstance(item, ClipRef) else item
+        def replaced(item: object) -> object:
+            if isinstance(item, ClipRef):
+                return replace(item)
+            if isinstance(item, FrameImage):
+                return item.model_copy(update={"input_image": replaced(item.input_image)})
+            if isinstance(item, VideoRef):
+                return item.model_copy(update={"video": replaced(item.video)})
+            return [replaced(one) for one in cast("list[object]", item)] if isinstance(item, list) else item
 
-        def video(item: VideoRef) -> VideoRef:
-            return item.model_copy(update={"video": replaced(item.video)})
-
-        changes: dict[str, object] = {}
-        if self.frame_images:
-            changes["frame_images"] = [
-                item.model_copy(update={"input_image": replaced(item.input_image)}) for item in self.frame_images
-            ]
-        if self.reference_images:
-            changes["reference_images"] = [replaced(item) for item in self.reference_images]
-        if self.frame_videos:
-            changes["frame_videos"] = [video(item) for item in self.frame_videos]
-        if self.reference_videos:
-            changes["reference_videos"] = [video(item) for item in self.reference_videos]
-        if self.source_video:
-            changes["source_video"] = replaced(self.source_video)
-        return self.model_copy(update=changes)
+        return self.model_copy(update={name: replaced(getattr(self, name)) for name in self.model_fields_set})
 
     def clip_refs(self) -> list[tuple[str, ClipRef]]:
         """Every reference to another clip with the name of its field, in the API's order."""
