@@ -360,10 +360,6 @@ class VideoParameters(Card):
     generate_audio: Annotated[bool | None, _TRUE_OR_FALSE] = _optional("Sound, on models that can.")
     still_model: str | SkipJsonSchema[None] = _optional("Image model for the rows of a table with a still_prompt.")
 
-    def set_values(self) -> dict[str, object]:
-        """The parameters that are set, by name."""
-        return self.model_dump()
-
 
 ForAllRows = Annotated[VideoParameters, Closed("The model's own"), VIDEO, Parameter(name="*")]
 
@@ -372,5 +368,5 @@ def for_all_rows(
     model: str | list[str] | None, parameters: VideoParameters, *, prompt_template: str | None = None
 ) -> dict[str, object]:
     """What holds for rows that do not set it themselves, by the API's names."""
-    more = {"model": model, "prompt_template": prompt_template}
-    return parameters.set_values() | {name: value for name, value in more.items() if value}
+    more: dict[str, object] = {"model": model, "prompt_template": prompt_template}
+    return parameters.model_dump() | {name: value for name, value in more.items() if value}

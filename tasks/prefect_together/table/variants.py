@@ -120,7 +120,7 @@ class PromptTemplate:
 
 
 _PLURALS = {
-    **{name: name for name in ("seconds", "fps", "steps", "output_quality")},
+    **{name: name for name in ("seconds", "fps", "steps")},
     "output_format": "formats",
     "generate_audio": "sound settings",
     "output_quality": "qualities",
