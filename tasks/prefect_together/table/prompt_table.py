@@ -116,7 +116,7 @@ def _settings(defaults: Mapping[str, object], problems: list[Problem]) -> dict[s
 
 
 def _table_problems(reader: RowReader, grid: Grid) -> list[Problem]:
-    """What is wrong with the rows for want of a column."""
+    """Problems of all rows that a missing column causes."""
     problems: list[Problem] = []
     if reader.rows_without_prompt:
         problems.append(Problem(no_prompt_message(grid.columns)))
