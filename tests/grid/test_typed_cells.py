@@ -182,7 +182,7 @@ def test_parquet_cells_become_the_text_that_a_person_would_write(tmp_path: Path)
     columns = {
         "prompt": arrow.array(["NA", "null", "A cat"]),
         "fps": arrow.array([25, None, 25]),
-        "whole": arrow.array([8.0, None, 0.1]),
+        "whole": arrow.array([8.0, float("nan"), 0.1]),
         "short": arrow.array([6.1, 8, None], arrow.float32()),
         "money": arrow.array([Decimal("1.50"), None, Decimal("0.00")]),
         "day": arrow.array([date(2026, 1, 5), None, None]),
@@ -190,7 +190,7 @@ def test_parquet_cells_become_the_text_that_a_person_would_write(tmp_path: Path)
         "long": arrow.array([timedelta(seconds=90), None, None]),
         "yes": arrow.array([True, False, None]),
         "nested": arrow.array([{"a": [1, None]}, None, None]),
-        "kind": arrow.array(["x", "y", None]).dictionary_encode(),
+        "kind": arrow.array(["x", "nan", None]).dictionary_encode(),
         "big": arrow.array([2**63 - 1, None, 0]),
     }
     parquet.write_table(arrow.table(columns), tmp_path / "t.parquet")
@@ -213,7 +213,7 @@ def test_parquet_cells_become_the_text_that_a_person_would_write(tmp_path: Path)
             "x",
             f"{2**63 - 1}",
         ],
-        ["null", "", "", "8", "", "", "", "", "false", "", "y", ""],
+        ["null", "", "", "8", "", "", "", "", "false", "", "nan", ""],
         ["A cat", "25", "0.1", "", "0.00", "", "", "", "", "", "", "0"],
     ]
     assert [row.number for row in table.rows] == [2, 3, 4]

@@ -28,7 +28,6 @@ class Options(TypedDict, total=False):
     max_bytes: int
     stall_seconds: float
     attempts: int
-    on_bytes: Callable[[int], None]
 
 
 @dataclass

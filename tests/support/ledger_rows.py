@@ -24,9 +24,7 @@ T = TypeVar("T")
 def a_video(row_id: str = "cat", *, prompt: str = "a cat", take: int = 1, usd: float | None = 0.28) -> PlannedVideo:
     request = VideoRequest(model="minimax/video-01-director", prompt=prompt)
     fingerprint = request.fingerprint()
-    stems = (row_id, f"{row_id}-{fingerprint[:8]}")
-    key = video_key(row_id, take, fingerprint)
-    return PlannedVideo(key, row_id, take, fingerprint, request, usd, usd, stems)
+    return PlannedVideo(video_key(row_id, take, fingerprint), row_id, take, fingerprint, request, usd, usd)
 
 
 async def planned(ledger: Ledger, *videos: PlannedVideo) -> None:

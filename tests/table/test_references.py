@@ -156,6 +156,12 @@ def test_a_model_that_takes_no_frames_cannot_continue() -> None:
     assert problem.startswith("row 3 (id b), column continues: Wan-AI/wan2.7-t2v takes no frame images")
 
 
+def test_a_row_can_edit_the_whole_clip_of_another_one() -> None:
+    videos = by_id(plan_of("id,prompt,model,source_video\na,one,,\nb,two,Wan-AI/wan2.7-videoedit,@a\n"))
+
+    assert (frame_of(videos["b#1"]), videos["b#1"].sources) == ("@a", (videos["a#1"].key,))
+
+
 def test_a_continuation_by_video_must_be_longer_than_what_it_continues() -> None:
     table = "id,prompt,model,seconds,frame_videos\na,one,Wan-AI/wan2.7-i2v,5,\nb,two,Wan-AI/wan2.7-i2v,{},@a\n"
     table = table.replace("a,one,Wan-AI/wan2.7-i2v", "a,one,Wan-AI/wan2.7-t2v")

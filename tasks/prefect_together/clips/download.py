@@ -79,15 +79,13 @@ async def download_clip(
     stall_seconds: float = 60,
     attempts: int = 5,
     clock: Clock = SYSTEM_CLOCK,
-    on_bytes: Callable[[int], None] | None = None,
     inspect: Callable[[Path], MediaFacts] | None = None,
 ) -> DownloadedClip:
     """Download `url` to `target`, whose directory must exist, resuming from `NAME.part` if an earlier try left one.
 
     After a dropped connection, 408, 429, 5xx or `stall_seconds` without a byte the download is resumed, up to
     `attempts` times without progress, with exponential backoff or the server's Retry-After. A dead link is replaced by
-    the result of `refresh_link`. `on_bytes` is called on the event loop with each number of bytes written. `inspect`
-    checks what is no video: a still.
+    the result of `refresh_link`. `inspect` checks what is no video: a still.
 
     The suffix follows the container (a WebM is saved as .webm), and no file that is not this clip is replaced: see
     `DownloadedClip.path`. Raises LinkExpired, ClipInvalid, ClipTooLarge, OutputUnwritable, DownloadFailed, and whatever
@@ -95,17 +93,7 @@ async def download_clip(
     """
     part = await _in(_WRITERS, PartFile.open, target)
     download = _Download(
-        session,
-        url,
-        part,
-        target,
-        refresh_link,
-        max_bytes,
-        stall_seconds,
-        attempts,
-        clock,
-        on_bytes or _ignore,
-        inspect or _inspected,
+        session, url, part, target, refresh_link, max_bytes, stall_seconds, attempts, clock, inspect or _inspected
     )
     try:
         media, path = await download.run()
@@ -124,32 +112,30 @@ async def download_clip(
     )
 
 
+@dataclass(eq=False)
 class _Download:
-    """The state of one `download_clip`: its progress and its limits."""
+    """The state of one `download_clip`: its arguments, and its progress."""
 
-    def __init__(
-        self,
-        session: DownloadSession,
-        url: str,
-        part: PartFile,
-        target: Path,
-        refresh_link: Callable[[], Awaitable[str]] | None,
-        max_bytes: int,
-        stall_seconds: float,
-        attempts: int,
-        clock: Clock,
-        on_bytes: Callable[[int], None],
-        inspect: Callable[[Path], MediaFacts],
-    ) -> None:
-        self._session, self._url, self._part, self._target = session, url, part, target
-        self._max_bytes, self._stall_seconds, self._attempts = max_bytes, stall_seconds, attempts
-        self._refresh_link, self._clock, self._on_bytes, self._inspect = refresh_link, clock, on_bytes, inspect
-        self._total_bytes: int | None = None
-        self._validator: str | None = None
-        self._requests = self._failures = self._dead_links = 0
-        self.resumed_from = part.size_bytes
-        self.links = 1
-        self.is_bad = False
+    session: DownloadSession
+    url: str
+    part: PartFile
+    target: Path
+    refresh_link: Callable[[], Awaitable[str]] | None
+    max_bytes: int
+    stall_seconds: float
+    attempts: int
+    clock: Clock
+    inspect: Callable[[Path], MediaFacts]
+    total_bytes: int | None = None
+    validator: str | None = None
+    requests: int = 0
+    failures: int = 0
+    dead_links: int = 0
+    links: int = 1
+    is_bad: bool = False
+
+    def __post_init__(self) -> None:
+        self.resumed_from = self.part.size_bytes
 
     async def run(self) -> tuple[MediaFacts, Path]:
         """Fetch, check and publish; if a clip from several tries or links is invalid, fetch it once more as a whole."""
@@ -172,19 +158,19 @@ class _Download:
             raise
 
     def _check_and_rename(self) -> tuple[MediaFacts, Path]:
-        media = self._part.check(self._inspect)
-        return media, self._part.publish(_with_suffix_of(media.container, self._target))
+        media = self.part.check(self.inspect)
+        return media, self.part.publish(_with_suffix_of(media.container, self.target))
 
     async def _restart(self) -> None:
-        await _in(_WRITERS, self._part.restart)
-        self._total_bytes, self._validator = None, None
+        await _in(_WRITERS, self.part.restart)
+        self.total_bytes, self.validator = None, None
         self.resumed_from = 0
         self.is_bad = False
 
     async def _fetch_whole(self) -> None:
         """Send requests until the clip is complete. Raises DownloadFailed when the attempts are used up."""
         while True:
-            before_bytes = self._part.size_bytes
+            before_bytes = self.part.size_bytes
             try:
                 await self._fetch()
             except LinkDead as error:
@@ -197,49 +183,49 @@ class _Download:
             except Interrupted as error:
                 self._note_request(before_bytes)
                 self._note_failure(error.reason)
-                await self._pause(retry_after_seconds(error.headers, now_unix_seconds=self._clock.time()) or 0.0)
+                await self._pause(retry_after_seconds(error.headers, now_unix_seconds=self.clock.time()) or 0.0)
             else:
                 return
 
     def _note_request(self, before_bytes: int) -> None:
-        self._requests += 1
-        if self._part.size_bytes > before_bytes:
-            self._failures = self._dead_links = 0
+        self.requests += 1
+        if self.part.size_bytes > before_bytes:
+            self.failures = self.dead_links = 0
 
     def _note_failure(self, reason: str) -> None:
         """Raises DownloadFailed if no attempt remains."""
-        self._failures += 1
-        if self._failures >= self._attempts or self._requests >= MAX_REQUESTS:
-            times = "1 request" if self._requests == 1 else f"{self._requests} requests"
-            kept = f"; {self._part.size_bytes} bytes are kept for the next try" if self._part.size_bytes else ""
+        self.failures += 1
+        if self.failures >= self.attempts or self.requests >= MAX_REQUESTS:
+            times = "1 request" if self.requests == 1 else f"{self.requests} requests"
+            kept = f"; {self.part.size_bytes} bytes are kept for the next try" if self.part.size_bytes else ""
             raise DownloadFailed(f"{reason}, given up after {times}{kept}")
 
     async def _pause(self, retry_after_seconds: float = 0.0) -> None:
-        backoff_seconds = min(MAX_PAUSE_SECONDS, 2.0 ** max(0, self._failures - 1)) * random.uniform(0.5, 1.0)
-        await self._clock.sleep(max(backoff_seconds, retry_after_seconds))
+        backoff_seconds = min(MAX_PAUSE_SECONDS, 2.0 ** max(0, self.failures - 1)) * random.uniform(0.5, 1.0)
+        await self.clock.sleep(max(backoff_seconds, retry_after_seconds))
 
     async def _renew_link(self, http_status: int) -> None:
-        self._dead_links += 1
-        if self._refresh_link is None or self._dead_links > FRESH_LINKS:
+        self.dead_links += 1
+        if self.refresh_link is None or self.dead_links > FRESH_LINKS:
             raise LinkExpired(f"the link to the clip has expired (HTTP {http_status})")
-        if self._dead_links > 1:
+        if self.dead_links > 1:
             await self._pause()
-        self._url = await self._refresh_link()
-        self._validator = None
+        self.url = await self.refresh_link()
+        self.validator = None
         self.links += 1
 
     async def _fetch(self) -> None:
         """One request for the missing bytes. Returns when the clip is complete."""
-        part = self._part
+        part = self.part
         overlap_bytes = min(OVERLAP_BYTES, (part.size_bytes + 1) // 2)
         tail = await _in(_WRITERS, part.tail, overlap_bytes) if overlap_bytes else b""
         try:
             async with get_clip(
-                self._session,
-                self._url,
+                self.session,
+                self.url,
                 start_bytes=part.size_bytes - len(tail),
-                validator=self._validator,
-                stall_seconds=self._stall_seconds,
+                validator=self.validator,
+                stall_seconds=self.stall_seconds,
             ) as response:
                 self._compare_size(response)
                 await self._receive(response, tail if response.start_bytes else b"")
@@ -247,31 +233,31 @@ class _Download:
             if error.total_bytes == part.size_bytes:
                 return
             raise
-        if self._total_bytes is not None and part.size_bytes < self._total_bytes:
-            raise Interrupted(f"{response.host} sent {part.size_bytes} of {self._total_bytes} bytes")
+        if self.total_bytes is not None and part.size_bytes < self.total_bytes:
+            raise Interrupted(f"{response.host} sent {part.size_bytes} of {self.total_bytes} bytes")
 
     def _compare_size(self, response: ClipResponse) -> None:
         total_bytes = response.total_bytes
-        if total_bytes is not None and total_bytes > self._max_bytes:
+        if total_bytes is not None and total_bytes > self.max_bytes:
             raise self._too_large(f"{total_bytes:,}")
         if response.start_bytes and total_bytes is not None:
-            known_bytes = self._total_bytes
-            if total_bytes < self._part.size_bytes or known_bytes not in (None, total_bytes):
+            known_bytes = self.total_bytes
+            if total_bytes < self.part.size_bytes or known_bytes not in (None, total_bytes):
                 raise RangeRefused(f"{response.host} has another clip of {total_bytes} bytes now")
-        self._total_bytes = total_bytes
-        self._validator = response.validator
+        self.total_bytes = total_bytes
+        self.validator = response.validator
 
     def _too_large(self, size: str) -> ClipTooLarge:
         self.is_bad = True
         return ClipTooLarge(
-            f"the clip has {size} bytes, the limit is {self._max_bytes:,}: raise max_clip_megabytes"
+            f"the clip has {size} bytes, the limit is {self.max_bytes:,}: raise max_clip_megabytes"
             " (of the download_video task: max_bytes)"
         )
 
     async def _receive(self, response: ClipResponse, tail: bytes) -> None:
         """Append the body; when it resumes a part, its first bytes must be `tail`."""
-        spool = _Spool(self._part, self._on_bytes)
-        size_bytes = self._part.size_bytes if response.start_bytes else 0
+        spool = _Spool(self.part)
+        size_bytes = self.part.size_bytes if response.start_bytes else 0
         is_begun = response.start_bytes > 0
         try:
             async for chunk, _ in response.content.iter_chunks():
@@ -286,7 +272,7 @@ class _Download:
                     await self._begin(chunk)
                     is_begun = True
                 size_bytes += len(chunk)
-                if size_bytes > self._max_bytes:
+                if size_bytes > self.max_bytes:
                     raise self._too_large("more")
                 await spool.put(chunk)
         finally:
@@ -299,20 +285,19 @@ class _Download:
         words = text_excerpt(head)
         if words is not None:
             raise ClipInvalid(f'the host sent text in place of the clip: "{words}"')
-        if self._part.size_bytes:
-            await _in(_WRITERS, self._part.restart)
+        if self.part.size_bytes:
+            await _in(_WRITERS, self.part.restart)
             self.resumed_from = 0
 
 
 class _Spool:
     """Passes chunks to the part in blocks; one block is written while the next is received."""
 
-    def __init__(self, part: PartFile, on_bytes: Callable[[int], None]) -> None:
-        self._part, self._on_bytes = part, on_bytes
+    def __init__(self, part: PartFile) -> None:
+        self._part = part
         self._chunks: list[bytes] = []
         self._size_bytes = 0
         self._writing: asyncio.Future[None] | None = None
-        self._writing_bytes = 0
 
     async def put(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
@@ -329,10 +314,8 @@ class _Spool:
         if self._writing is not None:
             writing, self._writing = self._writing, None
             await writing
-            self._on_bytes(self._writing_bytes)
         if self._chunks:
             self._writing = _in(_WRITERS, self._part.append, self._chunks)
-            self._writing_bytes = self._size_bytes
             self._chunks, self._size_bytes = [], 0
 
 
@@ -344,10 +327,6 @@ def _inspected(path: Path) -> MediaFacts:
 
 def _in(pool: ThreadPoolExecutor, work: Callable[..., Result], *arguments: object) -> asyncio.Future[Result]:
     return asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
-
-
-def _ignore(_size_bytes: int) -> None:
-    """The default of `on_bytes`."""
 
 
 def _with_suffix_of(container: str, target: Path) -> Path:

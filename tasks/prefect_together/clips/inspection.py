@@ -1,13 +1,9 @@
-"""Inspects a clip on disk: whether it is a complete video, what it contains, and a poster of it. No network."""
+"""Inspects a clip on disk: whether it is a complete video, and what it contains. No network."""
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -19,10 +15,9 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from PIL import Image, ImageStat
 
 from prefect_together.clips.http import HEAD_BYTES, text_excerpt
-from prefect_together.errors import ClipInvalid, NoFrame
+from prefect_together.errors import ClipInvalid
 
 MAX_BOXES = 100_000
 DEMUXERS = {"mp4": "mov", "mov": "mov", "webm": "matroska", "mkv": "matroska"}
@@ -229,68 +224,3 @@ def open_clip(file: Path | BinaryIO, container: str) -> InputContainer:
 
 def libav_message(error: av.error.FFmpegError) -> str:
     return error.strerror or os.strerror(error.errno or 0)
-
-
-POSTER_BYTES = 12_000
-POSTER_FRAMES = 48
-QUALITIES = (75, 60, 45, 30, 15)
-PLAIN_PICTURE_DEVIATION = 6.0
-"""Below this standard deviation of brightness (0-255) a picture is black, white or part of a fade."""
-
-
-def poster(clip: Path | bytes, *, width_px: int = 320, max_bytes: int = POSTER_BYTES) -> bytes:
-    """A JPEG of a representative frame of a clip, given as a path or as bytes; at most `width_px` wide.
-
-    The key frame before the first third; if it is plain (a fade from black), the next frame that is not. The quality is
-    reduced until the JPEG fits into `max_bytes`; a noisy picture may exceed it even at the lowest quality. Takes some
-    milliseconds, mostly without the GIL: call it in a thread. Raises NoFrame, nothing else.
-    """
-    with opened_for_frames(clip) as file:
-        return _poster(file, width_px, max_bytes)
-
-
-@contextmanager
-def opened_for_frames(clip: Path | bytes) -> Generator[BinaryIO]:
-    """The clip's bytes as a file; what goes wrong while they are read or decoded is raised as NoFrame."""
-    try:
-        with clip.open("rb") if isinstance(clip, Path) else io.BytesIO(clip) as file:
-            yield file
-    except av.error.FFmpegError as error:
-        raise NoFrame(libav_message(error)) from error
-    except ClipInvalid as error:
-        raise NoFrame(error.reason) from error
-    except OSError as error:
-        raise NoFrame(error.strerror or str(error)) from error
-
-
-def _poster(file: BinaryIO, width_px: int, max_bytes: int) -> bytes:
-    container = container_of(file.read(HEAD_BYTES))
-    file.seek(0)
-    with open_clip(file, container) as opened:
-        stream = video_stream(opened)
-        opened.seek(int(length_seconds(opened, stream, 0.0) / 3 * 1_000_000))
-        return _jpeg(_first_not_plain(opened.decode(stream), width_px), max_bytes)
-
-
-def _first_not_plain(frames: Iterator[VideoFrame], width_px: int) -> Image.Image:
-    picture: Image.Image | None = None
-    for frame in islice(frames, POSTER_FRAMES):
-        shown_width = min(width_px, frame.width)
-        shown_height = max(1, round(frame.height * shown_width / frame.width))
-        to_image = cast(Callable[..., Image.Image], frame.to_image)  # pyright: ignore[reportUnknownMemberType]
-        picture = to_image(width=shown_width, height=shown_height)
-        if ImageStat.Stat(picture.convert("L")).stddev[0] > PLAIN_PICTURE_DEVIATION:
-            break
-    if picture is None:
-        raise ClipInvalid("no picture can be decoded")
-    return picture
-
-
-def _jpeg(picture: Image.Image, max_bytes: int) -> bytes:
-    jpeg = io.BytesIO()
-    for quality in QUALITIES:
-        jpeg = io.BytesIO()
-        picture.save(jpeg, "JPEG", quality=quality, optimize=True)
-        if jpeg.tell() <= max_bytes:
-            break
-    return jpeg.getvalue()

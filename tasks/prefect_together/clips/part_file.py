@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from io import FileIO
 from pathlib import Path, PurePath
 from threading import Lock
-from typing import Protocol, Self, TypeVar
+from typing import Self, TypeVar
 
 from prefect_together.errors import DownloadFailed, OutputUnwritable
 
@@ -51,13 +51,6 @@ _REASONS = {
 
 Checked = TypeVar("Checked")
 AnyPath = TypeVar("AnyPath", bound=PurePath)
-
-
-class Hash(Protocol):
-    """The methods of hashlib's objects that are used here."""
-
-    def update(self, data: bytes, /) -> None: ...
-    def hexdigest(self) -> str: ...
 
 
 @contextmanager
@@ -107,7 +100,7 @@ class PartFile:
         self.is_published = False
         self._file = file
         self._lock = Lock()
-        self._hash: Hash = hashlib.sha256()
+        self._hash = hashlib.sha256()
 
     @classmethod
     def open(cls, target: Path) -> Self:

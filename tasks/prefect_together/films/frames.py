@@ -1,26 +1,27 @@
-"""One frame of a clip as the best JPEG that fits into a limit of bytes. No network, and the clip is not changed."""
+"""Frames of a clip as the best JPEG that fits into a limit of bytes. No network, and the clip is not changed."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import Literal, cast
 
 import av
 import av.error
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
-from PIL import Image
+from PIL import Image, ImageStat
 
 from prefect_together.clips.http import HEAD_BYTES
-from prefect_together.clips.inspection import container_of, length_seconds, open_clip, opened_for_frames, video_stream
-from prefect_together.errors import NoFrame
+from prefect_together.clips.inspection import container_of, length_seconds, libav_message, open_clip, video_stream
+from prefect_together.errors import ClipInvalid, NoFrame
 from prefect_together.films.streams import turn_of
 
 SAME_ASPECT = 0.01
@@ -34,6 +35,11 @@ JPEG_STEPS = (("4:4:4", 80, 95), ("4:2:0", 50, 95))
 
 SMALLER = 0.85
 """What the sides are multiplied by, until a quality fits."""
+
+POSTER_BYTES = 12_000
+POSTER_FRAMES = 48
+PLAIN_PICTURE_DEVIATION = 6.0
+"""Below this standard deviation of brightness (0-255) a picture is black, white or part of a fade."""
 
 FrameAt = Literal["first", "last"] | float
 """The first frame, the last, or the one that is shown at that many seconds after the first."""
@@ -62,8 +68,8 @@ def frame_jpeg(clip: Path | bytes, at: FrameAt, *, max_bytes: int, size: tuple[i
 
 def frame_image(clip: Path | bytes, at: FrameAt) -> Image.Image:
     """The same frame as an upright RGB picture in its own size. Raises NoFrame."""
-    with opened_for_frames(clip) as file:
-        return _image(file, at)
+    with _opened(clip) as (opened, stream):
+        return upright(_frame(opened, stream, at), stream.sample_aspect_ratio)
 
 
 def still_image(picture: Path | bytes) -> Image.Image:
@@ -74,12 +80,44 @@ def still_image(picture: Path | bytes) -> Image.Image:
         raise NoFrame(str(error)) from error
 
 
-def _image(file: BinaryIO, at: FrameAt) -> Image.Image:
-    container = container_of(file.read(HEAD_BYTES))
-    file.seek(0)
-    with open_clip(file, container) as opened:
-        stream = video_stream(opened)
-        return upright(_frame(opened, stream, at), stream.sample_aspect_ratio)
+@contextmanager
+def _opened(clip: Path | bytes) -> Generator[tuple[InputContainer, VideoStream]]:
+    """The clip and its video; what goes wrong while they are opened, read or decoded is raised as NoFrame."""
+    try:
+        with clip.open("rb") if isinstance(clip, Path) else io.BytesIO(clip) as file:
+            container = container_of(file.read(HEAD_BYTES))
+            file.seek(0)
+            with open_clip(file, container) as opened:
+                yield opened, video_stream(opened)
+    except av.error.FFmpegError as error:
+        raise NoFrame(libav_message(error)) from error
+    except ClipInvalid as error:
+        raise NoFrame(error.reason) from error
+    except OSError as error:
+        raise NoFrame(error.strerror or str(error)) from error
+
+
+def poster(clip: Path | bytes, *, width_px: int = 320, max_bytes: int = POSTER_BYTES) -> bytes:
+    """A JPEG of a representative frame of a clip, given as a path or as bytes; at most `width_px` wide.
+
+    The key frame before the first third; if it is plain (a fade from black), the next frame that is not. Takes some
+    milliseconds, mostly without the GIL: call it in a thread. Raises NoFrame, nothing else.
+    """
+    with _opened(clip) as (opened, stream):
+        opened.seek(int(length_seconds(opened, stream, 0.0) / 3 * 1_000_000))
+        return jpeg_of(_first_not_plain(opened.decode(stream), width_px), max_bytes=max_bytes).jpeg
+
+
+def _first_not_plain(frames: Iterator[VideoFrame], width_px: int) -> Image.Image:
+    picture: Image.Image | None = None
+    for frame in islice(frames, POSTER_FRAMES):
+        shown_width = min(width_px, frame.width)
+        picture = _picture(frame, shown_width, max(1, round(frame.height * shown_width / frame.width)))
+        if ImageStat.Stat(picture.convert("L")).stddev[0] > PLAIN_PICTURE_DEVIATION:
+            break
+    if picture is None:
+        raise NoFrame("no picture can be decoded")
+    return picture
 
 
 def _frame(opened: InputContainer, stream: VideoStream, at: FrameAt) -> VideoFrame:
@@ -144,14 +182,18 @@ def _decoded(opened: InputContainer, stream: VideoStream, read: list[int]) -> It
 
 def upright(frame: VideoFrame, pixel_aspect: Fraction | None = None) -> Image.Image:
     """A decoded frame as an RGB picture with square pixels, turned and mirrored as its display matrix says."""
-    to_image = cast(Callable[..., Image.Image], frame.to_image)  # pyright: ignore[reportUnknownMemberType]
-    picture = to_image(width=max(1, round(frame.width * (pixel_aspect or 1))), height=frame.height)
+    picture = _picture(frame, max(1, round(frame.width * (pixel_aspect or 1))), frame.height)
     a, b, c, d = turn_of(frame) or (1, 0, 0, 1)
     if a == d == 0:
         picture, a, d = picture.transpose(Image.Transpose.TRANSPOSE), c, b
     if a < 0:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if d < 0 else picture
+
+
+def _picture(frame: VideoFrame, width: int, height: int) -> Image.Image:
+    to_image = cast(Callable[..., Image.Image], frame.to_image)  # pyright: ignore[reportUnknownMemberType]
+    return to_image(width=width, height=height)
 
 
 def jpeg_of(picture: Image.Image, *, max_bytes: int, size: tuple[int, int] | None = None) -> FramePicture:

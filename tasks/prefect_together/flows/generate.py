@@ -107,7 +107,7 @@ async def generate_videos(
 async def generate_video(
     prompt: Annotated[str, TABLE],
     *,
-    model: Annotated[Model, Parameter(show_choices=False), TABLE] = "minimax/video-01-director",
+    model: Annotated[Model, TABLE] = "minimax/video-01-director",
     output_dir: Annotated[str, TABLE] = "out-single",
     budget_usd: Annotated[Budget, MONEY] = None,
     sandbox: Annotated[bool, SANDBOX] = False,
@@ -142,9 +142,7 @@ async def generate_video(
 
         return plan_video(
             {"prompt": prompt} | for_all_rows(model, parameters),
-            first_frame=images.first_frame,
-            last_frame=images.last_frame,
-            reference_images=images.reference_images,
+            images.model_dump(),
             count=count,
             catalogue_checks=limits.catalogue_checks,
         )

@@ -281,7 +281,7 @@ def at_address(outcome: RunOutcome, served_at: str) -> RunOutcome:
 
 async def posters_of(rows: Sequence[RowResult], store: OutputStore) -> dict[str, bytes]:
     """JPEGs of the first clips, by their file. A clip of which none can be made is left out."""
-    from prefect_together.clips.inspection import poster  # libav and Pillow, which no run waits for at its start
+    from prefect_together.films.frames import poster  # libav and Pillow, which no run waits for at its start
 
     files = [take.file for row in rows for take in row.takes if take.file is not None]
     found: dict[str, bytes] = {}

@@ -66,7 +66,7 @@ def plan_prompts(
         given = {
             "model": model,
             "prompt_template": prompt_template,
-            "parameters": parameters.set_values(),
+            "parameters": parameters.model_dump(),
             "image_directory": image_directory,
             "sheet": sheet,
         }

@@ -164,16 +164,12 @@ def is_known_column(name: str) -> bool:
     return parameter_name(name) in RESULT_COLUMNS or meaning_of(name) is not None
 
 
-def names_the_prompt(cells: Sequence[str]) -> bool:
-    """Whether one of a row's cells is the column name prompt: the row is a header."""
-    return "prompt" in map(parameter_name, cells)
-
-
 def header_place(rows: Sequence[Sequence[str]]) -> int:
     """Which of a table's first rows is its header: the first, unless it names nothing and one below it the prompt."""
     if not rows or any(is_known_column(cell) for cell in rows[0] if cell.strip()):
         return 0
-    return next((place for place, cells in enumerate(rows[:HEADER_WITHIN]) if names_the_prompt(cells)), 0)
+    first = rows[:HEADER_WITHIN]
+    return next((place for place, cells in enumerate(first) if "prompt" in map(parameter_name, cells)), 0)
 
 
 def understood_columns(

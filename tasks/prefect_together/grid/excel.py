@@ -20,12 +20,11 @@ from openpyxl.utils.exceptions import InvalidFileException
 from prefect_together.errors import Problem, TableInvalid
 from prefect_together.grid.columns import HEADER_WITHIN, header_place, meaning_of
 from prefect_together.grid.formats import Record, as_text
-from prefect_together.request.fields import counted
+from prefect_together.request.fields import counted, listed_numbers
 
 _WrongCell = tuple[int, int, str]
 """Row, place in it (from 1) and what is wrong."""
 
-_ROWS_NAMED = 10
 _FORMULA = re.compile(rb"<f[ >]")
 _TAG = re.compile(rb"<(?:\w+:)?(row|col|mergeCell)\b([^>]*)>")
 _ATTRIBUTE = re.compile(rb"(\w+)=[\"']([^\"']*)[\"']")
@@ -70,9 +69,8 @@ def excel_records(
     shown_rows = [record for record in filled if record[0] not in layout.hidden_rows]
     left_out = [number for number, _ in filled if number in layout.hidden_rows]
     if left_out:
-        rows = "row is" if len(left_out) == 1 else "rows are"
-        message = f"{len(left_out):,} hidden {rows} left out ({_listed(left_out)}): unhide them to have them made"
-        warnings.append(Problem(message))
+        rows = f"{counted(len(left_out), 'hidden row')} {'is' if len(left_out) == 1 else 'are'} left out"
+        warnings.append(Problem(f"{rows} ({listed_numbers(left_out)}): unhide them to have them made"))
     header_row, header = shown_rows[header_place([cells for _, cells in shown_rows])] if shown_rows else (0, [])
     names = {at: name.strip() for at, name in enumerate(header, start=1)}
     for number, at, message in wrong_cells:
@@ -175,10 +173,6 @@ def _layout(content: bytes, sheet: Any) -> _Layout:
         elif tag == b"mergeCell":
             merged.append(attributes[b"ref"])
     return _Layout(frozenset(hidden_rows), frozenset(hidden_columns), tuple(merged), _FORMULA.search(xml) is not None)
-
-
-def _listed(rows: list[int]) -> str:
-    return ", ".join(map(str, rows[:_ROWS_NAMED])) + (", ..." if len(rows) > _ROWS_NAMED else "")
 
 
 def _note_merged(

@@ -257,16 +257,17 @@ def parquet_records(content: bytes, label: str, *, problems: list[Problem]) -> l
     columns: list[tuple[str, Iterable[object]]] = []
     for place, name in enumerate(names):
         column = table.column(place)
-        if arrow.types.is_floating(column.type):  # Arrow writes 32-bit floats as short as they were: 6.1
+        is_float = arrow.types.is_floating(column.type)
+        if is_float:  # Arrow writes 32-bit floats as short as they were: 6.1
             column = column.cast(arrow.string())
         if not _PANDAS_INDEX.fullmatch(name):
-            columns.append((name, _arrow_values(column)))
+            columns.append((name, _arrow_values(column, is_float=is_float)))
     return _column_records(columns, problems)
 
 
-def _arrow_values(column: Any) -> Iterable[object]:
+def _arrow_values(column: Any, *, is_float: bool) -> Iterable[object]:
     """The values of an Arrow column; raises one of `_NO_TEXT` while it is iterated over."""
-    yield from (None if value == "nan" else value for value in column.to_pylist())
+    yield from (None if is_float and value == "nan" else value for value in column.to_pylist())
 
 
 def frame_records(frame: DataFrame, *, problems: list[Problem], warnings: list[Problem]) -> list[Record]:

@@ -325,7 +325,7 @@ def _grid(
     width = max(place for place, name in enumerate(header, start=1) if name.strip())
     problems += [problem for row in filled for problem in _shape_problems(row, width)]
     problems += _header_problems(header[:width], rows)
-    rows = [(number, _as_wide(cells, width)) for number, cells in rows]
+    rows = [(number, cells[:width] + [""] * (width - len(cells))) for number, cells in rows]
 
     names = [name.strip() for name in header[:width]]
     is_results, is_videos = is_results_table(names), is_videos_table(names)
@@ -355,10 +355,6 @@ def _below_title(filled: list[Record], warnings: list[Problem]) -> list[Record]:
         message = f"the header is row {filled[place][0]}; what stands above it is not read: {title!r}"
         warnings.append(Problem(message))
     return filled[place:]
-
-
-def _as_wide(cells: list[str], width: int) -> list[str]:
-    return cells[:width] + [""] * (width - len(cells))
 
 
 def _shape_problems(record: Record, width: int) -> list[Problem]:

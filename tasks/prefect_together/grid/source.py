@@ -6,7 +6,7 @@ import csv
 import os
 import re
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -142,7 +142,9 @@ def _fetched(url: str) -> TableSource:
     except (*backend_errors(), ValueError, RuntimeError) as error:
         reason = f"{type(error).__name__} {error}".replace(url, label)
         raise _unreadable(label, f"cannot be read: {reason}") from error
-    return replace(_of_address(url, label, content), charset=charset)
+    parts = urlsplit(url)
+    base = f"{parts.scheme}://{parts.netloc}{parts.path.rpartition('/')[0]}/"
+    return TableSource(label, base, *_suffixes(parts.path, content), charset)
 
 
 async def _answer(files: Any, url: str) -> tuple[bytes, str | None]:
@@ -153,12 +155,6 @@ async def _answer(files: Any, url: str) -> tuple[bytes, str | None]:
             raise FileNotFoundError(url)
         response.raise_for_status()
         return await response.read(), response.charset
-
-
-def _of_address(url: str, label: str, content: bytes) -> TableSource:
-    parts = urlsplit(url)
-    base = f"{parts.scheme}://{parts.netloc}{parts.path.rpartition('/')[0]}/"
-    return TableSource(label, base, *_suffixes(parts.path, content))
 
 
 def _is_export(url: str) -> bool:

@@ -65,7 +65,6 @@ def video_of(record: VideoRecord, sources: Iterable[str] = ()) -> PlannedVideo:
         request=kind.model_validate({"model": record.model, "prompt": record.prompt, "seed": seed}),
         low_usd=record.estimate_usd,
         estimate_usd=record.estimate_usd,
-        file_stems=(),
         sources=tuple(sources),
         kind=record.kind,
     )

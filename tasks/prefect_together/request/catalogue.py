@@ -19,14 +19,15 @@ from pydantic import TypeAdapter
 
 from prefect_together.request.checks import (
     UNCHECKED,
+    VIDEOS,
     Finding,
     any_model_findings,
+    count,
     media_findings,
     parameter_findings,
     seed_findings,
 )
 from prefect_together.request.fields import counted
-from prefect_together.request.media import Media
 from prefect_together.request.model_spec import ModelSpec, Price
 from prefect_together.request.request import PARAMETERS, VideoRequest
 
@@ -106,8 +107,11 @@ class Estimate:
     as_of: str
 
 
-def estimate(spec: ModelSpec, request: VideoRequest) -> Estimate | None:
-    """What `request` costs on the model of `spec`; None if no published price fits."""
+def estimate_usd(request: VideoRequest) -> Estimate | None:
+    """The cost of one video in USD, low and high reading; None if the model is unknown or no published price fits."""
+    spec = catalogue().get(request.model)
+    if spec is None:
+        return None
     lines, sized = _lines_asked_for(spec, request)
     fitting = [price for price in spec.prices if _fits(price, request)]
     prices = _for_lines([price for price in fitting if not price.video_input], lines)
@@ -115,9 +119,10 @@ def estimate(spec: ModelSpec, request: VideoRequest) -> Estimate | None:
     if not prices:
         return None
     shortest, longest, length = _lengths(spec, request)
-    inputs = _charged_inputs(spec, request.media)
+    inputs = sum(count(request.media, field) for field in VIDEOS) if spec.input_video_charged else 0
     low = min(_usd(price, shortest) for price in prices)
-    high = max(_usd(price, longest + inputs * _longest_input(spec, longest)) for price in prices)
+    longest_input = spec.seconds.longest if spec.seconds else longest  # nobody says how long an input may be
+    high = max(_usd(price, longest + inputs * longest_input) for price in prices)
     sources = ", ".join(dict.fromkeys(_spelt(price, spec.price_basis) for price in prices))
     charged = f"; {counted(inputs, 'input video')} charged too" if inputs else ""
     basis = f"{sources}; {length}{sized}{charged}"
@@ -185,17 +190,6 @@ def _lengths(spec: ModelSpec, request: VideoRequest) -> tuple[float, float, str]
     return low, high, f"{low:g} to {high:g} s (default length unknown)"
 
 
-def _charged_inputs(spec: ModelSpec, media: Media | None) -> int:
-    if media is None or not spec.input_video_charged:
-        return 0
-    return len(media.frame_videos or []) + len(media.reference_videos or []) + bool(media.source_video)
-
-
-def _longest_input(spec: ModelSpec, longest: float) -> float:
-    """Nobody says how long an input may be; as long as the model's longest clip is assumed."""
-    return spec.seconds.longest if spec.seconds else longest
-
-
 def _usd(price: Price, seconds: float) -> float:
     if price.unit == "video":
         return price.usd
@@ -209,9 +203,3 @@ def _spelt(price: Price, basis: str | None) -> str:
     size = f" at {price.resolution}" if price.resolution else ""
     source = price.source or (basis if price.unit == "video" else "")
     return f"{dollars} {per}{size}" + (f" ({source})" if source else "")
-
-
-def estimate_usd(request: VideoRequest) -> Estimate | None:
-    """The cost of one video in USD, low and high reading; None if the model or its price is unknown."""
-    spec = catalogue().get(request.model)
-    return None if spec is None else estimate(spec, request)

@@ -13,6 +13,7 @@ from typing import Literal
 from prefect_together.request.fields import HIGHEST_SEED, LOWEST_SEED, counted, shown
 from prefect_together.request.media import (
     MAX_INLINE_CHARACTERS,
+    ClipRef,
     FrameImage,
     Media,
     address_name,
@@ -258,6 +259,7 @@ OTHER_MEDIA: tuple[MediaField, ...] = (
     "reference_audios",
 )
 REFERENCES: tuple[MediaField, ...] = ("reference_images", "reference_videos", "reference_audios")
+VIDEOS: tuple[MediaField, ...] = ("frame_videos", "reference_videos", "source_video")
 
 FramePlace = Literal["first", "middle", "last", "unknown"]
 
@@ -267,7 +269,7 @@ def count(media: Media | None, field: MediaField) -> int:
     value = None if media is None else getattr(media, field)
     if value is None:
         return 0
-    return 1 if isinstance(value, str) else len(value)
+    return 1 if isinstance(value, str | ClipRef) else len(value)
 
 
 def media_findings(spec: ModelSpec, request: VideoRequest) -> Iterator[Finding]:

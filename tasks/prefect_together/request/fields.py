@@ -76,6 +76,7 @@ _NUMBER = re.compile(r"[+-]?\d{1,30}(\.\d{1,30})?")
 
 
 WRONG_VALUE = "wrong_value"
+NUMBERS_LISTED = 10
 
 
 def wrong(message: str) -> PydanticCustomError:
@@ -95,6 +96,11 @@ def shown(value: object, *, limit: int = 60) -> str:
 def counted(count: int, noun: str) -> str:
     """1 video, 1,200 videos."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def listed_numbers(numbers: Sequence[int]) -> str:
+    """2, 5, 9; of more than ten the first ones, and ", ..." for the others."""
+    return ", ".join(map(str, numbers[:NUMBERS_LISTED])) + (", ..." if len(numbers) > NUMBERS_LISTED else "")
 
 
 def parsed_json(text: str, loads: Callable[[str], object] = json.loads) -> object:
@@ -141,8 +147,6 @@ def _whole_number(low: int, high: int | None, what: str) -> Callable[[object], o
     allowed = f"{what}: a whole number of {low} or more" if high is None else f"{what}: a whole number, {low} to {high}"
 
     def check(value: object) -> object:
-        if value is None:
-            return None
         number = as_number(value)
         if number is None or number != int(number) or number < low or (high is not None and number > high):
             raise wrong(f"{shown(value)} is not {allowed}")
@@ -152,8 +156,6 @@ def _whole_number(low: int, high: int | None, what: str) -> Callable[[object], o
 
 
 def _any_number(value: object) -> object:
-    if value is None:
-        return None
     number = as_number(value)
     if number is None or not 0 <= number <= 1000:
         raise wrong(f"{shown(value)} is not a guidance scale: a number, usually 6 to 10")
@@ -161,8 +163,6 @@ def _any_number(value: object) -> object:
 
 
 def _seconds(value: object) -> object:
-    if value is None:
-        return None
     text = value.strip() if isinstance(value, str) else None
     if text is None and (number := as_number(value)) is not None:
         text = str(number)
@@ -173,8 +173,6 @@ def _seconds(value: object) -> object:
 
 
 def _output_format(value: object) -> object:
-    if value is None:
-        return None
     if isinstance(value, str) and value.strip().upper() in {"MP4", "WEBM"}:
         return value.strip().upper()
     raise wrong(f"{shown(value)} is not an output format: MP4 or WEBM")
@@ -209,8 +207,6 @@ def _short_text(value: str) -> str:
 
 
 def _frame(value: object) -> object:
-    if value is None:
-        return None
     if isinstance(value, str) and value.strip().lower() in {"first", "last"}:
         return value.strip().lower()
     number = as_number(value)

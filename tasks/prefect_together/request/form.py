@@ -44,10 +44,6 @@ def listed_models() -> list[str]:
     return [spec.id for spec in catalogue().values() if spec.is_offered]
 
 
-def _dropdown() -> dict[str, Any]:
-    return {"enum": listed_models()}
-
-
 @dataclass(frozen=True)
 class OneOrSeveral:
     """A list, or None, that the form shows as a field for one value, with a tab for several beside it.
@@ -89,15 +85,16 @@ _EACH = BeforeValidator(_each)
 MODELS = Parameter(validator=_check_models)
 """For the option of several models in a shell, which pydantic does not check there."""
 
-ListedModel = Annotated[str, Field(title="From the list", json_schema_extra=_dropdown())]
-AnyModel = Annotated[str, Field(title="Another id")]
-Model = ListedModel | AnyModel
+_ONE_MODEL: list[JsonSchemaValue] = [
+    {"title": "From the list", "type": "string", "enum": listed_models()},
+    {"title": "Another id", "type": "string"},
+]
+Model = Annotated[str, WithJsonSchema({"anyOf": _ONE_MODEL})]
 """Any id; the form offers the listed ones in a dropdown beside it."""
 
 _MODELS: list[JsonSchemaValue] = [
     {"title": "The table names it", "type": "null"},
-    {"title": "From the list", "type": "string", "enum": listed_models()},
-    {"title": "Another id", "type": "string"},
+    *_ONE_MODEL,
     {"title": "Several", "type": "array", "items": {"type": "string"}},
 ]
 if TYPE_CHECKING:
@@ -174,18 +171,13 @@ class VideoLimits(Card):
 
     model_config = ConfigDict(title="Limits")
 
-    max_wait_minutes: Annotated[
-        float,
-        Field(
-            gt=0,
-            le=10_080,
-            description=(
-                "How long a job is waited for, up to a week (10080); what is not done by then is collected by a later"
-                " run."
-            ),
-        ),
-        WAITING,
-    ] = 60.0
+    max_wait_minutes: Annotated[float, WAITING] = Field(
+        default=60.0,
+        gt=0,
+        le=10_080,
+        description="How long a job is waited for, up to a week (10080); what is not done by then is collected by a"
+        " later run.",
+    )
     max_clip_megabytes: MaxClipMegabytes = 1000
     catalogue_checks: CatalogueChecks = True
 
@@ -198,75 +190,50 @@ class Limits(VideoLimits):
         "Name of a global concurrency limit on the Prefect server: all flows that name it have no more jobs at the"
         " provider together. Empty: this run's max_in_flight alone."
     )
-    shards: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=100,
-            description=(
-                "Runs that share the table, this one included, on the workers of a Prefect server, 1 to 100;"
-                " max_in_flight and budget_usd hold for all together."
-            ),
-        ),
-        LOCATIONS,
-    ] = 1
-    max_inline_kilobytes: Annotated[
-        int,
-        Field(
-            ge=10,
-            le=20_000,
-            description=(
-                "How large the frame of another row's clip may be in a request, in thousands of characters of base64:"
-                " above 60 the service may refuse it."
-            ),
-        ),
-        WAITING,
-    ] = 60
-    allowed_failures: Annotated[
-        int,
-        Field(
-            ge=0,
-            description="How many rows may be failed, in doubt or refused before the run's state is Failed; 0 or more.",
-        ),
-        WAITING,
-    ] = 0
+    shards: Annotated[int, LOCATIONS] = Field(
+        default=1,
+        ge=1,
+        le=100,
+        description="Runs that share the table, this one included, on the workers of a Prefect server, 1 to 100;"
+        " max_in_flight and budget_usd hold for all together.",
+    )
+    max_inline_kilobytes: Annotated[int, WAITING] = Field(
+        default=60,
+        ge=10,
+        le=20_000,
+        description="How large the frame of another row's clip may be in a request, in thousands of characters of"
+        " base64: above 60 the service may refuse it.",
+    )
+    allowed_failures: Annotated[int, WAITING] = Field(
+        default=0,
+        ge=0,
+        description="How many rows may be failed, in doubt or refused before the run's state is Failed; 0 or more.",
+    )
     approve_above_usd: Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | SkipJsonSchema[None], MONEY] = (
         _optional("If what is newly sent may cost more dollars, the run pauses until approved in the UI. Empty: never.")
     )
-    whole_chains: Annotated[
-        bool,
-        Field(
-            description=(
-                "Under a budget, begin a chain of rows that continue each other only if all that remains of it fits:"
-                " at the estimates, without second jobs for failed ones, and if no other run uses the ledger"
-                " meanwhile. Not with shards."
-            )
-        ),
-        MONEY,
-    ] = False
-    canary: Annotated[
-        bool,
-        Field(
-            description=(
-                "Send one video of each model first; if it is not downloaded, nothing more of that model is sent."
-            )
-        ),
-        MONEY,
-    ] = False
-    retry_failed: Annotated[bool, Field(description="Send failed rows again."), MONEY] = False
-    resubmit_in_doubt: Annotated[
-        bool,
-        Field(description="Send rows again whose create call got no answer. They may be paid twice."),
-        MONEY,
-    ] = False
+    whole_chains: Annotated[bool, MONEY] = Field(
+        default=False,
+        description="Under a budget, begin a chain of rows that continue each other only if all that remains of it"
+        " fits: at the estimates, without second jobs for failed ones, and if no other run uses the ledger meanwhile."
+        " Not with shards.",
+    )
+    canary: Annotated[bool, MONEY] = Field(
+        default=False,
+        description="Send one video of each model first; if it is not downloaded, nothing more of that model is sent.",
+    )
+    retry_failed: Annotated[bool, MONEY] = Field(default=False, description="Send failed rows again.")
+    resubmit_in_doubt: Annotated[bool, MONEY] = Field(
+        default=False,
+        description="Send rows again whose create call got no answer. They may be paid twice.",
+    )
     stop_after: Annotated[Literal["stills"] | SkipJsonSchema[None], MONEY] = _optional(
         "stills: make only the stills of the rows that have a still_prompt, and end; the next run makes the videos."
     )
-    rebuy: Annotated[
-        bool,
-        Field(description="Pay again for rows whose prompt and parameters are paid for under another id."),
-        MONEY,
-    ] = False
+    rebuy: Annotated[bool, MONEY] = Field(
+        default=False,
+        description="Pay again for rows whose prompt and parameters are paid for under another id.",
+    )
 
 
 class CollectLimits(Card):
@@ -274,15 +241,12 @@ class CollectLimits(Card):
 
     model_config = ConfigDict(title="Limits")
 
-    max_wait_minutes: Annotated[
-        float,
-        Field(
-            ge=0,
-            le=10_080,
-            description="How long a job is waited for, from now, up to a week (10080); 0 polls once.",
-        ),
-        WAITING,
-    ] = 5.0
+    max_wait_minutes: Annotated[float, WAITING] = Field(
+        default=5.0,
+        ge=0,
+        le=10_080,
+        description="How long a job is waited for, from now, up to a week (10080); 0 polls once.",
+    )
     max_clip_megabytes: MaxClipMegabytes = 1000
 
 
@@ -311,11 +275,12 @@ class VideoLocations(Card):
     credentials_block: Annotated[str | SkipJsonSchema[None], LOCATIONS] = _optional(
         "Name of a TogetherCredentials block. Empty: the team's, or TOGETHER_API_KEY of the worker's environment."
     )
-    sandbox_speed: Annotated[
-        float,
-        Field(gt=0, le=1000, description="How many times faster than usual the sandbox generates, up to 1000."),
-        SANDBOX,
-    ] = 1.0
+    sandbox_speed: Annotated[float, SANDBOX] = Field(
+        default=1.0,
+        gt=0,
+        le=1000,
+        description="How many times faster than usual the sandbox generates, up to 1000.",
+    )
 
 
 class CollectLocations(VideoLocations):
@@ -327,15 +292,10 @@ class CollectLocations(VideoLocations):
 class Locations(CollectLocations):
     """Where the key, the ledger and the table's images are, and how fast the sandbox is."""
 
-    new_ledger: Annotated[
-        bool,
-        Field(
-            description=(
-                "Begin a new ledger although the output directory shows paid work that the ledger does not know."
-            )
-        ),
-        LOCATIONS,
-    ] = False
+    new_ledger: Annotated[bool, LOCATIONS] = Field(
+        default=False,
+        description="Begin a new ledger although the output directory shows paid work that the ledger does not know.",
+    )
     image_directory: ImageDirectory = _optional(_IMAGE_DIRECTORY)
     sheet: Sheet = _optional(_SHEET)
 
@@ -387,7 +347,7 @@ class VideoParameters(Card):
     resolution: _Several[str] = _optional("720P or 1080P (Wan), 480p ... 4k (Seedance).")
     ratio: _Several[str] = _optional("Aspect ratio, such as 16:9.")
     width: _Pixels = _optional("Width in pixels.")
-    height: _Several[Annotated[int, Field(ge=1, le=MOST_PIXELS)]] = _optional("Height in pixels.")
+    height: _Pixels = _optional("Height in pixels.")
     fps: _Several[Annotated[int, Field(ge=LOWEST_FPS, le=HIGHEST_FPS)]] = _optional(
         f"Frames per second, {LOWEST_FPS} to {HIGHEST_FPS}."
     )
@@ -400,10 +360,6 @@ class VideoParameters(Card):
     generate_audio: Annotated[bool | None, _TRUE_OR_FALSE] = _optional("Sound, on models that can.")
     still_model: str | SkipJsonSchema[None] = _optional("Image model for the rows of a table with a still_prompt.")
 
-    def set_values(self) -> dict[str, object]:
-        """The parameters that are set, by name."""
-        return self.model_dump()
-
 
 ForAllRows = Annotated[VideoParameters, Closed("The model's own"), VIDEO, Parameter(name="*")]
 
@@ -412,5 +368,5 @@ def for_all_rows(
     model: str | list[str] | None, parameters: VideoParameters, *, prompt_template: str | None = None
 ) -> dict[str, object]:
     """What holds for rows that do not set it themselves, by the API's names."""
-    more = {"model": model, "prompt_template": prompt_template}
-    return parameters.set_values() | {name: value for name, value in more.items() if value}
+    more: dict[str, object] = {"model": model, "prompt_template": prompt_template}
+    return parameters.model_dump() | {name: value for name, value in more.items() if value}

@@ -223,18 +223,11 @@ def address_identity(url: str | ClipRef) -> str:
     return url.identity if isinstance(url, ClipRef) else url
 
 
-def _clip_ref(text: str) -> ClipRef:
-    try:
-        return ClipRef.parse(text)
-    except ValueError as error:
-        raise wrong(str(error)) from error
-
-
 def _image_input(value: object) -> object:
     if isinstance(value, LocalImage | ClipRef):
         return value
     if isinstance(value, str) and value.strip().startswith("@"):
-        return _clip_ref(value)
+        return ClipRef.parse(value)
     if isinstance(value, Mapping):
         try:
             return (ClipRef if "row" in value else LocalImage).model_validate(value)
@@ -243,11 +236,7 @@ def _image_input(value: object) -> object:
     if not isinstance(value, str):
         raise wrong(f"{shown(value)} is not an image: text (URL, data URI, base64) or a LocalImage")
     text = value.strip()
-    try:
-        kind = image_kind(text)
-    except ValueError as error:
-        raise wrong(str(error)) from error
-    return text if kind == "url" else _SPACE.sub("", text)
+    return text if image_kind(text) == "url" else _SPACE.sub("", text)
 
 
 def _address(key: str) -> Callable[[object], object]:
@@ -276,7 +265,7 @@ def _clip_itself(value: object) -> ClipRef | None:
     if isinstance(value, Mapping) and "row" in value:
         value = ClipRef.model_validate(value)
     if isinstance(value, str) and value.strip().startswith("@"):
-        value = _clip_ref(value)
+        value = ClipRef.parse(value)
     if isinstance(value, ClipRef) and value.frame is not None:
         raise wrong(f"{value} is a frame, and a video is wanted: write {value.model_copy(update={'frame': None})}")
     return value if isinstance(value, ClipRef) else None
@@ -370,26 +359,16 @@ class Media(BaseModel):
     def with_clips(self, replace: Callable[[ClipRef], ClipRef | str]) -> Media:
         """The same with each reference to another clip replaced."""
 
-        def replaced(item: Image) -> Image:
-            return replace(item) if isinstance(item, ClipRef) else item
+        def replaced(item: object) -> object:
+            if isinstance(item, ClipRef):
+                return replace(item)
+            if isinstance(item, FrameImage):
+                return item.model_copy(update={"input_image": replaced(item.input_image)})
+            if isinstance(item, VideoRef):
+                return item.model_copy(update={"video": replaced(item.video)})
+            return [replaced(one) for one in cast("list[object]", item)] if isinstance(item, list) else item
 
-        def video(item: VideoRef) -> VideoRef:
-            return item.model_copy(update={"video": replaced(item.video)})
-
-        changes: dict[str, object] = {}
-        if self.frame_images:
-            changes["frame_images"] = [
-                item.model_copy(update={"input_image": replaced(item.input_image)}) for item in self.frame_images
-            ]
-        if self.reference_images:
-            changes["reference_images"] = [replaced(item) for item in self.reference_images]
-        if self.frame_videos:
-            changes["frame_videos"] = [video(item) for item in self.frame_videos]
-        if self.reference_videos:
-            changes["reference_videos"] = [video(item) for item in self.reference_videos]
-        if self.source_video:
-            changes["source_video"] = replaced(self.source_video)
-        return self.model_copy(update=changes)
+        return self.model_copy(update={name: replaced(getattr(self, name)) for name in self.model_fields_set})
 
     def clip_refs(self) -> list[tuple[str, ClipRef]]:
         """Every reference to another clip with the name of its field, in the API's order."""

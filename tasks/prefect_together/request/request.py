@@ -258,6 +258,8 @@ def _in_plain_words(line: dict[str, Any]) -> InitErrorDetails:
         message = f"{shown(value)} is not a list: put it in brackets, [...]"
     elif kind in {"model_type", "dict_type", "model_attributes_type"}:
         message = f"{shown(value)} is not an object, {{...}}"
+    elif kind == "value_error":
+        message = str(line["ctx"]["error"])
     else:
         message = str(line["msg"])
     return InitErrorDetails(type=wrong(message), loc=loc, input=value)

@@ -88,7 +88,7 @@ def _clip_html(take: TakeResult, output_dir: str) -> str:
     source = take.file_url or _beside_the_notebook(Path(output_dir) / take.file)
     picture = ""
     if take.file_url is None:
-        from prefect_together.clips.inspection import poster  # libav and Pillow
+        from prefect_together.films.frames import poster  # libav and Pillow
 
         with suppress(NoFrame):
             jpeg = base64.b64encode(poster(Path(output_dir) / take.file)).decode()

@@ -157,7 +157,6 @@ def _from_text(key: str, text: str) -> PlannedVideo:
         estimate_usd=content["estimate_usd"],
         sources=tuple(content["sources"]),
         kind=content["kind"],
-        file_stems=(),  # its file has its name in the ledger already
     )
 
 

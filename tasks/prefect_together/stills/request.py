@@ -76,8 +76,6 @@ class StillRequest(BaseModel):
 
     def _upsampling(self) -> bool | None:
         known = image_models().get(self.model)
-        return (
-            False
-            if self.prompt_upsampling is None and known and known.takes_prompt_upsampling
-            else self.prompt_upsampling
-        )
+        if self.prompt_upsampling is None and known and known.takes_prompt_upsampling:
+            return False
+        return self.prompt_upsampling

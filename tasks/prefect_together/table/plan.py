@@ -9,23 +9,19 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from prefect_together.errors import Problem
 from prefect_together.grid.columns import parameter_name
 from prefect_together.request.catalogue import estimate_usd
-from prefect_together.request.fields import counted
+from prefect_together.request.fields import counted, listed_numbers
 from prefect_together.request.media import ClipRef
 from prefect_together.request.request import VideoRequest
 from prefect_together.stills.catalogue import estimate_still_usd
 from prefect_together.stills.request import StillRequest
 from prefect_together.table.references import References
-from prefect_together.table.stills import PLACEHOLDER
+from prefect_together.table.rows import PLACEHOLDER, PromptTable, TableRow
 from prefect_together.table.variants import named_variants
-
-if TYPE_CHECKING:
-    from prefect_together.table.rows import PromptTable, TableRow
-
 
 Kind = Literal["video", "still"]
 
@@ -39,7 +35,6 @@ MAX_STEM_BYTES = 120
 """With "-take1000" and ".webm.part" a name stays below 143 bytes, the shortest limit in use (eCryptfs)."""
 
 SLUG_CHARACTERS = 40
-ROWS_NAMED = 10
 
 _HASH_DIGITS = 8
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\.|$)", re.IGNORECASE)
@@ -113,7 +108,6 @@ class PlannedVideo:
     """One video that the table asks for, or the still that videos of a row begin with: `kind`.
 
     `estimate_usd` is the high reading of its price (what is reserved), `low_usd` the low one; None if unknown.
-    `file_stems` are possible names without extension, best first: the first that no other work has is taken.
     `sources` are the keys of the videos whose clips, and of the still, that it needs first.
     """
 
@@ -124,7 +118,6 @@ class PlannedVideo:
     request: VideoRequest | StillRequest
     low_usd: float | None
     estimate_usd: float | None
-    file_stems: Sequence[str]
     sources: tuple[str, ...] = ()
     kind: Kind = "video"
 
@@ -139,6 +132,12 @@ class PlannedVideo:
         if self.kind == "still":
             return ".jpg"
         return ".webm" if self.request.output_format == "WEBM" else ".mp4"
+
+    @property
+    def file_stems(self) -> tuple[str, str, str]:
+        """Possible names of its file without extension, best first: the first that no other work has is taken."""
+        stem = file_stem(self.row_id, self.take)
+        return stem, f"{stem}-{self.fingerprint[:8]}", f"{stem}-{self.key}"
 
     def free_file(self, taken: Collection[str]) -> str:
         """Its path below the output directory: the first of its names that is not in `taken` (casefolded paths)."""
@@ -257,17 +256,15 @@ def _still(row: TableRow) -> PlannedVideo | None:
         return None
     fingerprint = row.still.fingerprint()
     row_id = row.row_id or derived_id(row.still.prompt, fingerprint)
-    key, stem = video_key(row_id, 1, fingerprint), file_stem(row_id)
     estimate = estimate_still_usd(row.still)
     return PlannedVideo(
-        key=key,
+        key=video_key(row_id, 1, fingerprint),
         row_id=row_id,
         take=1,
         fingerprint=fingerprint,
         request=row.still,
         low_usd=estimate and estimate.low_usd,
         estimate_usd=estimate and estimate.high_usd,
-        file_stems=(stem, f"{stem}-{fingerprint[:8]}", f"{stem}-{key}"),
         kind="still",
     )
 
@@ -298,18 +295,15 @@ def _takes(row: TableRow, first: VideoRequest, *, variant: str) -> list[PlannedV
             fingerprint = request.fingerprint()
         # A seed tells the takes apart: each is the same work as take 1 of a row that begins with its seed.
         key_id = own_id if request is first else row.row_id or derived_id(request.prompt, fingerprint)
-        key = video_key(key_id, take if first.seed is None else 1, fingerprint)
-        stem = file_stem(row_id, take=take)
         takes.append(
             PlannedVideo(
-                key=key,
+                key=video_key(key_id, take if first.seed is None else 1, fingerprint),
                 row_id=row_id,
                 take=take,
                 fingerprint=fingerprint,
                 request=request,
                 low_usd=estimate.low_usd if estimate else row.price_usd,
                 estimate_usd=estimate.high_usd if estimate else row.price_usd,
-                file_stems=(stem, f"{stem}-{fingerprint[:8]}", f"{stem}-{key}"),
                 sources=sources,
             )
         )
@@ -328,7 +322,7 @@ def _repeats(sharing: list[int], paid_twice: list[int], overlapping: list[int]) 
         message = f"{_rows_that_repeat(paid_twice)} under another id and {pay}: remove the ids to share the video"
         warnings.append(Problem(message))
     if overlapping:
-        rows = f"{counted(len(overlapping), 'row')} ({_named(overlapping)})"
+        rows = f"{counted(len(overlapping), 'row')} ({listed_numbers(overlapping)})"
         ask = "asks" if len(overlapping) == 1 else "ask"
         message = f"{rows} {ask} for the same video twice, by equal values or by takes that count a seed up"
         warnings.append(Problem(f"{message}: it is made once"))
@@ -338,8 +332,4 @@ def _repeats(sharing: list[int], paid_twice: list[int], overlapping: list[int]) 
 def _rows_that_repeat(numbers: list[int]) -> str:
     """`2 rows (4, 9) repeat an earlier row`."""
     repeat = "repeats" if len(numbers) == 1 else "repeat"
-    return f"{counted(len(numbers), 'row')} ({_named(numbers)}) {repeat} an earlier row"
-
-
-def _named(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:ROWS_NAMED])) + (", ..." if len(numbers) > ROWS_NAMED else "")
+    return f"{counted(len(numbers), 'row')} ({listed_numbers(numbers)}) {repeat} an earlier row"

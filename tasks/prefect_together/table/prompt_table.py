@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from prefect_together.errors import Problem, TableInvalid
 from prefect_together.grid.columns import (
     SETTABLE,
+    MediaDraft,
     column_warnings,
     no_prompt_message,
     parameter_name,
@@ -26,9 +28,8 @@ from prefect_together.grid.columns import (
 from prefect_together.grid.grid import Grid, read_frame, read_grid
 from prefect_together.grid.source import find_table
 from prefect_together.request.catalogue import check_request
-from prefect_together.request.checks import seed_findings
+from prefect_together.request.checks import Finding, seed_findings
 from prefect_together.request.images import load_image
-from prefect_together.request.media import ImageInput
 from prefect_together.request.request import VideoRequest, problems_of
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.references import References
@@ -115,7 +116,7 @@ def _settings(defaults: Mapping[str, object], problems: list[Problem]) -> dict[s
 
 
 def _table_problems(reader: RowReader, grid: Grid) -> list[Problem]:
-    """What is wrong with the rows for want of a column."""
+    """Problems of all rows that a missing column causes."""
     problems: list[Problem] = []
     if reader.rows_without_prompt:
         problems.append(Problem(no_prompt_message(grid.columns)))
@@ -130,39 +131,24 @@ SOURCE = "parameters"
 
 def plan_video(
     parameters: Mapping[str, object],
+    images: Mapping[str, str | Sequence[str]],
     *,
-    first_frame: str | None = None,
-    last_frame: str | None = None,
-    reference_images: Sequence[str] = (),
-    row_id: str | None = None,
     count: int = 1,
     catalogue_checks: bool = True,
 ) -> Plan:
-    """Plan `count` takes of one video. Images are URLs, or files below the working directory.
+    """Plan `count` takes of one video. `images` are URLs, or files below the working directory, by their column:
+    first_frame, last_frame, reference_images.
 
     Raises TableInvalid with every mistake: the parameter's name stands for the column.
     """
-    problems: list[Problem] = []
-
-    def image(name: str, value: str) -> ImageInput | None:
-        try:
-            return load_image(value, base=str(Path.cwd()))
-        except ValueError as error:
-            problems.append(Problem(str(error), column=name))
-            return None
-
-    frames = [
-        {"input_image": image(name, value), "frame": place}
-        for name, value, place in (("first_frame", first_frame, "first"), ("last_frame", last_frame, "last"))
-        if value
-    ]
-    references = [image("reference_images", value) for value in reference_images]
-    media = {"frame_images": frames or None, "reference_images": references or None}
-    if problems:
-        raise TableInvalid(SOURCE, problems)
+    images = {name: value for name, value in images.items() if value}
+    media = MediaDraft(partial(load_image, base=str(Path.cwd())))
+    media.add(images, row_columns=frozenset(images))
+    if media.problems:
+        raise TableInvalid(SOURCE, [Problem(message, column=name) for name, message in media.problems])
     given = {name: value for name, value in parameters.items() if value is not None}
-    if frames or references:
-        given["media"] = {name: value for name, value in media.items() if value}
+    if media.media:
+        given["media"] = media.media
     given = single_values(given)
     listed = listed_values(given)
     try:
@@ -170,21 +156,16 @@ def plan_video(
     except ValidationError as error:
         wrong = [Problem(message, column=name) for name, message in problems_of(error)]
         raise TableInvalid(SOURCE, wrong) from error
-    found = [
-        finding
-        for request in requests
-        for finding in (
-            check_request(request, takes=count) if catalogue_checks else seed_findings(None, request, count)
-        )
-    ]
-    problems = [Problem(one.message, column=one.field) for one in dict.fromkeys(found) if one.is_error]
-    if problems:
+    found: dict[Finding, None] = {}
+    for request in requests:
+        check = check_request(request, takes=count) if catalogue_checks else seed_findings(None, request, count)
+        found |= dict.fromkeys(check)
+    if problems := [Problem(one.message, column=one.field) for one in found if one.is_error]:
         raise TableInvalid(SOURCE, problems)
-    warnings = tuple(Problem(one.message, column=one.field) for one in dict.fromkeys(found))
-    images = {"first_frame": first_frame, "last_frame": last_frame, "reference_images": "|".join(reference_images)}
+    warnings = tuple(Problem(one.message, column=one.field) for one in found)
     cells = {"prompt": requests[0].prompt or "", "model": requests[0].model}
-    cells |= {name: value for name, value in images.items() if value}
-    row = TableRow(1, row_id, count, None, tuple(requests), cells, tuple(listed))
+    cells |= {name: value if isinstance(value, str) else "|".join(value) for name, value in images.items()}
+    row = TableRow(1, None, count, None, tuple(requests), cells, tuple(listed))
     if problems := References([row]).check(ids={}, catalogue_checks=catalogue_checks)[0]:
         raise TableInvalid(SOURCE, problems)
     return make_plan(PromptTable(source=SOURCE, columns=tuple(cells), rows=(row,), warnings=warnings))

@@ -41,9 +41,6 @@ class References:
             for place, row in enumerate(rows):
                 self._add(place, row)
 
-    def __bool__(self) -> bool:
-        return bool(self._refs)
-
     def _add(self, row_place: int, row: TableRow) -> None:
         if row.row_id is None:
             return

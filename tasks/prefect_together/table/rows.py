@@ -17,8 +17,10 @@ from prefect_together.request.fields import as_number, counted, shown
 from prefect_together.request.images import load_image
 from prefect_together.request.media import Image
 from prefect_together.request.request import PARAMETERS, VideoRequest, problems_of
+from prefect_together.stills.catalogue import check_still
+from prefect_together.stills.models import DEFAULT_MODEL
 from prefect_together.stills.request import StillRequest
-from prefect_together.table.stills import PLACEHOLDER, still_of
+from prefect_together.stills.sizes import still_size
 from prefect_together.table.variants import LISTED, PromptTemplate, combinations, listed_values
 
 
@@ -48,6 +50,9 @@ _COMMENT = re.compile(r"#+\s")
 _DECIMAL_COMMA = re.compile(r"\d+,\d{1,2}")
 _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(?::00)?(?:\.0+)?")
 _SOME_MODEL = "any/model"
+PLACEHOLDER = "https://still.invalid/"
+"""Stands for the still in the checks of a video's request, until the plan knows which one it is."""
+
 _LONGEST_CACHED = 2_000
 
 
@@ -154,8 +159,9 @@ class RowReader:
         self._check_id(draft, row_id)
         if not self._of_videos:  # whose prompts are filled
             self._fill_prompt(draft, cells)
-        take = _take(draft) if self._of_videos else 1
-        count = _count(draft)
+        wanted = f"the number of a take, 1 to {MOST_TAKES}: leave it as it was"
+        take = _take_number(draft, "video_take", wanted) if self._of_videos else 1
+        count = _take_number(draft, "count", f"a number of takes: a whole number, 1 to {MOST_TAKES}")
         price_usd = _price_usd(draft)
         listed = _listed(draft, takes=count)
         requests = self._requests(draft, listed, cells, takes=count)
@@ -272,13 +278,19 @@ class RowReader:
         prompt = self._filled(draft, "still_prompt", cells)
         if prompt is None or "still_prompt" in draft.wrong:
             return None
-        video = requests[0] if requests else VideoRequest(model=_SOME_MODEL)
-        still, found = still_of(draft.given, prompt, video, catalogue_checks=self._catalogue_checks)
-        for finding in found:
+        model = str(draft.given.get("still_model") or DEFAULT_MODEL)
+        width, height = still_size(requests[0] if requests else VideoRequest(model=_SOME_MODEL), model)
+        try:
+            still = StillRequest(model=model, prompt=prompt, width=width, height=height)
+        except ValidationError as error:
+            for name, message in problems_of(error):
+                draft.refuse(f"still_{name}", message)
+            return None
+        for finding in check_still(still) if self._catalogue_checks else ():
             if finding.is_error:
-                draft.refuse(finding.field, finding.message)
+                draft.refuse("still_model", finding.message)
             else:
-                self.warnings.add(self._name_of(finding.field), finding.message, row=draft.number)
+                self.warnings.add(self._name_of("still_model"), finding.message, row=draft.number)
         return still
 
     def _refuse_no_model(self, draft: _Draft) -> None:
@@ -395,21 +407,12 @@ def _listed(draft: _Draft, *, takes: int) -> dict[str, list[object]]:
     return {name: values for name, values in listed.items() if name not in draft.wrong}
 
 
-def _take(draft: _Draft) -> int:
-    """Which take of its row a line of videos.csv is."""
-    value = draft.given.get("video_take", 1)
+def _take_number(draft: _Draft, name: str, wanted: str) -> int:
+    """A number of takes, or the number of one; 1 where it is not set or wrong, which is noted."""
+    value = draft.given.get(name, 1)
     number = as_number(value)
     if number is None or number != int(number) or not 1 <= number <= MOST_TAKES:
-        draft.refuse("video_take", f"{shown(value)} is not the number of a take, 1 to {MOST_TAKES}: leave it as it was")
-        return 1
-    return int(number)
-
-
-def _count(draft: _Draft) -> int:
-    value = draft.given.get("count", 1)
-    number = as_number(value)
-    if number is None or number != int(number) or not 1 <= number <= MOST_TAKES:
-        draft.refuse("count", f"{shown(value)} is not a number of takes: a whole number, 1 to {MOST_TAKES}")
+        draft.refuse(name, f"{shown(value)} is not {wanted}")
         return 1
     return int(number)
 

@@ -46,11 +46,6 @@ def combinations(listed: Mapping[str, Sequence[object]]) -> Iterator[dict[str, o
         yield dict(zip(listed, values, strict=True))
 
 
-def variant_name(request: VideoRequest, varied: Sequence[str]) -> str:
-    """What of a row's request differs from its other variants, for ids and file names: "vidu-q1--seed-7"."""
-    return "--".join(_value_name(name, getattr(request, name)) for name in LISTED if name in varied)
-
-
 def named_variants(requests: Sequence[VideoRequest], varied: Sequence[str]) -> Iterator[tuple[VideoRequest, str]]:
     """Each request of a row with what its videos' ids have behind the row's: "--vidu-q1--seed-7", or nothing."""
     if not varied:
@@ -58,7 +53,7 @@ def named_variants(requests: Sequence[VideoRequest], varied: Sequence[str]) -> I
         return
     names: set[str] = set()
     for request in requests:
-        name = variant_name(request, varied)
+        name = "--".join(_value_name(name, getattr(request, name)) for name in LISTED if name in varied)
         if name in names:  # models of one name by two makers, or values that are alike in their first characters
             name = f"{name}-{request.fingerprint()[:8]}"
         names.add(name)
@@ -125,7 +120,7 @@ class PromptTemplate:
 
 
 _PLURALS = {
-    **{name: name for name in ("seconds", "fps", "steps", "output_quality")},
+    **{name: name for name in ("seconds", "fps", "steps")},
     "output_format": "formats",
     "generate_audio": "sound settings",
     "output_quality": "qualities",

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from clip_files import make_clip, sound_alone
-from prefect_together.clips.inspection import POSTER_BYTES, poster
 from prefect_together.errors import NoFrame
+from prefect_together.films.frames import POSTER_BYTES, poster
 
 
 def test_a_poster_is_a_jpeg_of_the_clips_proportions(tmp_path: Path) -> None:
