@@ -123,11 +123,13 @@ def test_characters_that_cannot_be_kept_are_named_with_their_row(text: str) -> N
     assert "row 3: holds" in message
 
 
-def test_a_cell_of_a_megabyte_is_kept(tmp_path: Path) -> None:
+def test_a_cell_of_a_megabyte_is_kept_and_the_csv_modules_limit_is_as_it_was(tmp_path: Path) -> None:
+    limit = csv.field_size_limit()
     note = "x, " * 350_000
     (tmp_path / "t.csv").write_text(f'prompt,note\nA cat,"{note}"\n')
 
     assert read(tmp_path / "t.csv").rows[0].cells["note"] == note
+    assert csv.field_size_limit() == limit < 1_000_000
 
 
 def test_the_line_that_excel_writes_about_the_separator_is_no_row() -> None:

@@ -69,6 +69,14 @@ def test_results_that_pandas_has_read_ask_for_the_same_videos_too(output_dir: st
     ]
 
 
+def test_a_cell_of_any_length_is_read(tmp_path: Path) -> None:
+    table = read_table(f"prompt,note\na cat,{'x' * 200_000}\n", defaults={"model": MODEL})
+    rows = [RowResult(number=2, cells=table.rows[0].cells, takes=())]
+    (tmp_path / "results.csv").write_bytes(results_csv(table.columns, rows))
+
+    assert results_frame(str(tmp_path))["note"].tolist() == ["x" * 200_000]
+
+
 def test_a_directory_without_results_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"results\.csv"):
         results_frame(str(tmp_path))

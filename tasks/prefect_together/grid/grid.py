@@ -39,7 +39,7 @@ from prefect_together.grid.formats import (
     markdown_records,
     parquet_records,
 )
-from prefect_together.grid.source import DELIMITERS, TableSource
+from prefect_together.grid.source import DELIMITERS, TableSource, long_cells
 from prefect_together.request.fields import counted, is_sendable
 
 MAX_COLUMNS = 2_000
@@ -67,8 +67,6 @@ MAX_UNPACKED_BYTES = 1 << 30
 _NOT_LATIN = re.compile(rb"[\x00-\x08\x0e-\x1f]|[\x80-\xff]{3}")
 """Control characters, or three letters that are not ASCII side by side: Cyrillic, Greek, Chinese, no text at all."""
 _HTML = re.compile(rb"\s*(?:<!doctype html|<html|<head|<\?xml)", re.IGNORECASE)
-
-csv.field_size_limit(2**31 - 1)  # a prompt, or an image as a data URI, may be longer than 131,072 characters
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,8 @@ def read_grid(source: TableSource, *, sheet: str | None = None) -> Grid:
         records = parquet_records(content, source.label, problems=problems)
     else:
         text = content if isinstance(content, str) else _decoded(content, source, warnings)
-        records = _text_records(text.lstrip("\ufeff"), source, problems, warnings)
+        with long_cells():
+            records = _text_records(text.lstrip("\ufeff"), source, problems, warnings)
     return _grid(records, source.label, problems, warnings)
 
 

@@ -6,6 +6,9 @@ import csv
 import os
 import re
 import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -25,6 +28,9 @@ PASTED = "pasted table"
 STANDARD_INPUT = "standard input"
 
 DELIMITERS = (",", ";", "\t", "|")
+
+_CSV = threading.RLock()
+"""Two threads must not restore the csv module's limit while the other one reads."""
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+(://|::)", re.IGNORECASE)
 _GOOGLE_SHEET = re.compile(r"(https://docs\.google\.com/spreadsheets/d/)(?:(e/[\w-]+)|([\w-]+))", re.IGNORECASE)
@@ -79,6 +85,18 @@ def find_table(source: str) -> TableSource:
 def _suffixes(name: str, content: bytes) -> tuple[str, bytes, str]:
     path = PurePosixPath(name)
     return path.suffix.lower(), content, Path(path.stem).suffix.lower()
+
+
+@contextmanager
+def long_cells() -> Generator[None]:
+    """Within it the csv module reads cells of any length (a prompt, an image as a data URI), not of 131,072 characters
+    at most: a setting of the whole process, so for as long as that takes."""
+    with _CSV:
+        before = csv.field_size_limit(2**31 - 1)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)
 
 
 @cache

@@ -24,6 +24,7 @@ from prefect_together.clips.download import STILL_SUFFIXES, VIDEO_SUFFIXES
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import Problem, SettingsInvalid, SubmissionInDoubt
 from prefect_together.grid.columns import RESULT_COLUMNS, unescape_cell
+from prefect_together.grid.source import long_cells
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import UnsavedJob, VideoRecord
 from prefect_together.ledger.schema import attempts
@@ -69,7 +70,9 @@ async def paid_rows(store: OutputStore, file: str = RESULTS_FILE) -> list[PaidRo
     if not set(RESULT_COLUMNS) <= set(rows.fieldnames):
         return []
     found: list[PaidRow] = []
-    for number, row in enumerate(rows, start=2):
+    with long_cells():
+        lines = list(rows)
+    for number, row in enumerate(lines, start=2):
         job_ids, files = (tuple(filter(None, unescape_cell(row[name] or "").split("|"))) for name in ("job_id", "file"))
         if job_ids or _number(row["attempts"]):
             usd, still_usd = _number(row["cost_usd"]), _number(row.get("still_usd")) or 0.0

@@ -16,6 +16,7 @@ import fsspec
 from prefect_together.clock import SYSTEM_CLOCK, Clock, in_background
 from prefect_together.errors import NoFrame
 from prefect_together.grid.columns import PLAIN_CELLS, unescape_cell
+from prefect_together.grid.source import long_cells
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import TakeResult
 from prefect_together.results.text import dollars, duration, state_counts
@@ -42,7 +43,7 @@ def results_frame(output_dir: str) -> DataFrame:
     import pandas  # not small, and used by nothing else here
 
     address = f"{output_dir.rstrip('/')}/results.csv"
-    with cast("Any", fsspec).open(address, "r", encoding="utf-8-sig", newline="") as file:
+    with cast("Any", fsspec).open(address, "r", encoding="utf-8-sig", newline="") as file, long_cells():
         header, *lines = [[unescape_cell(cell) for cell in line] for line in csv.reader(file, strict=True)]
     frame = pandas.DataFrame(lines, columns=header, dtype="str")
     frame.attrs[PLAIN_CELLS] = True
