@@ -102,7 +102,7 @@ def test_no_answer_in_time_ends_cancelled_and_nothing_is_sent(harness: Harness) 
     @flow(name="asks-in-vain", persist_result=False)
     async def asks() -> Any:
         return await run_plan(
-            lambda: plan_prompts(prompts(CAT), model=MODEL),
+            asyncio.to_thread(plan_prompts, prompts(CAT), model=MODEL),
             locations=RunLocations(str(harness.output_dir)),
             settings=RunSettings(approve_above_usd=0.1, approval_minutes=0.02),
         )

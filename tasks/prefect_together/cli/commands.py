@@ -48,9 +48,9 @@ app = App(
     error_formatter=option_error,
 )
 for name, group, function, text in (
-    ("generate", RUN, "flows.generate:generate_videos", "Turn a table of prompts into a folder of videos."),
-    ("video", RUN, "flows.generate:generate_video", "Make one video from a prompt."),
-    ("collect", RUN, "flows.collect:collect_videos", "Download what earlier runs submitted. Sends no create call."),
+    ("generate", RUN, "flows.functions:generate_videos", "Turn a table of prompts into a folder of videos."),
+    ("video", RUN, "flows.functions:generate_video", "Make one video from a prompt."),
+    ("collect", RUN, "flows.functions:collect_videos", "Download what earlier runs submitted. Sends no create call."),
     (
         "plan",
         READ,

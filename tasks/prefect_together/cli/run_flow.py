@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from importlib import import_module
 from inspect import BoundArguments
 from pathlib import Path
 from threading import Timer
@@ -34,6 +33,8 @@ from prefect_together.cli.local_prefect import (
     team_is_configured,
 )
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid
+from prefect_together.flows import functions
+from prefect_together.flows.prompts import PlannedPrompts, plan_prompts
 from prefect_together.request.fields import WRONG_VALUE
 from prefect_together.request.form import Limits, VideoLocations
 
@@ -42,13 +43,6 @@ if TYPE_CHECKING:
     from prefect_together.table.plan import Plan
 
 FlowFunction = Callable[..., Any]
-MODULES: Mapping[str, str] = {
-    "generate_videos": "prefect_together.flows.generate",
-    "generate_video": "prefect_together.flows.generate",
-    "collect_videos": "prefect_together.flows.collect",
-    "plan_videos": "prefect_together.flows.plan",
-}
-"""Where the function is that a flow is called with, by the flow's name in `prefect_together.flows`."""
 INVALID = 2
 """The exit code where the command line, the table or a setting is invalid and nothing was sent."""
 STOPPED = (130, 143)
@@ -70,12 +64,12 @@ def with_standard_input(argv: Sequence[str]) -> list[str]:
 
 def is_flow_function(function: FlowFunction) -> bool:
     """Whether a function is one that `run_flow` runs as a flow."""
-    return function.__module__ == MODULES.get(function.__name__)
+    return function.__module__ == functions.__name__
 
 
 def run_command_line(name: str, argv: Sequence[str]) -> int:
     """Run a flow with the options that `argv` are; return the exit code."""
-    function: FlowFunction = getattr(import_module(MODULES[name]), name)
+    function: FlowFunction = getattr(functions, name)
     app = App(name=f"python flows/{name}.py", version_flags=[], error_formatter=option_error)
     app.default(function)
     try:
@@ -106,8 +100,6 @@ def option_error(error: CycloptsError) -> str:
 
 def run_flow(name: str, bound: BoundArguments) -> int:
     """Check the options and the table, run the flow with them, say how it ended; return the exit code."""
-    from prefect_together.flows.prompts import PlannedPrompts
-
     bound.apply_defaults()
     given = dict(bound.arguments)
     try:
@@ -136,8 +128,6 @@ def run_flow(name: str, bound: BoundArguments) -> int:
 
 
 def _plan_of(given: Mapping[str, Any]) -> Plan:
-    from prefect_together.flows.prompts import plan_prompts
-
     limits, locations = given["limits"], given["locations"]
     with said_if_slow("reading the table"):
         return plan_prompts(

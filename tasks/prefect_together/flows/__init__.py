@@ -4,7 +4,7 @@
 
 In an `async def` flow of your own, a notebook or a program: `outcome = await generate_videos("prompts.csv", ...)` gives
 a RunOutcome, and raises RowsFailed if rows failed. `generate_videos.serve(name=...)` and `.deploy(...)` work too. The
-functions and their options are in `generate`, `collect` and `plan`, the flows made of them in `entrypoints`.
+functions and their options are in `functions`, the flows made of them in `entrypoints`.
 
     outcome = await generate_videos("prompts.csv", limits=Limits(max_in_flight=8))
 

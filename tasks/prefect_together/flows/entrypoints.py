@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from prefect_together.flows import collect, generate, plan, shard
+from prefect_together.flows import functions
 from prefect_together.prefect_internals import VideoFlow
 
 P = ParamSpec("P")
@@ -18,8 +18,8 @@ def _flow(function: Callable[P, R], name: str) -> VideoFlow[P, R]:
     return made
 
 
-generate_videos = _flow(generate.generate_videos, "generate-videos")
-generate_video = _flow(generate.generate_video, "generate-video")
-collect_videos = _flow(collect.collect_videos, "collect-videos")
-plan_videos = _flow(plan.plan_videos, "plan-videos")
-generate_videos_shard = _flow(shard.generate_videos_shard, "generate-videos-shard")
+generate_videos = _flow(functions.generate_videos, "generate-videos")
+generate_video = _flow(functions.generate_video, "generate-video")
+collect_videos = _flow(functions.collect_videos, "collect-videos")
+plan_videos = _flow(functions.plan_videos, "plan-videos")
+generate_videos_shard = _flow(functions.generate_videos_shard, "generate-videos-shard")

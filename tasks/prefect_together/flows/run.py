@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -66,13 +66,13 @@ PUBLISH_SECONDS, STOPPED_PUBLISH_SECONDS = 60.0, 15.0
 
 
 async def run_plan(
-    make_plan: Callable[[], Plan | Awaitable[Plan]],
+    planning: Awaitable[Plan],
     *,
     locations: RunLocations,
     settings: RunSettings,
     dry_run: bool = False,
 ) -> State[Any]:
-    """Run the plan that `make_plan` gives (called in a thread) and return the state that the flow ends in.
+    """Run the plan that `planning` gives and return the state that the flow ends in.
 
     Completed, with the RunOutcome as its result, if every row is downloaded; Completed named StillGenerating if rows
     remain for a later run, StillsMade if it was to make only the stills, CompletedWithFailures if no more rows failed
@@ -84,7 +84,7 @@ async def run_plan(
     logger = get_run_logger()
     ui = RunInTheUi(Progress(started_at=started_at()), settings.budget_usd, logger, served_at=locations.served_at)
     try:
-        state = await _ended(make_plan, locations=locations, settings=settings, dry_run=dry_run, ui=ui)
+        state = await _ended(planning, locations=locations, settings=settings, dry_run=dry_run, ui=ui)
         await report_ending(state.data)  # before the server is asked for anything: it may be away
     finally:
         with suppress(Stopped):
@@ -98,17 +98,12 @@ async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def _ended(
-    make_plan: Callable[[], Plan | Awaitable[Plan]],
-    *,
-    locations: RunLocations,
-    settings: RunSettings,
-    dry_run: bool,
-    ui: RunInTheUi,
+    planning: Awaitable[Plan], *, locations: RunLocations, settings: RunSettings, dry_run: bool, ui: RunInTheUi
 ) -> State[Any]:
     """Run the plan; the state that the flow ends in."""
     logger, progress = ui.logger, ui.progress
     try:
-        plan = await _made(make_plan)
+        plan = await planning
         if dry_run:
             line = await dry_run_line(
                 plan,
@@ -132,11 +127,6 @@ async def _ended(
     ui.run_is_whole = True
     emit_run_events(outcome)
     return final_state(outcome, allowed_failures=settings.allowed_failures)
-
-
-async def _made(make_plan: Callable[[], Plan | Awaitable[Plan]]) -> Plan:
-    plan = await asyncio.to_thread(make_plan)
-    return plan if isinstance(plan, Plan) else await plan
 
 
 async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSettings, ui: RunInTheUi) -> RunOutcome:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
@@ -23,22 +22,20 @@ WARNINGS_SHOWN = 100
 
 
 async def run_planning(
-    make_plan: Callable[[], Plan],
+    planning: Awaitable[Plan],
     *,
     output_dir: str,
     ledger: str | None,
     max_in_flight: int,
     budget_usd: float | None,
 ) -> State[Any]:
-    """Report on the plan that `make_plan` gives (called in a thread) and return the state that the flow ends in.
+    """Report on the plan that `planning` gives and return the state that the flow ends in.
 
     Completed, with the PlanReport as its result; Failed, with TableInvalid and all its mistakes, if there are any.
     """
     logger = get_run_logger()
     try:
-        report = await report_on(
-            await asyncio.to_thread(make_plan), output_dir, ledger, max_in_flight, budget_usd=budget_usd
-        )
+        report = await report_on(await planning, output_dir, ledger, max_in_flight, budget_usd=budget_usd)
     except TableInvalid as error:
         await _publish_mistakes(error)
         logger.error("%s", error)
