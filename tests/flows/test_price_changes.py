@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+from prefect_together.flows.preview import report_on
 from prefect_together.request.form import Limits
 from prefect_together.results.outcome import RowsFailed
-from prefect_together.results.plan_report import PlanReport, report_on
+from prefect_together.results.plan_report import PlanReport
 from prefect_together.table.plan import make_plan
 from prefect_together.table.prompt_table import read_table
 from table_of_prompts import MODEL, PRICE_USD, Ended, Harness, table_text

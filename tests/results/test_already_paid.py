@@ -16,6 +16,7 @@ from prefect_together.clips.download import VIDEO_SUFFIXES
 from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import SettingsInvalid
+from prefect_together.flows.preview import report_on
 from prefect_together.ledger.ledger import HERE, LEDGER_FILE, Ledger, open_ledger
 from prefect_together.ledger.records import UnsavedJob
 from prefect_together.ledger.states import State
@@ -28,7 +29,6 @@ from prefect_together.results.already_paid import (
     refuse_unknown_work,
 )
 from prefect_together.results.outputs import RESULTS_FILE, VIDEOS_FILE, PageSummary, row_results, write_outputs
-from prefect_together.results.plan_report import report_on
 from prefect_together.results.recovery import recover
 from prefect_together.table.plan import Plan, make_plan
 from tables import read

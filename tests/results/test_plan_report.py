@@ -10,7 +10,7 @@ from prefect_together.execution.settings import RunSettings
 from prefect_together.ledger.records import Known
 from prefect_together.ledger.states import State
 from prefect_together.results.plan_report import PlanReport, plan_report
-from prefect_together.table.plan import Plan, make_plan
+from prefect_together.table.plan import Plan, make_plan, price_sum
 from prefect_together.table.prompt_table import read_table
 
 CHAIN = "id,prompt,continues\na,begins,\nb,goes on,a\nc,ends,b\nd,apart,\n"
@@ -31,6 +31,15 @@ def test_shots_whose_source_changed_are_named_with_their_price_and_the_changed_s
 
     assert report.to_send == 3
     assert report.made_again == "b, c are made again, as what they begin with has changed: $0.28 to $0.29"
+
+
+def test_a_second_take_is_named_as_the_table_refers_to_it() -> None:
+    takes = "id,prompt,continues,count\na,begins,,1\nb,goes on,a,2\n"
+    changed = plan_of(takes.replace("begins", "begins anew"))
+
+    report = plan_report(changed, there=[("a", 1), ("b", 1), ("b", 2)])
+
+    assert report.made_again == "b, b#2 are made again, as what they begin with has changed: $0.28 to $0.29"
 
 
 def test_one_shot_is_spoken_of_as_one() -> None:
@@ -56,7 +65,7 @@ def test_shots_behind_one_that_failed_are_counted_as_waiting_and_not_as_new() ->
     retried = plan_report(plan, known=known, sends=RunSettings(retry_failed=True).sends)
 
     assert report.to_send == 1
-    assert report.high_usd == plan.high_usd / 4
+    assert report.high_usd == price_sum([plan.videos[begins]])[1]
     assert report.waiting == "2 videos are not sent, as what they continue does not come in this run: a (failed)"
     assert report.high_seconds == plan_report(plan_of("id,prompt\na,begins\n")).high_seconds
     assert (retried.to_send, retried.waiting) == (4, None)

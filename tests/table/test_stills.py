@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from prefect_together.stills.models import DEFAULT_MODEL
-from prefect_together.table.plan import make_plan
+from prefect_together.table.plan import make_plan, price_sum
 from tables import FREE, mistakes_of, only_row, problems_of, read, warnings_of
 
 I2V = "Wan-AI/wan2.7-i2v"
@@ -133,10 +133,12 @@ def test_a_changed_still_makes_its_videos_other_work_and_no_others() -> None:
 
 
 def test_a_plan_costs_its_stills_too() -> None:
-    without, with_still = (make_plan(read(f"id,prompt,still_prompt\na,it sails,{text}\n")) for text in ("", "a boat"))
-    (still,) = with_still.stills
+    without, with_still = (
+        make_plan(read(f"id,prompt,still_prompt\na,it sails,{text}\n")).videos for text in ("", "a boat")
+    )
+    (still,) = (video for video in with_still.values() if video.kind == "still")
 
-    assert with_still.high_usd - without.high_usd == pytest.approx(with_still.videos[still].estimate_usd)
+    assert price_sum(with_still.values())[1] - price_sum(without.values())[1] == pytest.approx(still.estimate_usd)
 
 
 def test_rows_without_ids_share_an_equal_still_and_rows_with_ids_do_not() -> None:

@@ -164,7 +164,7 @@ def team_defaults() -> TeamDefaults | None:
 
 def _print_plan(plan: Plan, given: Mapping[str, Any]) -> int:
     from prefect_together.execution.settings import RunSettings  # with the ledger, which no --help waits for
-    from prefect_together.results.plan_report import dry_run
+    from prefect_together.flows.preview import dry_run
 
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -53,7 +53,7 @@ def plan(
         as_json: The plan as JSON.
     """
     from prefect_together.execution.settings import MAX_IN_FLIGHT
-    from prefect_together.results.plan_report import report_on
+    from prefect_together.flows.preview import report_on
 
     with said_if_slow("reading the table"):
         checked = plan_prompts(

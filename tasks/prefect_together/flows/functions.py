@@ -110,7 +110,7 @@ async def generate_videos(
 async def generate_video(
     prompt: Annotated[str, TABLE],
     *,
-    model: Annotated[Model, Parameter(show_choices=False), TABLE] = "minimax/video-01-director",
+    model: Annotated[Model, TABLE] = "minimax/video-01-director",
     output_dir: Annotated[str, TABLE] = "out-single",
     budget_usd: Annotated[Budget, MONEY] = None,
     sandbox: Annotated[bool, SANDBOX] = False,

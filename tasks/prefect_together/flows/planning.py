@@ -11,7 +11,8 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
 from prefect_together.errors import Problem, TableInvalid, TogetherVideoError
-from prefect_together.results.plan_report import CHAINS_SHOWN, PlanLine, PlanReport, price_of, report_on
+from prefect_together.flows.preview import report_on
+from prefect_together.results.plan_report import CHAINS_SHOWN, PlanLine, PlanReport, price_of
 from prefect_together.results.text import counted, dollars, duration, markdown_cell
 from prefect_together.table.plan import Plan
 

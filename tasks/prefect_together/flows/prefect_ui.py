@@ -46,7 +46,7 @@ from prefect_together.results.text import (
     state_counts,
 )
 from prefect_together.table.chains import sendable
-from prefect_together.table.plan import Plan, PlannedVideo
+from prefect_together.table.plan import Plan, PlannedVideo, price_sum
 
 ROWS_NAMED = 20
 ERROR_CHARACTERS = 300
@@ -76,7 +76,7 @@ def _facts(outcome: RunOutcome, page: PageSummary) -> list[str]:
     if cap and (reserved_text := reserved(totals.in_doubt_usd, totals.failed_usd)):
         cap += f", {reserved_text}"
     took = "" if page.run_seconds is None else f" in {duration(page.run_seconds)}"
-    price = price_text(totals.estimated_usd, totals.estimated_usd, unknown=totals.unpriced_videos)
+    price = price_text(totals.estimated_usd, totals.estimated_usd, totals.unpriced_videos)
     stills = f" and {counted(totals.stills, 'still')}" if totals.stills else ""
     estimate = f"estimated {price} for all {totals.videos:,} videos{stills}"
     lines = [f"- **{dollars(totals.spent_usd)}** charged{took}; {estimate}{cap}"]
@@ -361,8 +361,7 @@ def to_be_sent(plan: Plan, records: Mapping[str, VideoRecord], settings: RunSett
 
 def price_of(videos: list[PlannedVideo]) -> str:
     """`$1.20 to $1.40 and 2 of unknown price`."""
-    low, high = sum(video.low_usd or 0.0 for video in videos), sum(video.estimate_usd or 0.0 for video in videos)
-    return price_text(low, high, unknown=sum(video.estimate_usd is None for video in videos))
+    return price_text(*price_sum(videos))
 
 
 def plan_markdown(plan: Plan, videos: list[PlannedVideo], settings: RunSettings) -> str:

@@ -29,6 +29,7 @@ from prefect_together.flows.prefect_ui import (
     publish_results,
     update_progress,
 )
+from prefect_together.flows.preview import dry_run as dry_run_line
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.plans import budget_in, from_text, to_text
@@ -44,7 +45,6 @@ from prefect_together.results.already_paid import (
 from prefect_together.results.notebook import notebook_progress
 from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
 from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, PageSummary, row_results, write_outputs
-from prefect_together.results.plan_report import dry_run as dry_run_line
 from prefect_together.results.plan_report import plan_report
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import totals

@@ -173,7 +173,7 @@ def downloaded_takes(records: Mapping[str, VideoRecord], *, output_dir: str) -> 
 def rebuy_problem(found: Sequence[PaidUnderAnotherId]) -> Problem:
     """What is wrong with a plan that would pay again for these."""
     usd = sum(one.estimate_usd or 0.0 for one in found)
-    price = price_text(usd, usd, unknown=sum(one.estimate_usd is None for one in found))
+    price = price_text(usd, usd, sum(one.estimate_usd is None for one in found))
     named = "; ".join(f"row {one.row} ({one.row_id}) is {one.record.row_id}" for one in found[:NAMED_ROWS])
     more = f"; and {len(found) - NAMED_ROWS:,} more" if len(found) > NAMED_ROWS else ""
     states = Counter(one.record.state.value.replace("_", " ") for one in found)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 from prefect_together.api.poll_schedule import DurationStatistics
-from prefect_together.errors import Problem, SettingsInvalid
+from prefect_together.errors import Problem
 from prefect_together.ledger.records import Known, sent_unasked
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
-from prefect_together.ledger.view import ledger_of, read_ledger
 from prefect_together.results.text import counted, dollars, duration, price_text, state_counts
 from prefect_together.table.chains import ChainPlan, chain_plans, seconds_until_all_end, sendable
-from prefect_together.table.plan import Kind, Plan, PlannedRow, PlannedVideo
-from prefect_together.table.variants import grid_of
+from prefect_together.table.plan import Kind, Plan, PlannedRow, PlannedVideo, price_sum
+from prefect_together.table.variants import LISTED
 
 USUAL, SLOW = 0.5, 0.9
 """The parts of a model's jobs that are faster than the low and the high reading of the time."""
@@ -24,7 +23,6 @@ SEEDS_NAMED = 5
 ROWS_NAMED = 10
 CHAINS_SHOWN = 20
 """More chains than these are one line."""
-OF_THE_SANDBOX = "the sandbox made what is there: real videos need another output directory, and are all new"
 
 PlanStatus = Status | Literal["new"]
 """A video's word in results.csv; "new" if the ledger does not know it."""
@@ -70,7 +68,7 @@ class ModelPlan:
 
     @property
     def price(self) -> str:
-        return price_text(self.low_usd, self.high_usd, unknown=self.unknown_prices)
+        return price_text(self.low_usd, self.high_usd, self.unknown_prices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +144,7 @@ class PlanReport:
         low, high = min(one.low_usd for one in self.chains), max(one.high_usd for one in self.chains)
         times = (min(one.low_seconds for one in self.chains), max(one.high_seconds for one in self.chains))
         time = " to ".join(dict.fromkeys(map(duration, times)))
-        price = price_text(low, high, unknown=sum(one.unknown_prices for one in self.chains))
+        price = price_text(low, high, sum(one.unknown_prices for one in self.chains))
         return f"{counted(len(self.chains), 'chain')} of {of}, {price} each, about {time} each"
 
     @property
@@ -155,11 +153,10 @@ class PlanReport:
         past = [f"{chain.name} ({price_of(chain)})" for chain in self.chains if not chain.fits]
         if self.budget_usd is None or not past:
             return None
-        more = f" and {len(past) - ROWS_NAMED:,} more" if len(past) > ROWS_NAMED else ""
         do = "does" if len(past) == 1 else "do"
         return (
             f"{len(past):,} of {counted(len(self.chains), 'chain')} {do} not fit the budget of"
-            f" {dollars(self.budget_usd)}: {', '.join(past[:ROWS_NAMED])}{more};"
+            f" {dollars(self.budget_usd)}: {_first(past)};"
             " with whole_chains (--whole-chains) such a chain is not begun"
         )
 
@@ -171,9 +168,13 @@ class PlanReport:
     @property
     def price(self) -> str:
         """Like `$1.12 to $2.40 and 2 of unknown price`, or `$0.28 new in this run, $0.84 in all`."""
-        new = price_text(self.low_usd, self.high_usd, unknown=self.unknown_prices)
         is_all_new = self.states.get("new") == self.videos and not self.known_stills
-        return new if is_all_new else f"{new} new in this run, {self.price_in_all} in all"
+        return self.new_price if is_all_new else f"{self.new_price} new in this run, {self.price_in_all} in all"
+
+    @property
+    def new_price(self) -> str:
+        """Like `$1.12 to $2.40 and 2 of unknown price`."""
+        return price_text(self.low_usd, self.high_usd, self.unknown_prices)
 
     @property
     def line(self) -> str:
@@ -215,6 +216,7 @@ def plan_report(
     of_rows, of_table = _problems(plan.warnings)
     stills, pays = plan.stills, {row.still_key: row.number for row in reversed(plan.rows)}
     states: Counter[PlanStatus] = Counter(_status(known, key) for key in plan.videos if key not in stills)
+    low_usd, high_usd, unknown_prices = price_sum(to_send)
     return PlanReport(
         source=plan.source,
         rows=len(plan.rows),
@@ -223,9 +225,9 @@ def plan_report(
         known_stills=len(stills & known.keys()),
         states=dict(states),
         to_send=len(to_send),
-        low_usd=round(sum(video.low_usd or 0.0 for video in to_send), 6),
-        high_usd=round(sum(video.estimate_usd or 0.0 for video in to_send), 6),
-        unknown_prices=sum(video.estimate_usd is None for video in to_send),
+        low_usd=low_usd,
+        high_usd=high_usd,
+        unknown_prices=unknown_prices,
         price_in_all=_price_in_all(plan, known, to_send),
         low_seconds=seconds_until_all_end(to_wait, usual, max_in_flight),
         high_seconds=seconds_until_all_end(to_wait, slow, max_in_flight),
@@ -241,7 +243,7 @@ def plan_report(
         ),
         budget_usd=budget_usd,
         committed_usd=committed_usd,
-        grid=grid_of(plan),
+        grid=_grid(plan),
         row_price=_row_price(plan),
         shared_rows=sum(row.shared_with is not None for row in plan.rows),
         made_again=_made_again([video for video in to_send if video.key not in known], there),
@@ -252,21 +254,23 @@ def plan_report(
 
 
 def price_of(chain: ChainPlan) -> str:
-    return price_text(chain.low_usd, chain.high_usd, unknown=chain.unknown_prices)
+    return price_text(chain.low_usd, chain.high_usd, chain.unknown_prices)
+
+
+def _first(names: Sequence[str]) -> str:
+    """Like `dawn, noon and 9 more`."""
+    more = f" and {len(names) - ROWS_NAMED:,} more" if len(names) > ROWS_NAMED else ""
+    return f"{', '.join(names[:ROWS_NAMED])}{more}"
 
 
 def _made_again(new: Sequence[PlannedVideo], there: Collection[tuple[str, int]]) -> str | None:
-    """Like `b, c (take 2) are made again, as what they begin with has changed: $0.28`."""
+    """Like `b, c#2 are made again, as what they begin with has changed: $0.28`."""
     keys = {video.key for video in new}
     again = [video for video in new if (video.row_id, video.take) in there and not keys.isdisjoint(video.sources)]
     if not again:
         return None
-    names = [video.row_id if video.take == 1 else f"{video.row_id} (take {video.take})" for video in again]
-    more = f" and {len(names) - ROWS_NAMED:,} more" if len(names) > ROWS_NAMED else ""
-    low, high = sum(video.low_usd or 0.0 for video in again), sum(video.estimate_usd or 0.0 for video in again)
-    price = price_text(round(low, 6), round(high, 6), unknown=sum(video.estimate_usd is None for video in again))
     they = "is made again, as what it begins with" if len(again) == 1 else "are made again, as what they begin with"
-    return f"{', '.join(names[:ROWS_NAMED])}{more} {they} has changed: {price}"
+    return f"{_first([video.label for video in again])} {they} has changed: {price_text(*price_sum(again))}"
 
 
 def _waiting(plan: Plan, waiting: Mapping[str, str], state_of: Mapping[str, State]) -> str | None:
@@ -278,10 +282,8 @@ def _waiting(plan: Plan, waiting: Mapping[str, str], state_of: Mapping[str, Stat
         f"{'the still of ' if one.kind == 'still' else ''}{one.row_id} ({STATES[state_of[one.key]].word})"
         for one in sources
     ]
-    more = f" and {len(names) - ROWS_NAMED:,} more" if len(names) > ROWS_NAMED else ""
     they = "is not sent, as what it continues" if len(waiting) == 1 else "are not sent, as what they continue"
-    named = f"{', '.join(names[:ROWS_NAMED])}{more}"
-    return f"{counted(len(waiting), 'video')} {they} does not come in this run: {named}"
+    return f"{counted(len(waiting), 'video')} {they} does not come in this run: {_first(names)}"
 
 
 def _models(plan: Plan, to_send: Sequence[PlannedVideo], durations: DurationStatistics) -> tuple[ModelPlan, ...]:
@@ -290,27 +292,18 @@ def _models(plan: Plan, to_send: Sequence[PlannedVideo], durations: DurationStat
     for video in to_send:
         sent[video.request.model].append(video)
     pictures = {video.request.model for video in plan.videos.values() if video.kind == "still"}
-    return tuple(
-        ModelPlan(
-            model=model,
-            videos=videos[model],
-            to_send=len(sent[model]),
-            low_usd=round(sum(video.low_usd or 0.0 for video in sent[model]), 6),
-            high_usd=round(sum(video.estimate_usd or 0.0 for video in sent[model]), 6),
-            unknown_prices=sum(video.estimate_usd is None for video in sent[model]),
-            is_learned=model in pictures or durations.count(model) > 0,
-        )
-        for model in sorted(videos, key=str.casefold)
-    )
+    found: list[ModelPlan] = []
+    for model in sorted(videos, key=str.casefold):
+        is_learned = model in pictures or durations.count(model) > 0
+        found.append(ModelPlan(model, videos[model], len(sent[model]), *price_sum(sent[model]), is_learned))
+    return tuple(found)
 
 
 def _row_price(plan: Plan) -> str:
     """Like `$1.12`, or `$1.12 to $2.40` where rows or readings differ."""
     takes = [[plan.videos[key] for key in (row.still_key, *row.keys) if key is not None] for row in plan.rows]
-    lows = [sum(video.low_usd or 0.0 for video in row) for row in takes]
-    highs = [sum(video.estimate_usd or 0.0 for video in row) for row in takes]
-    unknown = max((sum(video.estimate_usd is None for video in row) for row in takes), default=0)
-    return price_text(min(lows, default=0.0), max(highs, default=0.0), unknown=unknown)
+    lows, highs, unknown = zip(*map(price_sum, takes or [[]]), strict=True)
+    return price_text(min(lows), max(highs), max(unknown))
 
 
 def _price_in_all(plan: Plan, known: Mapping[str, Known], to_send: Iterable[PlannedVideo]) -> str:
@@ -318,8 +311,40 @@ def _price_in_all(plan: Plan, known: Mapping[str, Known], to_send: Iterable[Plan
     sent = [(known[key].usd, known[key].usd) for key in plan.videos if key in known]
     prices = [(0.0, 0.0), *sent, *((video.low_usd, video.estimate_usd) for video in to_send)]
     low, high = (sum(usd for usd in column if usd is not None) for column in zip(*prices, strict=True))
-    unknown = sum(high_usd is None for _, high_usd in prices)
-    return price_text(round(low, 6), round(high, 6), unknown=unknown)
+    return price_text(round(low, 6), round(high, 6), sum(high_usd is None for _, high_usd in prices))
+
+
+_PLURALS = {
+    **{name: name for name in ("seconds", "fps", "steps")},
+    "output_format": "formats",
+    "generate_audio": "sound settings",
+    "output_quality": "qualities",
+}
+
+
+def _grid(plan: Plan) -> str | None:
+    """The plan as a product, if it is one and some row lists several values."""
+    shapes = {_shape([plan.videos[key] for key in row.keys]) for row in plan.rows}
+    if len(shapes) != 1:
+        return None
+    (shape,) = shapes
+    videos = {len(row.keys) for row in plan.rows}
+    variants, all_videos = math.prod(count for _, count in shape), len(plan.videos) - len(plan.stills)
+    takes = next(iter(videos)) // variants
+    if not shape or videos != {variants * takes} or all_videos != len(plan.rows) * variants * takes:
+        return None
+    parts = [counted(len(plan.rows), "row"), *(f"{count} {_PLURALS.get(name, f'{name}s')}" for name, count in shape)]
+    if takes > 1:
+        parts.append(f"{takes} takes")
+    return f"{' x '.join(parts)} = {counted(all_videos, 'video')}"
+
+
+def _shape(videos: Sequence[PlannedVideo]) -> tuple[tuple[str, int], ...]:
+    """How many values of each parameter are among a row's requests, of those that have several."""
+    if len(videos) == 1:
+        return ()
+    counts = ((name, len({getattr(video.request, name) for video in videos})) for name in LISTED)
+    return tuple((name, count) for name, count in counts if count > 1)
 
 
 def _files(plan: Plan, known: Mapping[str, Known], taken_files: Iterable[str]) -> dict[str, str]:
@@ -345,7 +370,7 @@ def _line(
     shared = row.shared_with is not None
     still = plan.videos.get(row.still_key or "") if pays[row.still_key] == row.number else None
     paid = takes if still is None else [still, *takes]
-    lows, highs = [one.low_usd for one in paid], [one.estimate_usd for one in paid]
+    low_usd, high_usd, unknown = price_sum([] if shared else paid)
     return PlanLine(
         row=row.number,
         id=row.row_id,
@@ -353,8 +378,8 @@ def _line(
         prompt=takes[0].request.prompt or "",
         files=tuple(files[key] for key in row.keys),
         seeds=_seeds([take.request.seed for take in takes]),
-        low_usd=0.0 if shared else _sum(lows),
-        high_usd=0.0 if shared else _sum(highs),
+        low_usd=None if unknown else low_usd,
+        high_usd=None if unknown else high_usd,
         shared_with=row.shared_with,
         states=tuple(_status(known, key) for key in row.keys),
         problems=problems,
@@ -366,11 +391,6 @@ def _seeds(seeds: list[int | None]) -> str:
     if len(known) > 2 and known[-1] - known[0] == len(known) - 1:
         return f"{known[0]} to {known[-1]}"
     return ", ".join([*map(str, known[:SEEDS_NAMED]), *(["..."] if len(known) > SEEDS_NAMED else [])])
-
-
-def _sum(amounts: list[float | None]) -> float | None:
-    known = [amount for amount in amounts if amount is not None]
-    return round(sum(known), 6) if len(known) == len(amounts) else None
 
 
 def _status(known: Mapping[str, Known], key: str) -> PlanStatus:
@@ -388,62 +408,3 @@ def _problems(warnings: Iterable[Problem]) -> tuple[dict[int, tuple[str, ...]], 
             column = f"{warning.column}: " if warning.column else ""
             of_rows[warning.row] = (*of_rows.get(warning.row, ()), f"{column}{warning.message}")
     return of_rows, tuple(of_table)
-
-
-async def report_on(
-    plan: Plan,
-    output_dir: str | None = None,
-    ledger: str | None = None,
-    max_in_flight: int = 20,
-    *,
-    budget_usd: float | None = None,
-    sends: Callable[[State, Kind], bool] = sent_unasked,
-) -> PlanReport:
-    """Report on a plan, with what the ledger knows of its videos and of its models' times.
-
-    Videos that are paid for under another id are a warning. Without a ledger, or where the output directory has none
-    yet, all is new. Raises SettingsInvalid if a `ledger` that is named is not there, LedgerUnavailable if it cannot be
-    read.
-    """
-    if ledger is None and not _has_ledger(output_dir):
-        return plan_report(plan, max_in_flight=max_in_flight, budget_usd=budget_usd)
-    from prefect_together.clips.remote_store import output_name
-    from prefect_together.ledger.ledger import HERE
-    from prefect_together.results.already_paid import downloaded_takes, paid_under_other_ids, rebuy_problem
-
-    name = HERE if ledger is None else output_name(output_dir or ".")
-    view = await read_ledger(ledger_of(output_dir or ".", ledger))
-    known = {key: Known.of(record) for key, record in view.records.items() if key in plan.videos}
-    paid = paid_under_other_ids(plan, view.records, output_dir=name) if output_dir else []
-    found = [rebuy_problem(paid)] if paid else []
-    if view.is_sandbox:
-        found.append(Problem(OF_THE_SANDBOX))
-    plan = replace(plan, warnings=(*plan.warnings, *found))
-    return plan_report(
-        plan,
-        known=known,
-        taken_files=[record.file for record in view.records.values()],
-        there=downloaded_takes(view.records, output_dir=name),
-        durations=view.statistics(),
-        max_in_flight=max_in_flight,
-        budget_usd=budget_usd,
-        committed_usd=view.totals.committed_usd,
-        sends=sends,
-    )
-
-
-async def dry_run(
-    plan: Plan, output_dir: str, ledger: str | None, *, budget_usd: float | None, sends: Callable[[State, Kind], bool]
-) -> str:
-    """What a run with these settings would ask for, and what the ledger warns of. Raises LedgerUnavailable."""
-    try:
-        report = await report_on(plan, output_dir, ledger, budget_usd=budget_usd, sends=sends)
-    except SettingsInvalid:  # there is no such ledger yet: it would be the first run
-        report = plan_report(plan, budget_usd=budget_usd)
-    of_ledger = [warning for warning in report.warnings if warning not in map(str, plan.warnings)]
-    warnings = [f"warning: {one}" for one in of_ledger]
-    return "\n".join([f"{report.line}; nothing was sent", *report.notes, *warnings])
-
-
-def _has_ledger(output_dir: str | None) -> bool:
-    return bool(output_dir) and Path(ledger_of(output_dir or "")).is_file()

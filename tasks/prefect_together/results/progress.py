@@ -137,7 +137,7 @@ class Progress:
     def money(self) -> str:
         """Like `$0.28 so far, $1.40 and 2 of unknown price projected`."""
         projected, unknown = self.projected_usd, sum(key not in self.estimates_usd for key in self._uncharged())
-        return f"{dollars(self.spent_usd)} so far, {price_text(projected, projected, unknown=unknown)} projected"
+        return f"{dollars(self.spent_usd)} so far, {price_text(projected, projected, unknown)} projected"
 
     def _uncharged(self) -> list[str]:
         open_states = {state for state in State if not STATES[state].is_failure}

@@ -15,7 +15,7 @@ def dollars(usd: float) -> str:
     return f"${usd:,.2f}" if usd == 0 or usd >= 0.01 else f"${usd:.4f}"
 
 
-def price_text(low_usd: float, high_usd: float, *, unknown: int = 0) -> str:
+def price_text(low_usd: float, high_usd: float, unknown: int = 0) -> str:
     """Like `$1.12 to $2.40 and 2 of unknown price`: what is `unknown` is in neither sum, and never said to be $0.00."""
     if unknown and high_usd == 0:
         return f"{unknown:,} of unknown price"

@@ -178,20 +178,11 @@ class Plan:
         """The keys of the stills."""
         return frozenset(key for key, video in self.videos.items() if video.kind == "still")
 
-    @property
-    def high_usd(self) -> float:
-        """What all videos and stills of known price cost at most, in dollars."""
-        return sum(video.estimate_usd or 0.0 for video in self.videos.values())
 
-    @property
-    def low_usd(self) -> float:
-        """The sum at the lower reading of each price; what is unknown counts nothing."""
-        return sum(video.low_usd or 0.0 for video in self.videos.values())
-
-    @property
-    def unknown_prices(self) -> int:
-        """How many videos have no known price."""
-        return sum(video.estimate_usd is None for video in self.videos.values())
+def price_sum(videos: Collection[PlannedVideo]) -> tuple[float, float, int]:
+    """Dollars at the lower and the higher reading of each price, and how many are of unknown price: in neither sum."""
+    low_usd, high_usd = sum(one.low_usd or 0.0 for one in videos), sum(one.estimate_usd or 0.0 for one in videos)
+    return round(low_usd, 6), round(high_usd, 6), sum(one.estimate_usd is None for one in videos)
 
 
 def make_plan(table: PromptTable) -> Plan:

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import TYPE_CHECKING
 
 from prefect_together.grid.columns import parameter_name
-from prefect_together.request.fields import counted, shown, values_of
+from prefect_together.request.fields import shown, values_of
 from prefect_together.request.request import VideoRequest
-
-if TYPE_CHECKING:
-    from prefect_together.table.plan import Plan, PlannedVideo
 
 LISTED = (
     *("model", "width", "height", "resolution", "ratio", "seconds", "fps", "steps", "guidance_scale", "seed"),
@@ -117,36 +112,3 @@ class PromptTemplate:
         if close:
             return f"is not a column: did you mean {{{close[0]}}}?"
         return f"is not a column, which are {shown(', '.join(self._columns), limit=200)}: write {{{{ for a brace"
-
-
-_PLURALS = {
-    **{name: name for name in ("seconds", "fps", "steps")},
-    "output_format": "formats",
-    "generate_audio": "sound settings",
-    "output_quality": "qualities",
-}
-
-
-def grid_of(plan: Plan) -> str | None:
-    """The plan as a product, if it is one and some row lists several values."""
-    shapes = {_shape([plan.videos[key] for key in row.keys]) for row in plan.rows}
-    if len(shapes) != 1:
-        return None
-    (shape,) = shapes
-    videos = {len(row.keys) for row in plan.rows}
-    variants, all_videos = math.prod(count for _, count in shape), len(plan.videos) - len(plan.stills)
-    takes = next(iter(videos)) // variants
-    if not shape or videos != {variants * takes} or all_videos != len(plan.rows) * variants * takes:
-        return None
-    parts = [counted(len(plan.rows), "row"), *(f"{count} {_PLURALS.get(name, f'{name}s')}" for name, count in shape)]
-    if takes > 1:
-        parts.append(f"{takes} takes")
-    return f"{' x '.join(parts)} = {counted(all_videos, 'video')}"
-
-
-def _shape(videos: Sequence[PlannedVideo]) -> tuple[tuple[str, int], ...]:
-    """How many values of each parameter are among a row's requests, of those that have several."""
-    if len(videos) == 1:
-        return ()
-    counts = ((name, len({getattr(video.request, name) for video in videos})) for name in LISTED)
-    return tuple((name, count) for name, count in counts if count > 1)
