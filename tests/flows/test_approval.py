@@ -16,10 +16,10 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
 from prefect_together.errors import NotApproved
 from prefect_together.execution.settings import RunLocations, RunSettings
-from prefect_together.flows.prefect_ui import price_of, to_be_sent
 from prefect_together.flows.prompts import plan_prompts
 from prefect_together.flows.run import run_plan
 from prefect_together.request.form import Limits
+from prefect_together.results.plan_report import plan_report
 from table_of_prompts import FLOWS, MODEL, Harness, load_script, prompts, table_text
 
 CAT, HARBOUR = "A cat asleep on a drum", "A harbour at dawn"
@@ -123,9 +123,9 @@ def test_a_video_of_unknown_price_is_counted_and_named() -> None:
     rows = [{"prompt": CAT, "model": MODEL}, {"prompt": HARBOUR, "model": "acme/dream-1"}]
     plan = plan_prompts(table_text(rows), catalogue_checks=False)
 
-    videos = to_be_sent(plan, {}, RunSettings())
+    report = plan_report(plan)
 
-    assert price_of(videos) == "$0.28 and 1 of unknown price"
+    assert (report.new_price, report.unknown_prices) == ("$0.28 and 1 of unknown price", 1)
 
 
 @pytest.mark.parametrize(("reason", "said"), [("", "not approved"), ("late", "not approved: late")])

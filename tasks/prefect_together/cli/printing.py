@@ -102,16 +102,12 @@ def print_plan(report: PlanReport) -> None:
         prompt = shorten(_plain(line.prompt), PROMPT_CHARACTERS, placeholder=" ...")
         rows.append((str(line.row), line.id, line.model, prompt, files, price, state))
     _print_table(("row", "id", "model", "prompt", "file", "dollars", "status"), rows, stacked=((1, 2), (3, 4)))
-    from prefect_together.results.plan_report import CHAINS_SHOWN, price_of
+    from prefect_together.results.plan_report import CHAINS_SHOWN
 
     if len(report.chains) > CHAINS_SHOWN:
         _print(report.chains_in_short)
     elif report.chains:
-        chains: list[Cells] = [
-            (chain.name, f"{chain.videos:,}", f"{chain.to_send:,}", price_of(chain), duration(chain.high_seconds))
-            for chain in report.chains
-        ]
-        _print_table(("chain", "videos", "to send", "dollars", "up to"), chains)
+        _print_table(("chain", "videos", "to send", "dollars", "up to"), report.chain_cells)
     for warning in report.warnings:
         _print(f"warning: {warning}")
     for line in report.lines:

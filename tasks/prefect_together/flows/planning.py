@@ -12,8 +12,8 @@ from prefect.states import Completed, Failed
 
 from prefect_together.errors import Problem, TableInvalid, TogetherVideoError
 from prefect_together.flows.preview import report_on
-from prefect_together.results.plan_report import CHAINS_SHOWN, PlanLine, PlanReport, price_of
-from prefect_together.results.text import counted, dollars, duration, markdown_cell
+from prefect_together.results.plan_report import CHAINS_SHOWN, PlanLine, PlanReport
+from prefect_together.results.text import counted, dollars, duration, markdown_cell, markdown_table
 from prefect_together.table.plan import Plan
 
 ROWS_KEY, SUMMARY_KEY = "together-video-plan", "together-video-plan-summary"
@@ -61,10 +61,8 @@ async def _publish_mistakes(error: TableInvalid) -> None:
     rows = [_problem_cells(problem) for problem in error.problems[:TABLE_ROWS]]
     head = str(error).partition("\n")[0]
     await acreate_table_artifact(table=rows, key=ROWS_KEY, description=head)
-    lines = [f"# {markdown_cell(head)}", "", "| row | id | column | what is wrong |", "|---|---|---|---|"]
-    for problem in error.problems[:TABLE_ROWS]:
-        cells = [markdown_cell(str(cell)) for cell in _problem_cells(problem).values()]
-        lines.append(f"| {' | '.join(cells)} |")
+    cells = [[markdown_cell(str(cell)) for cell in row.values()] for row in rows]
+    lines = [f"# {markdown_cell(head)}", "", *markdown_table(("row", "id", "column", "what is wrong"), cells)]
     lines += _warnings([str(warning) for warning in error.warnings])
     await acreate_markdown_artifact(markdown="\n".join(lines), key=SUMMARY_KEY)
 
@@ -88,15 +86,11 @@ def plan_markdown(report: PlanReport) -> str:
         lines.append(f"- The budget of {dollars(report.budget_usd)} {verdict}")
     if len(report.chains) > CHAINS_SHOWN:
         lines.append(f"- {report.chains_in_short}")
-    lines += ["", "| model | videos | to be sent | dollars |", "|---|---|---|---|"]
-    for model in report.models:
-        lines.append(f"| {markdown_cell(model.model)} | {model.videos:,} | {model.to_send:,} | {model.price} |")
+    models = [(markdown_cell(one.model), f"{one.videos:,}", f"{one.to_send:,}", one.price) for one in report.models]
+    lines += ["", *markdown_table(("model", "videos", "to be sent", "dollars"), models)]
     if 0 < len(report.chains) <= CHAINS_SHOWN:
-        lines += ["", "| chain | videos | to be sent | dollars | time |", "|---|---|---|---|---|"]
-        for chain in report.chains:
-            time = duration(chain.high_seconds)
-            cells = (markdown_cell(chain.name), f"{chain.videos:,}", f"{chain.to_send:,}", price_of(chain), time)
-            lines.append(f"| {' | '.join(cells)} |")
+        chains = [(markdown_cell(name), *cells) for name, *cells in report.chain_cells]
+        lines += ["", *markdown_table(("chain", "videos", "to be sent", "dollars", "time"), chains)]
     warnings = [*report.warnings, *(f"row {row.row}: {text}" for row in report.lines for text in row.problems)]
     return "\n".join([*lines, *_warnings(warnings)])
 
@@ -121,7 +115,7 @@ def _cells(line: PlanLine) -> dict[str, object]:
         "seed": line.seeds,
         "low_usd": line.low_usd,
         "high_usd": line.high_usd,
-        "state": f"same as row {line.shared_with}" if line.shared_with else ", ".join(_once(line.states)),
+        "state": f"same as row {line.shared_with}" if line.shared_with else ", ".join(dict.fromkeys(line.states)),
         "problems": "; ".join(line.problems)[:500],
     }
 
@@ -129,7 +123,3 @@ def _cells(line: PlanLine) -> dict[str, object]:
 def _problem_cells(problem: Problem) -> dict[str, object]:
     row = "" if problem.row is None else problem.row
     return {"row": row, "id": problem.row_id or "", "column": problem.column or "", "problem": problem.message}
-
-
-def _once(states: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(states))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 from urllib.parse import quote
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from prefect.artifacts import (
     acreate_link_artifact,
@@ -20,17 +18,9 @@ from prefect.artifacts import (
     acreate_table_artifact,
     aupdate_progress_artifact,
 )
-from prefect.context import FlowRunContext
-from prefect.flow_runs import apause_flow_run
-from prefect.input import RunInput
-from prefect.utilities.urls import url_for
-from pydantic import Field, ValidationError
 
 from prefect_together.clips.store import OutputStore
-from prefect_together.errors import NoFrame, NotApproved, OutputUnwritable
-from prefect_together.execution.settings import RunSettings
-from prefect_together.ledger.records import VideoRecord
-from prefect_together.ledger.states import STATES, State
+from prefect_together.errors import NoFrame, OutputUnwritable
 from prefect_together.results.outcome import Rows, RunOutcome, advice
 from prefect_together.results.outputs import PAGE_FILE, PageSummary
 from prefect_together.results.progress import Progress
@@ -41,12 +31,11 @@ from prefect_together.results.text import (
     dollars,
     duration,
     markdown_cell,
+    markdown_table,
     price_text,
     reserved,
     state_counts,
 )
-from prefect_together.table.chains import sendable
-from prefect_together.table.plan import Plan, PlannedVideo, price_sum
 
 ROWS_NAMED = 20
 ERROR_CHARACTERS = 300
@@ -97,7 +86,7 @@ def _films(outcome: RunOutcome) -> list[str]:
     """The films that were joined from the clips, with what the others wait for."""
     if not outcome.films:
         return []
-    lines = ["## Films", "", "| film | length | |", "|---|---|---|"]
+    rows: list[tuple[str, str, str]] = []
     for film in outcome.films:
         name = markdown_cell(film.name)
         location = f"{outcome.output_dir}/{quote(film.file)}" if film.file else None
@@ -105,8 +94,8 @@ def _films(outcome: RunOutcome) -> list[str]:
             name = f"[{name}]({location})"
         length = "" if film.seconds is None else f"{duration(film.seconds)}, {counted(len(film.shots), 'shot')}"
         old = "" if film.why_old is None else f"{'the new cut ' if film.file else ''}{film.why_old}"
-        lines.append(f"| {name} | {length} | {markdown_cell(old)} |")
-    return lines
+        rows.append((name, length, markdown_cell(old)))
+    return ["## Films", "", *markdown_table(("film", "length", ""), rows)]
 
 
 def _clips(outcome: RunOutcome, posters: Mapping[str, bytes]) -> list[str]:
@@ -115,17 +104,16 @@ def _clips(outcome: RunOutcome, posters: Mapping[str, bytes]) -> list[str]:
         return []
     clips = [(take, posters[file]) for file, take in takes.items() if file is not None]
     there = sum(model.downloaded for model in outcome.totals.models)
-    more = f" The first {len(clips)} of {there:,}: all of them are on the page." if there > len(clips) else ""
+    more = f"The first {len(clips)} of {there:,}: all of them are on the page." if there > len(clips) else ""
     width = min(CLIPS_IN_A_LINE, len(clips))
-    lines = ["## Clips", "", *([more.strip(), ""] if more else [])]
-    lines += [f"|{'   |' * width}", f"|{'---|' * width}"]
+    rows: list[list[str]] = []
     for start in range(0, len(clips), width):
         some = clips[start : start + width]
-        filling = "   |" * (width - len(some))
-        lines.append(f"|{''.join(f' {_picture(take, jpeg)} |' for take, jpeg in some)}{filling}")
-        lines.append(f"|{''.join(f' {_caption(take)} |' for take, _ in some)}{filling}")
-        lines.append(f"|{''.join(f' {_prompt(take)} |' for take, _ in some)}{filling}")
-    return lines
+        filling = [" "] * (width - len(some))
+        rows.append([_picture(take, jpeg) for take, jpeg in some] + filling)
+        rows.append([_caption(take) for take, _ in some] + filling)
+        rows.append([_prompt(take) for take, _ in some] + filling)
+    return ["## Clips", "", *([more, ""] if more else []), *markdown_table([" "] * width, rows)]
 
 
 def _picture(take: TakeResult, jpeg: bytes) -> str:
@@ -147,21 +135,17 @@ def _caption(take: TakeResult) -> str:
 
 
 def _models(models: Sequence[ModelTotals]) -> list[str]:
-    lines = [
-        "## Models",
-        "",
-        "| model | downloaded | failed | dollars a clip | usual time | charged | estimated | drift |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    columns = ("model", "downloaded", "failed", "dollars a clip", "usual time", "charged", "estimated", "drift")
+    rows: list[list[str]] = []
     for model in models:
         estimated = dollars(model.settled_estimate_usd) if model.drift is not None else ""
         drift = "" if model.drift is None else f"{model.drift:+.0%}".replace("+0%", "none").replace("-0%", "none")
         time = "" if model.generation_seconds is None else duration(model.generation_seconds)
         clip = "" if model.clip_usd is None else dollars(model.clip_usd)
         counts = [f"{model.downloaded:,} of {model.videos:,}", f"{model.failed:,}"]
-        cells = [markdown_cell(model.model), *counts, clip, time, dollars(model.spent_usd), estimated, drift]
-        lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", "Estimated and drift: of the videos whose charge is known, against the higher reading."]
+        rows.append([markdown_cell(model.model), *counts, clip, time, dollars(model.spent_usd), estimated, drift])
+    note = "Estimated and drift: of the videos whose charge is known, against the higher reading."
+    return ["## Models", "", *markdown_table(columns, rows), "", note]
 
 
 def _to_do(outcome: RunOutcome) -> list[str]:
@@ -309,105 +293,3 @@ def _line(row: RowResult, take: TakeResult) -> dict[str, object]:
         "file": take.file_url or take.file or "",
         "job_id": take.job_id or "",
     }
-
-
-POLL_SECONDS = 2
-GRACE_SECONDS = 600
-"""The server is told to wait so much longer than the run does, or it would end the run as failed first."""
-
-
-class Approval(RunInput):
-    """What the dialog asks for. There is no default: a dialog that is only clicked away approves nothing."""
-
-    answer: Literal["approve", "reject"] = Field(description="approve: send these videos. reject: end, nothing sent.")
-
-
-async def ask_if_above(
-    plan: Plan,
-    records: Mapping[str, VideoRecord],
-    *,
-    settings: RunSettings,
-    logger: logging.Logger | logging.LoggerAdapter[logging.Logger],
-) -> bool:
-    """Pause until a person approves, if what would be sent may cost more than `approve_above_usd`; whether it paused.
-
-    `records` are the ledger's of the plan's videos: only what would be newly sent counts. A video of unknown price
-    is always asked about. Raises NotApproved; nothing is sent then.
-    """
-    limit = settings.approve_above_usd
-    videos = to_be_sent(plan, records, settings)
-    high = sum(video.estimate_usd or 0.0 for video in videos)
-    is_unknown = any(video.estimate_usd is None for video in videos)
-    if limit is None or not (high > limit + 1e-9 or is_unknown):
-        return False
-    context = FlowRunContext.get()
-    url = (url_for(context.flow_run) if context and context.flow_run else None) or "Prefect's UI"
-    logger.info("%s is above %s: waiting for approval at %s", price_of(videos), dollars(limit), url)
-    await _ask(plan_markdown(plan, videos, settings), seconds=settings.approval_minutes * 60)
-    logger.info("approved: %s", _count(videos))
-    return True
-
-
-def to_be_sent(plan: Plan, records: Mapping[str, VideoRecord], settings: RunSettings) -> list[PlannedVideo]:
-    """The videos that this run would newly send: not those that are paid or done, or wait for what does not come."""
-    state_of = {key: records[key].state if key in records else State.PLANNED for key in plan.videos}
-    videos, _ = sendable(
-        plan.videos,
-        is_sent=lambda video: settings.sends(state_of[video.key], video.kind),
-        comes=lambda key: STATES[state_of[key]].has_clip,
-    )
-    return videos
-
-
-def price_of(videos: list[PlannedVideo]) -> str:
-    """`$1.20 to $1.40 and 2 of unknown price`."""
-    return price_text(*price_sum(videos))
-
-
-def plan_markdown(plan: Plan, videos: list[PlannedVideo], settings: RunSettings) -> str:
-    """The dialog's text: rows, videos, dollars by model, the limits."""
-    keys = {video.key for video in videos}
-    rows = sum(any(key in keys for key in (row.still_key, *row.keys)) for row in plan.rows)
-    by_model: dict[str, list[PlannedVideo]] = {}
-    for video in videos:
-        by_model.setdefault(video.request.model, []).append(video)
-    budget = "none" if settings.budget_usd is None else f"{dollars(settings.budget_usd)} over all runs into this ledger"
-    limit = "" if settings.approve_above_usd is None else dollars(settings.approve_above_usd)
-    return "\n".join(
-        [
-            f"**{price_of(videos)}** for {_count(videos)} of {rows:,} row{'' if rows == 1 else 's'}."
-            " Nothing has been sent yet.",
-            "",
-            "| model | videos | dollars |",
-            "|---|---|---|",
-            *(f"| {markdown_cell(model)} | {len(some):,} | {price_of(some)} |" for model, some in by_model.items()),
-            "",
-            f"Asked above {limit}. Budget: {budget}.",
-        ]
-    )
-
-
-def _count(videos: list[PlannedVideo]) -> str:
-    """Like `4 new videos and 2 stills`."""
-    stills = sum(video.kind == "still" for video in videos)
-    return counted(len(videos) - stills, "new video") + (f" and {counted(stills, 'still')}" if stills else "")
-
-
-async def _ask(markdown: str, *, seconds: float) -> None:
-    """Return when a person has approved. Raises NotApproved."""
-    question = Approval.with_initial_data(description=markdown)
-    try:
-        async with asyncio.timeout(seconds):
-            # A key of its own: a retry of the run asks anew, about what is to be sent then.
-            given = await apause_flow_run(
-                wait_for_input=question,
-                timeout=round(seconds) + GRACE_SECONDS,
-                poll_interval=POLL_SECONDS,
-                key=uuid4().hex,
-            )
-    except TimeoutError as error:
-        raise NotApproved(f"no answer within {duration(seconds)}") from error
-    except ValidationError as error:  # resumed past the dialog
-        raise NotApproved("resumed without an answer") from error
-    if given.answer != "approve":
-        raise NotApproved

@@ -23,12 +23,8 @@ from prefect_together.errors import NotApproved, Problem, SettingsInvalid, Toget
 from prefect_together.execution.settings import Partition, RunLocations, RunLogger, RunSettings
 from prefect_together.execution.signals import Stopped, until_stopped
 from prefect_together.execution.workspace import MESSAGE_CHARACTERS, OpenRun, bills_nothing, open_batch, started_at
-from prefect_together.flows.prefect_ui import (
-    ask_if_above,
-    create_progress,
-    publish_results,
-    update_progress,
-)
+from prefect_together.flows.approval import ask_if_above
+from prefect_together.flows.prefect_ui import create_progress, publish_results, update_progress
 from prefect_together.flows.preview import dry_run as dry_run_line
 from prefect_together.ledger.engine import LedgerUnavailable
 from prefect_together.ledger.ledger import Ledger, open_ledger
@@ -45,7 +41,7 @@ from prefect_together.results.already_paid import (
 from prefect_together.results.notebook import notebook_progress
 from prefect_together.results.outcome import Rows, RowsFailed, RunOutcome
 from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, PageSummary, row_results, write_outputs
-from prefect_together.results.plan_report import plan_report
+from prefect_together.results.plan_report import PlanReport, plan_report
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import totals
 from prefect_together.results.text import counted
@@ -147,10 +143,10 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
         records = await ledger.records(list(plan.videos))
         if not settings.collect_only:
             await _refuse_to_pay_again(plan, records, ledger, store, locations, settings)
-        await _log_plan(plan, records, ledger, locations, settings, logger)
-        if settings.approve_above_usd is not None and await ask_if_above(
-            plan, records, settings=settings, logger=logger
-        ):
+        report_of_plan = await _report_of(plan, records, ledger, locations, settings)
+        for line in (report_of_plan.line, *report_of_plan.notes):
+            logger.info("%s", line)
+        if await ask_if_above(report_of_plan, settings, logger):
             progress.started_at = SYSTEM_CLOCK.time()  # the time of the approval is not counted
         is_sandbox = await bills_nothing(locations)
         budget_usd = settings.budget_usd
@@ -216,18 +212,13 @@ async def _joined_films(plan: Plan, ledger: Ledger, store: OutputStore, logger: 
     return films
 
 
-async def _log_plan(
-    plan: Plan,
-    known: Mapping[str, VideoRecord],
-    ledger: Ledger,
-    locations: RunLocations,
-    settings: RunSettings,
-    logger: RunLogger,
-) -> None:
-    """Say what this run sends, what of it is made again, and what cannot be sent: as `plan` says it."""
+async def _report_of(
+    plan: Plan, known: Mapping[str, VideoRecord], ledger: Ledger, locations: RunLocations, settings: RunSettings
+) -> PlanReport:
+    """What this run sends, what of it is made again, and what cannot be sent: as `plan` says it."""
     continues_anew = any(video.sources and key not in known for key, video in plan.videos.items())
     all_records = await ledger.records() if continues_anew else {}
-    report = plan_report(
+    return plan_report(
         plan,
         known={key: Known.of(record) for key, record in known.items()},
         there=downloaded_takes(all_records, output_dir=locations.output_name),
@@ -235,8 +226,6 @@ async def _log_plan(
         committed_usd=await ledger.committed_usd(),
         sends=settings.sends,
     )
-    for line in (report.line, *report.notes):
-        logger.info("%s", line)
 
 
 async def _refuse_to_pay_again(

@@ -89,6 +89,8 @@ class PlanReport:
     known_stills: int
     states: Mapping[PlanStatus, int]
     to_send: int
+    rows_to_send: int
+    stills_to_send: int
     low_usd: float
     high_usd: float
     unknown_prices: int
@@ -148,9 +150,17 @@ class PlanReport:
         return f"{counted(len(self.chains), 'chain')} of {of}, {price} each, about {time} each"
 
     @property
+    def chain_cells(self) -> list[tuple[str, ...]]:
+        """A line for each chain: name, videos, those to send, dollars, time."""
+        return [
+            (one.name, f"{one.videos:,}", f"{one.to_send:,}", _price_of(one), duration(one.high_seconds))
+            for one in self.chains
+        ]
+
+    @property
     def _past_budget(self) -> str | None:
         """Like `1 of 2 chains does not fit the budget of $0.60: lantern ($0.43); ...`."""
-        past = [f"{chain.name} ({price_of(chain)})" for chain in self.chains if not chain.fits]
+        past = [f"{chain.name} ({_price_of(chain)})" for chain in self.chains if not chain.fits]
         if self.budget_usd is None or not past:
             return None
         do = "does" if len(past) == 1 else "do"
@@ -217,6 +227,7 @@ def plan_report(
     stills, pays = plan.stills, {row.still_key: row.number for row in reversed(plan.rows)}
     states: Counter[PlanStatus] = Counter(_status(known, key) for key in plan.videos if key not in stills)
     low_usd, high_usd, unknown_prices = price_sum(to_send)
+    sent = {video.key for video in to_send}
     return PlanReport(
         source=plan.source,
         rows=len(plan.rows),
@@ -225,6 +236,8 @@ def plan_report(
         known_stills=len(stills & known.keys()),
         states=dict(states),
         to_send=len(to_send),
+        rows_to_send=sum(not sent.isdisjoint((row.still_key, *row.keys)) for row in plan.rows),
+        stills_to_send=len(sent & stills),
         low_usd=low_usd,
         high_usd=high_usd,
         unknown_prices=unknown_prices,
@@ -253,7 +266,7 @@ def plan_report(
     )
 
 
-def price_of(chain: ChainPlan) -> str:
+def _price_of(chain: ChainPlan) -> str:
     return price_text(chain.low_usd, chain.high_usd, chain.unknown_prices)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.request.fields import counted as counted
@@ -54,3 +54,8 @@ def markdown_cell(text: str) -> str:
     for mark in "\\`*_{}[]<>|#":
         flat = flat.replace(mark, "\\" + mark if mark not in "<>" else {"<": "&lt;", ">": "&gt;"}[mark])
     return flat
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a Markdown table; its cells are Markdown already, see `markdown_cell`."""
+    return [f"| {' | '.join(map(str, cells))} |" for cells in (columns, ["---"] * len(columns), *rows)]
