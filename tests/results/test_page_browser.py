@@ -162,7 +162,7 @@ def test_hostile_text_is_shown_and_does_nothing(show: Show) -> None:
         ),
         result(3, prompt=HOSTILE, file="javascript:document.title='owned'", file_url="javascript:alert(1)"),
     ]
-    page = show([*rows, result(4)], table=HOSTILE, warnings=(HOSTILE,), run_name=HOSTILE, run_url="javascript:alert(1)")
+    page = show([*rows, result(4)], table=HOSTILE, warnings=(HOSTILE,))
 
     page.locator(".open").first.click()
 
@@ -269,7 +269,7 @@ def test_a_run_with_every_status_fits_the_window_and_so_does_its_dialog(show: Sh
     error = str(JobFailed(JOB_ID, "content_policy", "The prompt was refused.", FailureClass.MODERATION))
     rows = [result(number, status, error=error, job_id=JOB_ID) for number, status in enumerate(STATUSES * 12, start=2)]
 
-    page = show(rows, width=width, is_sandbox=True, is_running=True, budget_usd=20.0, run_name="optimal-unicorn")
+    page = show(rows, width=width, is_sandbox=True, is_running=True, budget_usd=20.0)
 
     assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth")
     right_edges = page.locator(".chip").evaluate_all("all => all.map(chip => chip.getBoundingClientRect().right)")

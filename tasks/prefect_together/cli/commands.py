@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from prefect_together.cli.local_prefect import as_program, needs_local_server
-from prefect_together.cli.run_flow import is_flow_function, option_error, run_flow, with_standard_input
+from prefect_together.cli.run_flow import INVALID, is_flow_function, option_error, run_flow, with_standard_input
 from prefect_together.clips.store import redacted
 from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid, TogetherVideoError
 from prefect_together.request.model_spec import Mode
@@ -29,7 +30,7 @@ from prefect_together.request.model_spec import Mode
 if TYPE_CHECKING:
     from prefect_together.ledger.view import LedgerView
 
-FAILED, INVALID = 1, 2
+FAILED = 1
 RUN, READ, SET_UP = (
     Group(title, sort_key=place) for place, title in enumerate(("Make videos", "See what there is", "Set up"))
 )
@@ -157,12 +158,12 @@ def status(
         as_json: The whole of it as JSON.
     """
     from prefect_together.cli import printing
-    from prefect_together.results.outputs import counts_by_status
+    from prefect_together.ledger.view import ledger_of, read_ledger
 
-    view = asyncio.run(_view(output_dir, ledger))
+    view = asyncio.run(read_ledger(ledger_of(output_dir, ledger)))
     if as_json:
         about = {"ledger": view.url, "is_sandbox": view.is_sandbox}
-        counts = {"by_status": counts_by_status(view.records.values())}
+        counts = {"by_status": Counter(record.status for record in view.records.values())}
         printing.print_json({**about, **counts, **asdict(view.totals), **_lists(view)})
     else:
         printing.print_status(view)
@@ -178,17 +179,14 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
         ledger: Path or postgresql:// URL of the ledger, if it is not in the output directory.
     """
     from prefect_together.cli import printing
+    from prefect_together.cli.table_commands import last_table
     from prefect_together.clips.remote_store import open_store
     from prefect_together.films.films import make_films
-    from prefect_together.ledger.plans import budget_in, from_text
+    from prefect_together.ledger.plans import budget_in
     from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, PageSummary, row_results, write_outputs
     from prefect_together.results.results import totals
 
-    view = asyncio.run(_view(output_dir, ledger))
-    text = view.table_of(output_dir)
-    last = from_text(text, view.records) if text else None
-    if last is None or any(key not in last.videos for row in last.rows for key in row.keys):
-        raise SettingsInvalid([Problem(f"{view.url} has no planned table of {output_dir}: run it again")])
+    view, text, last = asyncio.run(last_table(output_dir, ledger))
     store = open_store(output_dir)
     rows = row_results(last, view.records, view.unsettled, store)
     films = asyncio.run(make_films(last, view.records, store, only_read=True))
@@ -196,7 +194,7 @@ def report(output_dir: str, *, ledger: str | None = None) -> int:
     summary = PageSummary(
         table=last.source,
         written_at=written_at,
-        budget_usd=budget_in(text) if text else None,
+        budget_usd=budget_in(text),
         is_running=bool(view.runs),
         is_sandbox=view.is_sandbox,
         warnings=tuple(str(warning) for warning in last.warnings),
@@ -336,12 +334,6 @@ async def _live_models() -> object:
             return await client.get("/v1/models", cast_to=object)
         except together.TogetherError as error:
             raise TogetherVideoError(f"GET /v1/models: {error}") from error
-
-
-async def _view(output_dir: str, ledger: str | None) -> LedgerView:
-    from prefect_together.ledger.view import ledger_of, read_ledger
-
-    return await read_ledger(ledger_of(output_dir, ledger))
 
 
 def _lists(view: LedgerView) -> dict[str, Any]:

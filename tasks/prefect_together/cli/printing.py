@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -20,10 +21,11 @@ from rich.text import Text
 from prefect_together.request.catalogue import Estimate, catalogue, estimate_usd
 from prefect_together.request.model_spec import Mode, ModelSpec
 from prefect_together.request.request import VideoRequest
-from prefect_together.results.text import OF_THE_SANDBOX, counted, dollars, duration, reserved, state_counts
+from prefect_together.results.text import OF_THE_SANDBOX, counted, dollars, duration, price_text, reserved, state_counts
 
 if TYPE_CHECKING:
     from prefect_together.films.films import Film
+    from prefect_together.ledger.states import Status
     from prefect_together.ledger.view import LedgerView
     from prefect_together.results.plan_report import PlanReport
     from prefect_together.results.results import Totals
@@ -125,9 +127,8 @@ def print_plan(report: PlanReport) -> None:
 
 def print_status(view: LedgerView) -> None:
     """Statuses, dollars, models, what is in doubt, and who works on it."""
-    from prefect_together.results.outputs import counts_by_status
-
-    totals, counts = view.totals, counts_by_status(view.records.values())
+    totals = view.totals
+    counts: Counter[Status] = Counter(record.status for record in view.records.values())
     stills = sum(record.kind == "still" for record in view.records.values())
     and_stills = f" and {counted(stills, 'still')}" if stills else ""
     _print(f"{view.url}: {len(view.records) - stills:,} videos{and_stills}, {state_counts(counts)}")
@@ -184,10 +185,7 @@ def moment(unix_seconds: float) -> str:
 
 
 def _range(low_usd: float | None, high_usd: float | None) -> str:
-    if low_usd is None or high_usd is None:
-        return "unknown"
-    low, high = dollars(low_usd), dollars(high_usd)
-    return high if low == high else f"{low} to {high}"
+    return "unknown" if low_usd is None or high_usd is None else price_text(low_usd, high_usd)
 
 
 def _print_table(columns: Cells, rows: Iterable[Cells], *, stacked: Sequence[tuple[int, int]] = ()) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -25,6 +25,10 @@ from prefect_together.request.form import (
     PlanLocations,
     VideoParameters,
 )
+
+if TYPE_CHECKING:
+    from prefect_together.ledger.view import LedgerView
+    from prefect_together.table.plan import Plan
 
 
 def plan(
@@ -86,16 +90,11 @@ def join(output_dir: Annotated[str, TABLE], *, ledger: Annotated[str | None, TAB
     """
     from prefect_together.clips.remote_store import open_store
     from prefect_together.films.films import Film, make_films
-    from prefect_together.ledger.plans import from_text
-    from prefect_together.ledger.view import ledger_of, read_ledger
 
     async def run() -> tuple[str, tuple[Film, ...]]:
-        view = await read_ledger(ledger_of(output_dir, ledger))
-        text = view.table_of(output_dir)
-        if text is None:
-            raise SettingsInvalid([Problem(f"{view.url} has no planned table of {redacted(output_dir)}: run it again")])
+        view, _, last = await last_table(output_dir, ledger)
         store = open_store(output_dir)
-        films = await make_films(from_text(text, view.records), view.records, store)
+        films = await make_films(last, view.records, store)
         return store.uri("films").removesuffix("/films"), films
 
     directory, films = asyncio.run(run())
@@ -104,6 +103,21 @@ def join(output_dir: Annotated[str, TABLE], *, ledger: Annotated[str | None, TAB
     for line in printing.film_lines(films, output_dir):
         print(line)
     return 1 if any(film.why_old for film in films) else 0
+
+
+async def last_table(output_dir: str, ledger: str | None) -> tuple[LedgerView, str, Plan]:
+    """The ledger of an output directory, and the last table that was run into it: its text there, and its plan.
+
+    Raises SettingsInvalid if there is none.
+    """
+    from prefect_together.ledger.plans import from_text
+    from prefect_together.ledger.view import ledger_of, read_ledger
+
+    view = await read_ledger(ledger_of(output_dir, ledger))
+    text = view.table_of(output_dir)
+    if text is None:
+        raise SettingsInvalid([Problem(f"{view.url} has no planned table of {redacted(output_dir)}: run it again")])
+    return view, text, from_text(text, view.records)
 
 
 def recover(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from shutil import get_terminal_size
 
@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from prefect_together.cli.printing import film_lines, wrapped
-from prefect_together.clock import SYSTEM_CLOCK
+from prefect_together.clock import SYSTEM_CLOCK, in_background
 from prefect_together.errors import NotConfigured, SettingsInvalid, TableInvalid, TogetherVideoError
 from prefect_together.execution.signals import Stopped
 from prefect_together.flows.prefect_ui import progress_text
@@ -62,20 +62,13 @@ async def live(
         print_line()
 
 
-@asynccontextmanager
-async def _repeated(action: Callable[[], None], seconds: float) -> AsyncGenerator[None]:
+def _repeated(action: Callable[[], None], seconds: float) -> AbstractAsyncContextManager[None]:
     async def repeat() -> None:
         while True:
             await asyncio.sleep(seconds)
             action()
 
-    task = asyncio.create_task(repeat())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    return in_background(repeat())
 
 
 def show_progress(progress: Progress) -> AbstractAsyncContextManager[None]:

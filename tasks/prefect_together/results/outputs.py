@@ -10,17 +10,19 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from pydantic.alias_generators import to_camel
+
 from prefect_together.clips.store import OutputStore
 from prefect_together.errors import SourceMissing
 from prefect_together.ledger.records import Unsettled, VideoRecord
-from prefect_together.ledger.states import STATES, State, Status
+from prefect_together.ledger.states import STATES, State
 from prefect_together.ledger.transitions import RUN_ENDED
 from prefect_together.results.outcome import advice, as_typed, kind_of
 from prefect_together.results.results import RowResult, TakeResult, Totals, results_csv, totals, videos_csv
@@ -43,18 +45,15 @@ _SCRIPTS = ("text", "head", "films", "view", "lines", "cards", "clips", "togethe
 class PageSummary:
     """The run around the rows, as far as it is known.
 
-    `table` is the prompt table's name, `written_at` an ISO 8601 time with offset. `run_url` links to the run in
-    the Prefect UI (http or https); `is_running` says that the run still works and the page will be written again;
-    `is_sandbox` that the clips are imitations and nothing was paid. `films` are joined from the clips.
-    `only_stills`: the run was to end when the stills are there.
+    `table` is the prompt table's name, `written_at` an ISO 8601 time with offset. `is_running` says that the run still
+    works and the page will be written again; `is_sandbox` that the clips are imitations and nothing was paid. `films`
+    are joined from the clips. `only_stills`: the run was to end when the stills are there.
     """
 
     table: str | None = None
     written_at: str | None = None
     run_seconds: float | None = None
     budget_usd: float | None = None
-    run_name: str | None = None
-    run_url: str | None = None
     is_running: bool = False
     is_sandbox: bool = False
     warnings: tuple[str, ...] = ()
@@ -212,14 +211,11 @@ def clip_source(take: TakeResult) -> str | None:
 
 
 def _summary(summary: PageSummary) -> dict[str, object]:
-    is_link = summary.run_url is not None and summary.run_url.startswith(("https://", "http://"))
     return {
         "table": summary.table,
         "writtenAt": summary.written_at,
         "runSeconds": _finite(summary.run_seconds),
         "budgetUsd": _finite(summary.budget_usd),
-        "runName": summary.run_name,
-        "runUrl": summary.run_url if is_link else None,
         "isRunning": summary.is_running,
         "isSandbox": summary.is_sandbox,
         "warnings": list(summary.warnings),
@@ -245,31 +241,13 @@ def _films(rows: Sequence[RowResult], films: Sequence[Film]) -> list[dict[str, o
 
 
 def _totals(total: Totals) -> dict[str, object]:
-    return {
-        "rows": total.rows,
-        "rowsByStatus": dict(total.rows_by_status),
-        "videos": total.videos,
-        "spentUsd": total.spent_usd,
-        "estimatedUsd": total.estimated_usd,
-        "inDoubtUsd": total.in_doubt_usd,
-        "failedUsd": total.failed_usd,
-        "unpriced": total.unpriced_videos,
-        "models": [
-            {
-                "model": model.model,
-                "videos": model.videos,
-                "downloaded": model.downloaded,
-                "failed": model.failed,
-                "clipUsd": _finite(model.clip_usd),
-                "spentUsd": model.spent_usd,
-                "settledUsd": model.settled_usd,
-                "settledEstimateUsd": model.settled_estimate_usd,
-                "drift": _finite(model.drift),
-                "generationSeconds": _finite(model.generation_seconds),
-            }
-            for model in total.models
-        ],
-    }
+    """The fields of `Totals` and `ModelTotals`, named as JavaScript names them."""
+    models = [_camel_case(asdict(model) | {"drift": model.drift}) for model in total.models]
+    return _camel_case(asdict(total) | {"models": models})
+
+
+def _camel_case(fields: Mapping[str, Any]) -> dict[str, object]:
+    return {to_camel(name): _finite(value) if isinstance(value, float) else value for name, value in fields.items()}
 
 
 def _shown(value: object) -> str:
@@ -331,11 +309,6 @@ async def write_outputs(store: OutputStore, plan: Plan, rows: tuple[RowResult, .
     await store.write_bytes(RESULTS_FILE, results_csv(plan.columns, rows))
     await store.write_bytes(VIDEOS_FILE, videos_csv(plan.columns, rows))
     await store.write_bytes(PAGE_FILE, page.encode())
-
-
-def counts_by_status(records: Iterable[VideoRecord]) -> Mapping[Status, int]:
-    """How many videos results.csv would call each."""
-    return Counter(record.status for record in records)
 
 
 def _take(video: PlannedVideo, record: VideoRecord | None, unsettled: Unsettled, store: OutputStore) -> TakeResult:

@@ -9,11 +9,6 @@ function showHead() {
     Number.isNaN(+when) ? summary.writtenAt : unbroken(when.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" })),
     summary.runSeconds === null ? "" : unbroken(`${seconds(summary.runSeconds)} of run time`)];
   about.append(parts.filter(Boolean).join(" · "));
-  if (summary.runUrl) {
-    const link = element("a", summary.runName || "run in Prefect");
-    link.href = summary.runUrl;
-    about.append(" · ", link);
-  } else if (summary.runName) about.append(` · ${summary.runName}`);
   const pill = (text, status) => { const made = element("span", text, "pill"); if (status) made.dataset.status = status; about.append(" ", made); };
   if (summary.isRunning) pill("run in progress", "submitted");
   if (summary.isSandbox) pill("sandbox: imitated clips, nothing paid", "in_doubt");
@@ -37,7 +32,7 @@ function showFigures() {
   const budget = summary.budgetUsd === null ? "" : `of a budget of ${dollars(summary.budgetUsd, 2)}, `;
   const billed = summary.isSandbox ? "at the sandbox's prices, nothing is billed" : held && budget ? `${dollars(held, 2)} held for requests in doubt or failed jobs` : "as billed by the service";
   figure("Spent", dollars(totals.spentUsd, 2), budget + billed);
-  figure("Estimated", dollars(totals.estimatedUsd, 2), totals.unpriced ? `${plural(totals.unpriced, "video")} without a known price` : "for all videos, before sending");
+  figure("Estimated", dollars(totals.estimatedUsd, 2), totals.unpricedVideos ? `${plural(totals.unpricedVideos, "video")} without a known price` : "for all videos, before sending");
   figure("In doubt", dollars(totals.inDoubtUsd, 2), counts.in_doubt ? `${plural(counts.in_doubt, "row")}, possibly billed` : "nothing", "in_doubt", !counts.in_doubt);
   figure("Failed jobs", totals.failedUsd ? [element("small", "up to "), dollars(totals.failedUsd, 2)] : dollars(0), totals.failedUsd ? "no clip, possibly charged" : "nothing to be charged", "failed", !totals.failedUsd);
 }
