@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from functools import cache
 from importlib.resources import files
 from pathlib import PurePosixPath
@@ -11,9 +10,8 @@ from typing import Any
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.objects import ConcurrencyLimitConfig
 from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.exceptions import ObjectNotFound
 from prefect.types.entrypoint import EntrypointType
@@ -45,7 +43,7 @@ async def make_deployment(
         tags=definition["tags"],
         parameters=definition.get("parameters"),
         schedules=[_schedule(one, active) for one in definition.get("schedules", [])],
-        concurrency_limit=_limit(limit) if limit else None,
+        concurrency_limit=ConcurrencyLimitConfig.model_validate(limit) if limit else None,
         work_pool_name=work_pool,
         job_variables=job_variables,
         entrypoint_type=EntrypointType.MODULE_PATH,
@@ -69,14 +67,8 @@ async def existing_deployment(definition: dict[str, Any]) -> DeploymentResponse 
 
 
 def _schedule(definition: dict[str, Any], active: dict[str | None, bool]) -> DeploymentScheduleCreate:
-    slug = definition["slug"]
-    if "cron" in definition:
-        schedule = CronSchedule(cron=definition["cron"], timezone=definition.get("timezone"))
-    else:
-        schedule = IntervalSchedule(interval=timedelta(seconds=definition["interval"]))
-    return DeploymentScheduleCreate(schedule=schedule, active=active.get(slug, bool(definition["active"])), slug=slug)
-
-
-def _limit(definition: dict[str, Any]) -> ConcurrencyLimitConfig:
-    strategy = ConcurrencyLimitStrategy(definition["collision_strategy"])
-    return ConcurrencyLimitConfig(limit=definition["limit"], collision_strategy=strategy)
+    timing = {name: value for name, value in definition.items() if name not in ("slug", "active")}
+    slug, is_active = definition["slug"], definition["active"]
+    return DeploymentScheduleCreate.model_validate(
+        {"schedule": timing, "active": active.get(slug, is_active), "slug": slug}
+    )

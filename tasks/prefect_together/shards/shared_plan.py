@@ -117,7 +117,12 @@ async def delete_plan(ledger: Ledger, plan_id: str) -> None:
 
 def missing_images(plan: Plan) -> dict[str, str]:
     """The local images of a plan that are not on this machine: row id by path."""
-    return {path: row_id for path, row_id in _images(plan).items() if not is_file(Path(path))}
+    found: dict[str, str] = {}
+    for video in plan.videos.values():
+        for _field, image in video.request.images() if isinstance(video.request, VideoRequest) else ():
+            if isinstance(image, LocalImage):
+                found.setdefault(image.path, video.row_id)
+    return {path: row_id for path, row_id in found.items() if not is_file(Path(path))}
 
 
 def _delete(connection: Connection, plan_ids: Collection[str]) -> None:
@@ -158,12 +163,3 @@ def _from_text(key: str, text: str) -> PlannedVideo:
         sources=tuple(content["sources"]),
         kind=content["kind"],
     )
-
-
-def _images(plan: Plan) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for video in plan.videos.values():
-        for _field, image in video.request.images() if isinstance(video.request, VideoRequest) else ():
-            if isinstance(image, LocalImage):
-                found.setdefault(image.path, video.row_id)
-    return found
