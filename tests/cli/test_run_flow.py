@@ -143,6 +143,17 @@ def test_a_dry_run_says_the_price_and_what_is_odd_and_sends_nothing(
     assert harness.api.requests == []
 
 
+def test_a_dry_run_that_is_to_end_after_the_stills_prices_the_stills_alone(
+    harness: Harness, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = table_text([{"prompt": CAT, "still_prompt": "A cat"}])
+
+    code = said_by_shell(harness, table, "--dry-run", "--stop-after", "stills")
+
+    assert code == 0
+    assert "1 row, 1 video and 1 still: estimated $0.0" in capsys.readouterr().out
+
+
 def test_every_place_says_what_is_new_in_this_run_and_what_all_of_it_costs(
     harness: Harness, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

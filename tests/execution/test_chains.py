@@ -188,7 +188,7 @@ def test_a_frame_of_noise_fits_the_limit_of_a_request(prefect_server: PrefectSer
 
     service = Recording()
     ended = BatchHarness(prefect_server, tmp_path, session=Noise).run(
-        chained("", "a"), service, max_inline_characters=20_000
+        chained("", "a"), service, max_inline_kilobytes=20
     )
 
     assert ended.states == {"downloaded": 2}

@@ -18,7 +18,7 @@ from prefect_together.errors import NotApproved
 from prefect_together.execution.settings import RunLocations, RunSettings
 from prefect_together.flows.prompts import plan_prompts
 from prefect_together.flows.run import run_plan
-from prefect_together.request.form import Limits
+from prefect_together.request.form import Limits, PlanLimits
 from prefect_together.results.plan_report import plan_report
 from table_of_prompts import FLOWS, MODEL, Harness, load_script, prompts, table_text
 
@@ -121,7 +121,7 @@ def test_no_answer_in_time_ends_cancelled_and_nothing_is_sent(harness: Harness) 
 
 def test_a_video_of_unknown_price_is_counted_and_named() -> None:
     rows = [{"prompt": CAT, "model": MODEL}, {"prompt": HARBOUR, "model": "acme/dream-1"}]
-    plan = plan_prompts(table_text(rows), catalogue_checks=False)
+    plan = plan_prompts(table_text(rows), limits=PlanLimits(catalogue_checks=False))
 
     report = plan_report(plan)
 

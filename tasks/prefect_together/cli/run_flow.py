@@ -128,17 +128,9 @@ def run_flow(name: str, bound: BoundArguments) -> int:
 
 
 def _plan_of(given: Mapping[str, Any]) -> Plan:
-    limits, locations = given["limits"], given["locations"]
+    names = ("prompts", "model", "prompt_template", "parameters", "limits", "locations")
     with said_if_slow("reading the table"):
-        return plan_prompts(
-            given["prompts"],
-            model=given["model"],
-            parameters=given["parameters"],
-            prompt_template=given["prompt_template"],
-            catalogue_checks=limits.catalogue_checks,
-            image_directory=locations.image_directory,
-            sheet=locations.sheet,
-        )
+        return plan_prompts(**{name: given[name] for name in names})
 
 
 @contextmanager
@@ -168,20 +160,12 @@ def _print_plan(plan: Plan, given: Mapping[str, Any]) -> int:
 
     for warning in plan.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    limits = given["limits"]
-    settings = RunSettings(resubmit_in_doubt=limits.resubmit_in_doubt, retry_failed=limits.retry_failed)
     output_dir, budget_usd = given["output_dir"], given["budget_usd"]
     if team := team_defaults():
         output_dir, budget_usd = team.output_dir(output_dir), team.budget_usd(budget_usd)
         team.print_note()
-    line = dry_run(
-        plan,
-        output_dir,
-        given["locations"].ledger,
-        budget_usd=budget_usd,
-        sends=settings.sends,
-    )
-    print(asyncio.run(line))
+    sends, ledger = RunSettings.of(given["limits"]).sends, given["locations"].ledger
+    print(asyncio.run(dry_run(plan, output_dir, ledger, budget_usd=budget_usd, sends=sends)))
     return 0
 
 

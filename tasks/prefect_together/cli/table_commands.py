@@ -65,9 +65,8 @@ def plan(
             model=model,
             prompt_template=prompt_template,
             parameters=parameters,
-            catalogue_checks=limits.catalogue_checks,
-            image_directory=locations.image_directory,
-            sheet=locations.sheet,
+            limits=limits,
+            locations=locations,
         )
     in_flight, budget = limits.max_in_flight or MAX_IN_FLIGHT, budget_usd
     if team := team_defaults():
@@ -142,7 +141,8 @@ def recover(
     table = store.local_dir / VIDEOS_FILE
     if not store.is_local or not table.is_file():
         raise SettingsInvalid([Problem(f"no {VIDEOS_FILE} in {redacted(output_dir)} on this machine")])
-    wanted = plan_prompts(table, catalogue_checks=False, image_directory=image_directory)
+    unchecked, images = PlanLimits(catalogue_checks=False), PlanLocations(image_directory=image_directory)
+    wanted = plan_prompts(table, limits=unchecked, locations=images)
 
     async def run() -> str:
         async with open_ledger(str(store.local_dir / LEDGER_FILE)) as ledger:

@@ -79,7 +79,7 @@ class Batch:
                 ledger=ledger,
                 session=session,
                 store=store,
-                max_inline_characters=settings.max_inline_characters,
+                max_inline_characters=settings.max_inline_kilobytes * 1000,
             ),
             limit=limit,
         )

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from prefect.logging import get_run_logger
@@ -20,7 +20,7 @@ from prefect_together.clips.store import OutputStore, redacted
 from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger.ledger import HERE, LEDGER_FILE
 from prefect_together.ledger.states import STATES, SentIf, State, states_where
-from prefect_together.request.form import VideoLocations
+from prefect_together.request.form import CollectLimits, VideoLimits, VideoLocations
 from prefect_together.request.media import MAX_INLINE_CHARACTERS
 from prefect_together.results.text import counted, dollars
 from prefect_together.table.plan import Kind
@@ -68,7 +68,7 @@ class RunSettings:
     budget_usd: float | None = None
     whole_chains: bool = False
     max_wait_minutes: float = 60.0
-    max_clip_bytes: int = MAX_CLIP_BYTES
+    max_clip_megabytes: int = MAX_CLIP_BYTES // 1_000_000
     resubmit_in_doubt: bool = False
     retry_failed: bool = False
     collect_only: bool = False
@@ -80,8 +80,14 @@ class RunSettings:
     new_ledger: bool = False
     rebuy: bool = False
     concurrency_limit: str | None = None
-    max_inline_characters: int = MAX_INLINE_CHARACTERS
+    max_inline_kilobytes: int = MAX_INLINE_CHARACTERS // 1000
     stop_after: Literal["stills"] | None = None
+
+    @classmethod
+    def of(cls, limits: VideoLimits | CollectLimits, **more: Any) -> RunSettings:
+        """The settings that the form's card of limits has under the same names, and `more`. None: the default."""
+        given = {name: value for name, value in limits if name != "catalogue_checks"} | more
+        return cls(**{name: value for name, value in given.items() if value is not None})
 
     def sends(self, state: State, kind: Kind = "video") -> bool:
         """Whether a video or still that the ledger has in this state is sent, and not only collected."""

@@ -357,7 +357,6 @@ class VideoRun:
     async def _completed(self, video: PlannedVideo, done: VideoJob) -> None:
         await self._ledger.completed(video.key, done, generation_seconds=done.generation_seconds, polls=done.polls)
         self._progress.set(video.key, State.COMPLETED, error=None, generation_seconds=done.generation_seconds)
-        self._progress.polls += done.polls
         self._progress.add_cost(video.key, done.cost_usd)
 
     async def _set_error(self, video: PlannedVideo, error: TogetherVideoError, state: State) -> None:
@@ -382,7 +381,7 @@ class VideoRun:
                 Path(self._store.local_dir) / file,
                 row=video.label,
                 session=unvisited(self._session),
-                max_bytes=self._settings.max_clip_bytes,
+                max_bytes=self._settings.max_clip_megabytes * 1_000_000,
             )
             file = await self._published(video, file, clip)
         except DownloadFailed as error:

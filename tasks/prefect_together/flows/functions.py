@@ -75,23 +75,11 @@ async def generate_videos(
 
     team = TeamDefaults()
     run_locations = team.locations(output_dir, locations, sandbox=sandbox, ledger=locations.ledger)
-    settings = RunSettings(
+    settings = RunSettings.of(
+        limits,
         max_in_flight=team.max_in_flight(limits.max_in_flight),
         budget_usd=team.budget_usd(budget_usd),
-        whole_chains=limits.whole_chains,
-        max_wait_minutes=limits.max_wait_minutes,
-        max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
-        max_inline_characters=limits.max_inline_kilobytes * 1000,
-        resubmit_in_doubt=limits.resubmit_in_doubt,
-        retry_failed=limits.retry_failed,
-        allowed_failures=limits.allowed_failures,
-        canary=limits.canary,
-        approve_above_usd=limits.approve_above_usd,
-        shards=limits.shards,
         new_ledger=locations.new_ledger,
-        rebuy=limits.rebuy,
-        stop_after=limits.stop_after,
-        concurrency_limit=limits.concurrency_limit,
     )
     team.log()
     planning = asyncio.to_thread(
@@ -100,9 +88,8 @@ async def generate_videos(
         model=model,
         parameters=parameters,
         prompt_template=prompt_template,
-        catalogue_checks=limits.catalogue_checks,
-        image_directory=locations.image_directory,
-        sheet=locations.sheet,
+        limits=limits,
+        locations=locations,
     )
     return await run_plan(planning, locations=run_locations, settings=settings, dry_run=dry_run)
 
@@ -142,12 +129,7 @@ async def generate_video(
 
     team = TeamDefaults()
     run_locations = team.locations(output_dir, locations, sandbox=sandbox)
-    settings = RunSettings(
-        budget_usd=team.budget_usd(budget_usd),
-        max_in_flight=team.max_in_flight(None),
-        max_wait_minutes=limits.max_wait_minutes,
-        max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
-    )
+    settings = RunSettings.of(limits, budget_usd=team.budget_usd(budget_usd), max_in_flight=team.max_in_flight(None))
     team.log()
     planning = asyncio.to_thread(
         plan_video,
@@ -180,15 +162,8 @@ async def collect_videos(
     team = TeamDefaults()
     run_locations = team.locations(output_dir, locations, sandbox=sandbox, ledger=locations.ledger)
     team.log()
-    return await run_plan(
-        last_plan(run_locations),
-        locations=run_locations,
-        settings=RunSettings(
-            max_wait_minutes=limits.max_wait_minutes,
-            max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
-            collect_only=True,
-        ),
-    )
+    settings = RunSettings.of(limits, collect_only=True)
+    return await run_plan(last_plan(run_locations), locations=run_locations, settings=settings)
 
 
 async def plan_videos(
@@ -230,9 +205,8 @@ async def plan_videos(
             model=model,
             parameters=parameters,
             prompt_template=prompt_template,
-            catalogue_checks=limits.catalogue_checks,
-            image_directory=locations.image_directory,
-            sheet=locations.sheet,
+            limits=limits,
+            locations=locations,
         ),
         output_dir=directory,
         ledger=locations.ledger,
@@ -260,22 +234,12 @@ async def generate_videos_shard(
         limits: Those of that run; its shards include that run.
         locations: The key's block and the ledger of that run.
     """
-    from prefect_together.execution.settings import MAX_IN_FLIGHT, Partition, RunLocations, RunSettings
+    from prefect_together.execution.settings import Partition, RunLocations, RunSettings
     from prefect_together.shards.shard_run import run_shard
 
     return await run_shard(
         plan,
         partition=Partition(shard - 1, limits.shards),
         locations=RunLocations(output_dir, locations.ledger, locations.credentials_block),
-        settings=RunSettings(
-            max_in_flight=limits.max_in_flight or MAX_IN_FLIGHT,
-            budget_usd=budget_usd,
-            max_wait_minutes=limits.max_wait_minutes,
-            max_clip_bytes=limits.max_clip_megabytes * 1_000_000,
-            max_inline_characters=limits.max_inline_kilobytes * 1000,
-            resubmit_in_doubt=limits.resubmit_in_doubt,
-            retry_failed=limits.retry_failed,
-            shards=limits.shards,
-            concurrency_limit=limits.concurrency_limit,
-        ),
+        settings=RunSettings.of(limits, budget_usd=budget_usd),
     )

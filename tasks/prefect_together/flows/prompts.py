@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import WithJsonSchema
 
 from prefect_together.errors import Problem, SettingsInvalid
-from prefect_together.request.form import VideoParameters, for_all_rows
+from prefect_together.request.form import (
+    Limits,
+    Locations,
+    PlanLimits,
+    PlanLocations,
+    VideoParameters,
+    for_all_rows,
+)
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.rows import PromptTable
 
@@ -41,9 +48,8 @@ def plan_prompts(
     model: str | list[str] | None = None,
     prompt_template: str | None = None,
     parameters: VideoParameters = VideoParameters(),
-    catalogue_checks: bool = True,
-    image_directory: str | None = None,
-    sheet: str | None = None,
+    limits: Limits | PlanLimits = PlanLimits(),
+    locations: Locations | PlanLocations = PlanLocations(),
 ) -> Plan:
     """Read and check a table and plan its videos; a table that is planned already is taken as it is.
 
@@ -52,9 +58,8 @@ def plan_prompts(
         model: Model for the rows that name none. Several: a video of each.
         prompt_template: Makes each row's prompt from its columns, such as "A {animal} at {place}".
         parameters: Parameters for the rows that do not set them. Several values: a video for each combination.
-        catalogue_checks: Check rows against the known limits of their models.
-        image_directory: Where relative image paths start. Default: the directory of the table.
-        sheet: Sheet of a workbook. Default: the first visible one with a column prompt.
+        limits: Whether rows are checked against the known limits of their models.
+        locations: The directory of images, the workbook's sheet.
 
     Raises:
         TableInvalid: with every mistake in the table.
@@ -67,8 +72,8 @@ def plan_prompts(
             "model": model,
             "prompt_template": prompt_template,
             "parameters": parameters.model_dump(),
-            "image_directory": image_directory,
-            "sheet": sheet,
+            "image_directory": locations.image_directory,
+            "sheet": locations.sheet,
         }
         ignored = [name for name, value in given.items() if value]
         if ignored:
@@ -83,8 +88,8 @@ def plan_prompts(
     table = read_table(
         source,
         defaults=for_all_rows(model, parameters, prompt_template=prompt_template),
-        catalogue_checks=catalogue_checks,
-        image_directory=image_directory,
-        sheet=sheet,
+        catalogue_checks=limits.catalogue_checks,
+        image_directory=locations.image_directory,
+        sheet=locations.sheet,
     )
     return make_plan(table)

@@ -90,33 +90,22 @@ async def refuse_unknown_work(ledger: Ledger, store: OutputStore) -> None:
     unknown, is_new = await ledger.transaction(lambda connection: _unknown(connection, rows))
     if unknown:
         usd = sum(row.cost_usd or 0.0 for row in unknown)
-        raise SettingsInvalid(
-            [
-                Problem(
-                    f"{counted(len(unknown), 'row')} of {store.uri(RESULTS_FILE)} ({dollars(usd)} paid) have jobs that"
-                    f" the ledger {ledger.url} does not know, and would be paid for again. Put the right ledger back,"
-                    " or rebuild it with `prefect-together recover`, or start a new one with new_ledger (--new-ledger)",
-                    column="ledger",
-                )
-            ]
+        text = (
+            f"{counted(len(unknown), 'row')} of {store.uri(RESULTS_FILE)} ({dollars(usd)} paid) have jobs that the"
+            f" ledger {ledger.url} does not know, and would be paid for again. Put the right ledger back, or rebuild it"
+            " with `prefect-together recover`, or start a new one with new_ledger (--new-ledger)"
         )
+        raise SettingsInvalid([Problem(text, column="ledger")])
     if not is_new or not store.is_local:
         return
     for folder, what in (("videos", "clip"), ("stills", "still")):
-        files = await asyncio.to_thread(clips_in, store.local_dir / folder)
-        if not files:
-            continue
-        raise SettingsInvalid(
-            [
-                Problem(
-                    f"{store.uri(folder)} has {counted(len(files), what)} ({files[0]} ...), and the ledger"
-                    f" {ledger.url} is new: whatever is paid for there would be paid for again. Put the right ledger"
-                    " back, choose another output directory, or start a new ledger with new_ledger"
-                    " (--new-ledger)",
-                    column="ledger",
-                )
-            ]
-        )
+        if files := await asyncio.to_thread(clips_in, store.local_dir / folder):
+            text = (
+                f"{store.uri(folder)} has {counted(len(files), what)} ({files[0]} ...), and the ledger {ledger.url} is"
+                " new: whatever is paid for there would be paid for again. Put the right ledger back, choose another"
+                " output directory, or start a new ledger with new_ledger (--new-ledger)"
+            )
+            raise SettingsInvalid([Problem(text, column="ledger")])
 
 
 def _unknown(connection: Connection, rows: Sequence[PaidRow]) -> tuple[list[PaidRow], bool]:

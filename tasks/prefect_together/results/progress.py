@@ -31,7 +31,6 @@ class Progress:
     finished_before: int = 0
     costs_before_usd: dict[str, float] = field(default_factory=dict[str, float])
     """What was charged before this run, of each video but those whose job an earlier run has sent."""
-    polls: int = 0
     downloaded_here: int = 0
     undownloaded: set[str] = field(default_factory=set[str])
     _records: dict[str, VideoRecord] = field(default_factory=dict[str, VideoRecord])
