@@ -22,9 +22,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from prefect_together.cli.local_prefect import as_program, needs_local_server
-from prefect_together.cli.run_flow import INVALID, is_flow_function, option_error, run_flow, with_standard_input
+from prefect_together.cli.run_flow import (
+    INVALID,
+    MISTAKES,
+    is_flow_function,
+    option_error,
+    run_flow,
+    with_standard_input,
+)
 from prefect_together.clips.store import redacted
-from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid, TogetherVideoError
+from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TogetherVideoError
 from prefect_together.request.model_spec import Mode
 
 if TYPE_CHECKING:
@@ -80,12 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return as_program(lambda: run_flow(command.__name__, bound))
     try:
         return command(*bound.args, **bound.kwargs) or 0
-    except (TableInvalid, SettingsInvalid, NotConfigured) as error:
-        print(error, file=sys.stderr)
-        return INVALID
     except TogetherVideoError as error:
         print(error, file=sys.stderr)
-        return FAILED
+        return INVALID if isinstance(error, MISTAKES) else FAILED
 
 
 @app.command(group=SET_UP)

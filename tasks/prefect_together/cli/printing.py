@@ -97,12 +97,11 @@ def print_plan(report: PlanReport) -> None:
     rows: list[Cells] = []
     for line in report.lines:
         price = _range(line.low_usd, line.high_usd)
-        state = f"same as row {line.shared_with}" if line.shared_with else ", ".join(dict.fromkeys(line.states))
         files = line.files[0]
         if len(line.files) > 1:
             files += f" and {len(line.files) - 1} more" + (f", seeds {line.seeds}" if line.seeds else "")
         prompt = shorten(_plain(line.prompt), PROMPT_CHARACTERS, placeholder=" ...")
-        rows.append((str(line.row), line.id, line.model, prompt, files, price, state))
+        rows.append((str(line.row), line.id, line.model, prompt, files, price, line.state))
     _print_table(("row", "id", "model", "prompt", "file", "dollars", "status"), rows, stacked=((1, 2), (3, 4)))
     from prefect_together.results.plan_report import CHAINS_SHOWN
 
@@ -110,11 +109,8 @@ def print_plan(report: PlanReport) -> None:
         _print(report.chains_in_short)
     elif report.chains:
         _print_table(("chain", "videos", "to send", "dollars", "up to"), report.chain_cells)
-    for warning in report.warnings:
+    for warning in report.all_warnings:
         _print(f"warning: {warning}")
-    for line in report.lines:
-        for problem in line.problems:
-            _print(f"warning: row {line.row}: {problem}")
     for note in report.notes:
         _print(note)
     _print(report.summary)

@@ -47,6 +47,8 @@ INVALID = 2
 """The exit code where the command line, the table or a setting is invalid and nothing was sent."""
 STOPPED = (130, 143)
 """The exit codes of a run that was stopped: who stops it does not wait for Prefect's server to record the rest."""
+MISTAKES = (TableInvalid, SettingsInvalid, NotConfigured)
+"""What is wrong then."""
 MISTAKES_SHOWN = 1000
 PREFECT_ADVICE = "Start it, or correct PREFECT_API_URL; without one a run starts a server of its own"
 NOT_RECORDED = "the end of this run is missing in Prefect's UI; its videos, results.csv and index.html are complete"
@@ -112,7 +114,7 @@ def run_flow(name: str, bound: BoundArguments) -> int:
         _check_key(given)
         _check_shards(given)
         _check_output_dir(given)
-    except (TableInvalid, SettingsInvalid, NotConfigured) as error:
+    except MISTAKES as error:
         _print_mistakes(error)
         return INVALID
     local = prepare_prefect()

@@ -122,15 +122,12 @@ def print_ending(result: object) -> int:
     if isinstance(result, Stopped):
         print(result.advice, file=sys.stderr)
         return result.exit_code
-    if isinstance(result, TableInvalid | SettingsInvalid | NotConfigured):
-        print(result, file=sys.stderr)
-        return 2
     if isinstance(result, PlanReport):
         print(result.summary)
         return 0
     if isinstance(result, TogetherVideoError):
         print(result, file=sys.stderr)
-    return 1
+    return 2 if isinstance(result, TableInvalid | SettingsInvalid | NotConfigured) else 1
 
 
 def _print_lines(texts: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from prefect.states import Completed, Failed
 from prefect_together.errors import Problem, TableInvalid, TogetherVideoError
 from prefect_together.flows.preview import report_on
 from prefect_together.results.plan_report import CHAINS_SHOWN, PlanLine, PlanReport
-from prefect_together.results.text import counted, dollars, duration, markdown_cell, markdown_table
+from prefect_together.results.text import counted, dollars, duration_range, markdown_cell, markdown_table
 from prefect_together.table.plan import Plan
 
 ROWS_KEY, SUMMARY_KEY = "together-video-plan", "together-video-plan-summary"
@@ -69,12 +69,11 @@ async def _publish_mistakes(error: TableInvalid) -> None:
 
 def plan_markdown(report: PlanReport) -> str:
     """The plan's sums by model, and what is worth a warning."""
-    low, high = duration(report.low_seconds), duration(report.high_seconds)
     lines = [
         f"# {report.price}",
         "",
         f"- {report.counts}: {report.to_send:,} to be sent, {report.row_price} a row",
-        f"- Time: about {low if low == high else f'{low} to {high}'}",
+        f"- Time: about {duration_range(report.low_seconds, report.high_seconds)}",
     ]
     if report.unlearned_models:
         lines.append(f"- No times are known yet of {report.unlearned_models} of {len(report.models)} models")
@@ -91,8 +90,7 @@ def plan_markdown(report: PlanReport) -> str:
     if 0 < len(report.chains) <= CHAINS_SHOWN:
         chains = [(markdown_cell(name), *cells) for name, *cells in report.chain_cells]
         lines += ["", *markdown_table(("chain", "videos", "to be sent", "dollars", "time"), chains)]
-    warnings = [*report.warnings, *(f"row {row.row}: {text}" for row in report.lines for text in row.problems)]
-    return "\n".join([*lines, *_warnings(warnings)])
+    return "\n".join([*lines, *_warnings(report.all_warnings)])
 
 
 def _warnings(warnings: Sequence[str]) -> list[str]:
@@ -115,7 +113,7 @@ def _cells(line: PlanLine) -> dict[str, object]:
         "seed": line.seeds,
         "low_usd": line.low_usd,
         "high_usd": line.high_usd,
-        "state": f"same as row {line.shared_with}" if line.shared_with else ", ".join(dict.fromkeys(line.states)),
+        "state": line.state,
         "problems": "; ".join(line.problems)[:500],
     }
 

@@ -170,7 +170,6 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
                 only_stills=settings.stop_after == "stills",
             )
             outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes), progress))
-            outcome = replace(outcome, only_stills=settings.stop_after == "stills")
             if outcome.stills_made and outcome.open:
                 outcome = replace(outcome, notes=(*outcome.notes, ONLY_STILLS_NOTE))
             ui.results = (outcome, summary, store)
@@ -302,7 +301,14 @@ async def _write(
         notes = (SANDBOX_NOTE, *notes)
     output_dir = page.removesuffix(PAGE_FILE).rstrip("/")
     return RunOutcome(
-        Rows(rows), totals(rows), output_dir, page, notes=notes, new_usd=progress.new_usd, films=summary.films
+        Rows(rows),
+        totals(rows),
+        output_dir,
+        page,
+        notes=notes,
+        new_usd=progress.new_usd,
+        films=summary.films,
+        only_stills=summary.only_stills,
     )
 
 

@@ -12,7 +12,7 @@ from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.errors import Problem
 from prefect_together.ledger.records import Known, sent_unasked
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
-from prefect_together.results.text import counted, dollars, duration, price_text, state_counts
+from prefect_together.results.text import counted, dollars, duration, duration_range, price_text, state_counts
 from prefect_together.table.chains import ChainPlan, chain_plans, seconds_until_all_end, sendable
 from prefect_together.table.plan import Kind, Plan, PlannedRow, PlannedVideo, price_sum
 from prefect_together.table.variants import LISTED
@@ -51,6 +51,11 @@ class PlanLine:
     def model(self) -> str:
         """The model, or like `3 models`."""
         return self.models[0] if len(self.models) == 1 else counted(len(self.models), "model")
+
+    @property
+    def state(self) -> str:
+        """The statuses of its videos, or whose videos it shares."""
+        return f"same as row {self.shared_with}" if self.shared_with else ", ".join(dict.fromkeys(self.states))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +117,8 @@ class PlanReport:
     @property
     def summary(self) -> str:
         """Like `3 rows, 4 videos: $1.12 to $2.40, about 2 min 10 s to 4 min 00 s; nothing was sent`."""
-        low, high = duration(self.low_seconds), duration(self.high_seconds)
-        time = (
-            "nothing to wait for" if self.high_seconds == 0 else f"about {low if low == high else f'{low} to {high}'}"
-        )
+        about = f"about {duration_range(self.low_seconds, self.high_seconds)}"
+        time = "nothing to wait for" if self.high_seconds == 0 else about
         return f"{self.counts}: {self.price}, {time}; nothing was sent"
 
     @property
@@ -133,6 +136,11 @@ class PlanReport:
         return tuple(note for note in (self.made_again, self.waiting, self._past_budget) if note)
 
     @property
+    def all_warnings(self) -> list[str]:
+        """Those of the table as a whole, and those of its rows."""
+        return [*self.warnings, *(f"row {line.row}: {text}" for line in self.lines for text in line.problems)]
+
+    @property
     def budget_may_end(self) -> bool:
         """Whether something may not be sent, as it would pass the budget."""
         high_usd = self.committed_usd + self.high_usd
@@ -144,8 +152,8 @@ class PlanReport:
         counts = sorted({chain.videos for chain in self.chains})
         of = counted(counts[0], "video") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} videos"
         low, high = min(one.low_usd for one in self.chains), max(one.high_usd for one in self.chains)
-        times = (min(one.low_seconds for one in self.chains), max(one.high_seconds for one in self.chains))
-        time = " to ".join(dict.fromkeys(map(duration, times)))
+        shortest, longest = min(one.low_seconds for one in self.chains), max(one.high_seconds for one in self.chains)
+        time = duration_range(shortest, longest)
         price = price_text(low, high, sum(one.unknown_prices for one in self.chains))
         return f"{counted(len(self.chains), 'chain')} of {of}, {price} each, about {time} each"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.request.fields import counted as counted
 
+_AS_TEXT = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_{}[]|#"}, "<": "&lt;", ">": "&gt;"})
 OF_THE_SANDBOX = "Made by the sandbox: imitations, nothing was paid"
 
 
@@ -33,6 +34,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def duration_range(low_seconds: float, high_seconds: float) -> str:
+    """Like `45 s`, `45 s to 3 min 20 s`."""
+    return " to ".join(dict.fromkeys((duration(low_seconds), duration(high_seconds))))
+
+
 def state_counts(counts: Mapping[Status, int]) -> str:
     """Like `12 downloaded, 3 failed`: the statuses that occur, the most finished first."""
     found = [f"{counts[status]:,} {STATES[State(status)].word}" for status in STATUSES if counts.get(status)]
@@ -50,10 +56,7 @@ def reserved(in_doubt_usd: float, failed_usd: float) -> str:
 
 def markdown_cell(text: str) -> str:
     """Text that stays inside its Markdown cell and is not read as Markdown or HTML."""
-    flat = " ".join(text.split())
-    for mark in "\\`*_{}[]<>|#":
-        flat = flat.replace(mark, "\\" + mark if mark not in "<>" else {"<": "&lt;", ">": "&gt;"}[mark])
-    return flat
+    return " ".join(text.split()).translate(_AS_TEXT)
 
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
