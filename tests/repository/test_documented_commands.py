@@ -20,7 +20,7 @@ from prefect import settings
 from prefect.exceptions import ParameterTypeError, SignatureMismatchError
 
 from prefect_together.cli.commands import app as command_line
-from prefect_together.execution.settings import PREFIX, TogetherSettings
+from prefect_together.flows.team_settings import PREFIX, TogetherSettings
 from prefect_together.sandbox.__main__ import command_parser
 from repository import ROOT
 from table_of_prompts import FLOWS, load_script

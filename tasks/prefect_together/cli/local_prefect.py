@@ -204,7 +204,7 @@ def api_is_configured(environment: Mapping[str, str], directory: Path) -> bool:
 
 
 def team_is_configured(environment: Mapping[str, str], directory: Path) -> bool:
-    """Whether Prefect would find a setting of `execution.settings`, where it looks for an API URL."""
+    """Whether Prefect would find a setting of `flows.team_settings`, where it looks for an API URL."""
     names, tables = _prefect_settings(environment, directory)
     is_named = any(name.upper().startswith("PREFECT_INTEGRATIONS_TOGETHER_") for name in names)
     return is_named or any(_table(table, "integrations", "together") for table in tables)

@@ -39,7 +39,7 @@ from prefect_together.request.fields import WRONG_VALUE
 from prefect_together.request.form import Limits, VideoLocations
 
 if TYPE_CHECKING:
-    from prefect_together.execution.settings import TeamDefaults
+    from prefect_together.flows.team_settings import TeamDefaults
     from prefect_together.table.plan import Plan
 
 FlowFunction = Callable[..., Any]
@@ -151,7 +151,7 @@ def team_defaults() -> TeamDefaults | None:
     """The team's settings where there are any: only then is Prefect imported for them. Raises SettingsInvalid."""
     if not team_is_configured(os.environ, Path.cwd()):
         return None
-    from prefect_together.execution.settings import TeamDefaults
+    from prefect_together.flows.team_settings import TeamDefaults
 
     return TeamDefaults()
 

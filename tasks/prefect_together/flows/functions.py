@@ -70,8 +70,9 @@ async def generate_videos(
         limits: What may be sent, and sent again, how much at once, how long it is waited for.
         locations: The key's block, the ledger, the directory of images, the workbook's sheet.
     """
-    from prefect_together.execution.settings import RunSettings, TeamDefaults
+    from prefect_together.execution.settings import RunSettings
     from prefect_together.flows.run import run_plan
+    from prefect_together.flows.team_settings import TeamDefaults
 
     team = TeamDefaults()
     run_locations = team.locations(output_dir, locations, sandbox=sandbox, ledger=locations.ledger)
@@ -123,8 +124,9 @@ async def generate_video(
         limits: How long the job is waited for, and what is checked.
         locations: The key's block.
     """
-    from prefect_together.execution.settings import RunSettings, TeamDefaults
+    from prefect_together.execution.settings import RunSettings
     from prefect_together.flows.run import run_plan
+    from prefect_together.flows.team_settings import TeamDefaults
     from prefect_together.table.prompt_table import plan_video
 
     team = TeamDefaults()
@@ -156,8 +158,9 @@ async def collect_videos(
         limits: How long the jobs are waited for.
         locations: The key's block and the ledger.
     """
-    from prefect_together.execution.settings import RunSettings, TeamDefaults
+    from prefect_together.execution.settings import RunSettings
     from prefect_together.flows.run import last_plan, run_plan
+    from prefect_together.flows.team_settings import TeamDefaults
 
     team = TeamDefaults()
     run_locations = team.locations(output_dir, locations, sandbox=sandbox, ledger=locations.ledger)
@@ -191,8 +194,8 @@ async def plan_videos(
         limits: Jobs at the provider at once, and what is checked.
         locations: The ledger, the directory of images, the workbook's sheet.
     """
-    from prefect_together.execution.settings import TeamDefaults
     from prefect_together.flows.planning import run_planning
+    from prefect_together.flows.team_settings import TeamDefaults
 
     team = TeamDefaults()
     directory = team.output_dir(output_dir)

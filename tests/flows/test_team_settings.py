@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from prefect_together.execution.settings import TeamDefaults
+from prefect_together.flows.team_settings import TeamDefaults
 from repository import ROOT
 from table_of_prompts import MODEL, Harness, prompts, read_results, table_text
 
