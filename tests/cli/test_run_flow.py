@@ -144,14 +144,17 @@ def test_a_dry_run_says_the_price_and_what_is_odd_and_sends_nothing(
 
 
 def test_a_dry_run_that_is_to_end_after_the_stills_prices_the_stills_alone(
-    harness: Harness, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = table_text([{"prompt": CAT, "still_prompt": "A cat"}])
+    words = [table, "--output-dir", str(tmp_path / "new"), "--model", MODEL, "--dry-run"]
 
-    code = said_by_shell(harness, table, "--dry-run", "--stop-after", "stills")
+    assert run_command_line("generate_videos", [*words, "--stop-after", "stills"]) == 0
+    assert run_command_line("generate_videos", words) == 0
 
-    assert code == 0
-    assert "1 row, 1 video and 1 still: estimated $0.0" in capsys.readouterr().out
+    stills, all_of_it = capsys.readouterr().out.splitlines()
+    assert stills == "1 row, 1 video and 1 still: estimated $0.01 to $0.02; nothing was sent"
+    assert all_of_it == "1 row, 1 video and 1 still: estimated $0.29 to $0.30; nothing was sent"
 
 
 def test_every_place_says_what_is_new_in_this_run_and_what_all_of_it_costs(

@@ -36,7 +36,7 @@ async def report_on(
     read.
     """
     if ledger is None and not is_file(Path(ledger_of(output_dir))):
-        return plan_report(plan, max_in_flight=max_in_flight, budget_usd=budget_usd)
+        return plan_report(plan, max_in_flight=max_in_flight, budget_usd=budget_usd, sends=sends)
     name = HERE if ledger is None else output_name(output_dir)
     view = await read_ledger(ledger_of(output_dir, ledger))
     known = {key: Known.of(record) for key, record in view.records.items() if key in plan.videos}
@@ -65,7 +65,7 @@ async def dry_run(
     try:
         report = await report_on(plan, output_dir, ledger, budget_usd=budget_usd, sends=sends)
     except SettingsInvalid:  # there is no such ledger yet: it would be the first run
-        report = plan_report(plan, budget_usd=budget_usd)
+        report = plan_report(plan, budget_usd=budget_usd, sends=sends)
     of_ledger = [warning for warning in report.warnings if warning not in map(str, plan.warnings)]
     warnings = [f"warning: {one}" for one in of_ledger]
     return "\n".join([f"{report.line}; nothing was sent", *report.notes, *warnings])
