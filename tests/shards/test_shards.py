@@ -18,7 +18,7 @@ from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.schema import shared_plans
 from prefect_together.request.form import Limits
 from prefect_together.shards.shards import marker
-from prefect_together.shards.shared_plan import dead_shares, delete_plan, join, save_plan
+from prefect_together.shards.shared_plan import dead_shards, delete_plan, join, save_plan
 from prefect_together.steps.events import budget_event
 from prefect_together.table.plan import Plan, make_plan
 from prefect_together.table.prompt_table import read_table
@@ -133,8 +133,8 @@ async def test_a_shard_that_has_ended_or_goes_on_is_not_gone(tmp_path: Path) -> 
         await laid_down(ledger, plan_of(prompts(CAT)))
         async with open_ledger(url) as other:
             await join(other, PLAN, 1)
-            while_it_works = await dead_shares(ledger, PLAN)
-        after_its_end = await dead_shares(ledger, PLAN)
+            while_it_works = await dead_shards(ledger, PLAN)
+        after_its_end = await dead_shards(ledger, PLAN)
 
     assert while_it_works == after_its_end == frozenset()
 

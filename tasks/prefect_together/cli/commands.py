@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 FAILED = 1
 RUN, READ, SET_UP = (
-    Group(title, sort_key=place) for place, title in enumerate(("Make videos", "See what there is", "Set up"))
+    Group(title, sort_key=position) for position, title in enumerate(("Make videos", "See what there is", "Set up"))
 )
 FIRST_TABLE = """\
 id,prompt,model

@@ -118,26 +118,26 @@ class LocalPrefect:
                 return f", as a newer Prefect has written {database} (upgrade Prefect, or set PREFECT_HOME)"
         return ""
 
-    def close(self, *, wait_seconds: float = 300.0) -> None:
+    def close(self, *, wait_seconds: float) -> None:
         """Lets the server end when its backlog is recorded, and waits for that at most `wait_seconds`.
 
         Not waiting loses nothing: the server ends by itself, in the background.
         """
         if self._process.stdin is not None and not self._process.stdin.closed:
             self._process.stdin.close()
-        notice_seconds = min(4.0, wait_seconds)
-        try:
-            self._process.wait(notice_seconds)
-        except subprocess.TimeoutExpired:
-            if wait_seconds > notice_seconds:
-                print("Prefect's server is recording the rest of the run ...", file=sys.stderr)
-                self._wait(wait_seconds - notice_seconds)
+        quiet_seconds = min(4.0, wait_seconds)
+        if self._ends_within(quiet_seconds) or wait_seconds == quiet_seconds:
+            return
+        print("Prefect's server is recording the rest of the run ...", file=sys.stderr)
+        if not self._ends_within(wait_seconds - quiet_seconds):
+            print("Prefect's server continues to record in the background", file=sys.stderr)
 
-    def _wait(self, seconds: float) -> None:
+    def _ends_within(self, seconds: float) -> bool:
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            print("Prefect's server continues to record in the background", file=sys.stderr)
+            return False
+        return True
 
     def close_at_exit(self) -> None:
         """For `atexit`, which comes after Prefect's own threads have sent their last events."""

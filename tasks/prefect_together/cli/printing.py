@@ -143,8 +143,8 @@ def print_status(view: LedgerView) -> None:
         rows.append((model, f"{len(records):,}", f"{done:,}", dollars(paid), usual))
     _print_table(("model", "videos", "downloaded", "paid", "median time"), rows)
     for run in view.runs:
-        place = "here" if run.is_here else "on another machine"
-        _print(f"at work {place}: process {run.pid}, since {moment(run.started_at)}")
+        machine = "here" if run.is_here else "on another machine"
+        _print(f"at work {machine}: process {run.pid}, since {moment(run.started_at)}")
     _print_doubts(view)
 
 
@@ -171,8 +171,8 @@ def print_totals(totals: Totals, written: Iterable[str], *, is_sandbox: bool) ->
     _print(f"{counts} of {totals.rows:,} rows, {dollars(totals.spent_usd)}")
     if is_sandbox:
         _print(f"{OF_THE_SANDBOX}.")
-    for place in written:
-        _print(f"  {place}")
+    for location in written:
+        _print(f"  {location}")
 
 
 def moment(unix_seconds: float) -> str:

@@ -29,14 +29,11 @@ async def served_deployments() -> list[RunnerDeployment]:
     for definition in read_definitions():
         existing = await existing_deployment(definition)
         if existing is not None and existing.work_pool_name:
-            raise SettingsInvalid(
-                [
-                    Problem(
-                        f"{definition['name']} is deployed to the work pool {existing.work_pool_name}: leave it to its"
-                        " workers, or delete it first (prefect deployment delete --all)"
-                    )
-                ]
+            message = (
+                f"{definition['name']} is deployed to the work pool {existing.work_pool_name}: leave it to its workers,"
+                " or delete it first (prefect deployment delete --all)"
             )
+            raise SettingsInvalid([Problem(message)])
         found.append(await make_deployment(definition, existing))
     return found
 

@@ -269,9 +269,8 @@ async def last_plan(locations: RunLocations) -> Plan:
     async with open_ledger(locations.ledger_in(store)) as ledger:
         text = await ledger.last_table(locations.output_name)
         if text is None:
-            raise SettingsInvalid(
-                [Problem(f"no run has been made into {redacted(locations.output_dir)}", column="output_dir")]
-            )
+            message = f"no run has been made into {redacted(locations.output_dir)}"
+            raise SettingsInvalid([Problem(message, column="output_dir")])
         return from_text(text, await ledger.records())
 
 
@@ -358,7 +357,7 @@ class RunInTheUi:
                 await publish_results(*self.results, served_at=self._served_at)
 
 
-def final_state(outcome: RunOutcome, *, allowed_failures: int = 0) -> State[Any]:
+def final_state(outcome: RunOutcome, *, allowed_failures: int) -> State[Any]:
     """The flow's state for an outcome; see `run_plan`."""
     message = outcome.message[:MESSAGE_CHARACTERS]
     if len(outcome.failed) > allowed_failures:

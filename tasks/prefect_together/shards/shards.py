@@ -33,7 +33,7 @@ from prefect_together.execution.settings import NO_SERVER, Partition, RunLocatio
 from prefect_together.execution.workspace import OpenRun
 from prefect_together.ledger.engine import parse_ledger_url
 from prefect_together.ledger.states import STATES
-from prefect_together.shards.shared_plan import dead_shares, delete_plan, save_plan
+from prefect_together.shards.shared_plan import dead_shards, delete_plan, save_plan
 from prefect_together.steps.events import quiet_about_the_server
 
 DEPLOYMENT = "generate-videos-shard/shard"
@@ -200,7 +200,7 @@ class Shards:
         if not going:
             return
         with quiet_about_the_server(run.logger, "the shards could not be polled"):
-            dead = await dead_shares(run.ledger, self._plan_id)
+            dead = await dead_shards(run.ledger, self._plan_id)
             async with get_client() as client:
                 wanted = FlowRunFilter(id=FlowRunFilterId(any_=[shard.run_id for shard in going]))
                 runs = {run.id: run for run in await client.read_flow_runs(flow_run_filter=wanted)}

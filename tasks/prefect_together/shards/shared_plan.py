@@ -91,7 +91,7 @@ async def join(ledger: Ledger, plan_id: str, shard: int) -> SharedPlan | None:
     return await ledger.transaction(read)
 
 
-async def dead_shares(ledger: Ledger, plan_id: str) -> frozenset[int]:
+async def dead_shards(ledger: Ledger, plan_id: str) -> frozenset[int]:
     """The shards whose runs have died without ending: no process, or no heartbeat from its machine."""
     now = SYSTEM_CLOCK.time()
 
