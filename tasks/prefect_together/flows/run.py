@@ -27,7 +27,7 @@ from prefect_together.flows.approval import ask_if_above
 from prefect_together.flows.prefect_ui import create_progress, publish_results, update_progress
 from prefect_together.flows.preview import dry_run as dry_run_line
 from prefect_together.ledger.engine import LedgerUnavailable
-from prefect_together.ledger.ledger import Ledger, open_ledger
+from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.plans import budget_in, from_text, to_text
 from prefect_together.ledger.records import Known, VideoRecord
 from prefect_together.prefect_internals import process_is_own, report_ending, shorten_task_lines, shown_progress
@@ -136,14 +136,15 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
     store = open_store(locations.output_dir)
     await store.prepare()
     async with open_ledger(locations.ledger_in(store)) as ledger:
+        run = OpenRun(plan, locations, settings, store, ledger, progress, logger)
         if taken_up := await take_up_unsaved(ledger, store):
             logger.info(
                 "%s of an earlier run, which could not write them, taken up", counted(len(taken_up), "paid job")
             )
         records = await ledger.records(list(plan.videos))
         if not settings.collect_only:
-            await _refuse_to_pay_again(plan, records, ledger, store, locations, settings)
-        report_of_plan = await _report_of(plan, records, ledger, locations, settings)
+            await _refuse_to_pay_again(run, records)
+        report_of_plan = await _report_of_plan(run, records)
         for line in (report_of_plan.line, *report_of_plan.notes):
             logger.info("%s", line)
         if await ask_if_above(report_of_plan, settings, logger):
@@ -154,7 +155,6 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
             budget_usd = budget_in(earlier)  # it sends nothing, and writes the page of the run that did
         text = to_text(plan, budget_usd=budget_usd)
         await ledger.save_table(locations.output_name, text, is_sandbox=is_sandbox)
-        run = OpenRun(plan, locations, settings, store, ledger, progress, logger)
         notes: list[str] = []
         films: tuple[Film, ...] = ()
 
@@ -169,7 +169,7 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
                 films=films,
                 only_stills=settings.stop_after == "stills",
             )
-            outcome = await asyncio.shield(_write(store, ledger, plan, summary, tuple(notes), progress))
+            outcome = await asyncio.shield(_write(run, summary, tuple(notes)))
             if outcome.stills_made and outcome.open:
                 outcome = replace(outcome, notes=(*outcome.notes, ONLY_STILLS_NOTE))
             ui.results = (outcome, summary, store)
@@ -181,7 +181,7 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
                     await batch.run()
                 else:
                     await shards.run(batch, run, notes)
-            films = await _joined_films(plan, ledger, store, logger)
+            films = await _joined_films(run)
         except BaseException as error:  # a stop too: what came of the run is written in any case
             if isinstance(error, TogetherVideoError):
                 notes.append(str(error))
@@ -194,58 +194,50 @@ async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSetting
         return await report()
 
 
-async def _joined_films(plan: Plan, ledger: Ledger, store: OutputStore, logger: RunLogger) -> tuple[Film, ...]:
+async def _joined_films(run: OpenRun) -> tuple[Film, ...]:
     """Join the films that the plan names. What cannot be joined is a warning: the clips are there in any case."""
-    if not any(row.film for row in plan.rows):
+    if not any(row.film for row in run.plan.rows):
         return ()
     from prefect_together.films.films import make_films  # with libav, which no run waits for at its start
 
     try:
-        films = await make_films(plan, await ledger.records(list(plan.videos)), store)
+        films = await make_films(run.plan, await run.ledger.records(list(run.plan.videos)), run.store)
     except Exception as error:  # noqa: BLE001 - libav reads files of anybody's making; no film is worth a failed run
-        logger.warning("the films could not be joined: %s", error)
+        run.logger.warning("the films could not be joined: %s", error)
         return ()
     for film in films:
         if film.problem is not None:
-            logger.warning("film %s %s", film.name, film.problem)
+            run.logger.warning("film %s %s", film.name, film.problem)
     return films
 
 
-async def _report_of(
-    plan: Plan, known: Mapping[str, VideoRecord], ledger: Ledger, locations: RunLocations, settings: RunSettings
-) -> PlanReport:
+async def _report_of_plan(run: OpenRun, known: Mapping[str, VideoRecord]) -> PlanReport:
     """What this run sends, what of it is made again, and what cannot be sent: as `plan` says it."""
-    continues_anew = any(video.sources and key not in known for key, video in plan.videos.items())
-    all_records = await ledger.records() if continues_anew else {}
+    continues_anew = any(video.sources and key not in known for key, video in run.plan.videos.items())
+    all_records = await run.ledger.records() if continues_anew else {}
     return plan_report(
-        plan,
+        run.plan,
         known={key: Known.of(record) for key, record in known.items()},
-        there=downloaded_takes(all_records, output_dir=locations.output_name),
-        budget_usd=settings.budget_usd,
-        committed_usd=await ledger.committed_usd(),
-        sends=settings.sends,
+        there=downloaded_takes(all_records, output_dir=run.locations.output_name),
+        budget_usd=run.settings.budget_usd,
+        committed_usd=await run.ledger.committed_usd(),
+        sends=run.settings.sends,
     )
 
 
-async def _refuse_to_pay_again(
-    plan: Plan,
-    known: Mapping[str, VideoRecord],
-    ledger: Ledger,
-    store: OutputStore,
-    locations: RunLocations,
-    settings: RunSettings,
-) -> None:
+async def _refuse_to_pay_again(run: OpenRun, known: Mapping[str, VideoRecord]) -> None:
     """Raises SettingsInvalid if what is paid for would be paid for again, unless the user said so.
 
     `known` are the ledger's records of the plan's videos.
     """
+    plan, settings = run.plan, run.settings
     if settings.stop_after == "stills" and not plan.stills:
         raise SettingsInvalid([Problem("no row has a still_prompt: there are no stills to make", column="stop_after")])
     if not settings.new_ledger:
-        await refuse_unknown_work(ledger, store)
+        await refuse_unknown_work(run.ledger, run.store)
     if settings.rebuy or len(known) == len(plan.videos):
         return
-    if found := paid_under_other_ids(plan, await ledger.records(), output_dir=locations.output_name):
+    if found := paid_under_other_ids(plan, await run.ledger.records(), output_dir=run.locations.output_name):
         raise SettingsInvalid([rebuy_problem(found)])
 
 
@@ -274,13 +266,12 @@ async def last_plan(locations: RunLocations) -> Plan:
         return from_text(text, await ledger.records())
 
 
-async def _write(
-    store: OutputStore, ledger: Ledger, plan: Plan, summary: PageSummary, notes: tuple[str, ...], progress: Progress
-) -> RunOutcome:
+async def _write(run: OpenRun, summary: PageSummary, notes: tuple[str, ...]) -> RunOutcome:
     """Write results.csv and index.html from the ledger; where it cannot be read, from what this run knows.
 
     Raises LedgerUnavailable if this run knows nothing yet.
     """
+    plan, store, ledger, progress = run.plan, run.store, run.ledger, run.progress
     try:
         records, unsettled = await ledger.records(list(plan.videos)), await ledger.unsettled()
     except LedgerUnavailable as error:
