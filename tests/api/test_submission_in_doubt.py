@@ -6,10 +6,7 @@ import socket
 
 import pytest
 
-from prefect_together.errors import (
-    BadParameter,
-    SubmissionInDoubt,
-)
+from prefect_together.errors import BadParameter, SubmissionInDoubt
 from raw_server import (
     HTML,
     JOB,

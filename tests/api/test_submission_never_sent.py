@@ -16,9 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from prefect_together.errors import (
-    NeverSent,
-)
+from prefect_together.errors import NeverSent
 from raw_server import (
     JOB,
     Act,

@@ -9,10 +9,7 @@ import pytest
 
 from fake_clock import FakeClock
 from prefect_together.api.jobs import VideoJob
-from prefect_together.errors import (
-    BadParameter,
-    SubmissionInDoubt,
-)
+from prefect_together.errors import BadParameter, SubmissionInDoubt
 from submit_harness import JOB, UNREACHABLE, Harness, refused, settle
 
 

@@ -12,7 +12,8 @@ from fsspec.implementations.memory import MemoryFileSystem  # pyright: ignore[re
 
 from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore, redacted
-from prefect_together.errors import OutputUnwritable, SettingsInvalid
+from prefect_together.errors import OutputUnwritable
+from prefect_together.problems import SettingsInvalid
 from small_disks import mounted_disk, remount_read_only
 
 MEMORY = cast(Any, MemoryFileSystem)
@@ -243,7 +244,7 @@ def test_a_missing_library_is_a_wrong_setting_that_names_the_extra(url: str, lib
 import sys
 sys.modules[{library!r}] = None
 from prefect_together.clips.remote_store import open_store
-from prefect_together.errors import SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 try:
     open_store({url!r})
 except SettingsInvalid as error:

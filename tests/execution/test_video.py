@@ -23,11 +23,12 @@ from ledger_rows import a_video
 from prefect_together.api.jobs import VideoJob
 from prefect_together.clips.download import MAX_CLIP_BYTES, DownloadedClip
 from prefect_together.clips.store import LocalStore
-from prefect_together.errors import OutputUnwritable, SettingsInvalid, SubmissionInDoubt
+from prefect_together.errors import OutputUnwritable, SubmissionInDoubt
 from prefect_together.ledger.engine import LedgerEngine, LedgerUnavailable, Operation, open_engine
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.records import VideoRecord
 from prefect_together.ledger.states import State
+from prefect_together.problems import SettingsInvalid
 from table_of_prompts import Harness, paid_calls, prompts
 
 

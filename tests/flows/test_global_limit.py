@@ -15,7 +15,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from prefect_server import PrefectServer
-from prefect_together.errors import SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 from prefect_together.request.form import Limits
 from prefect_together.steps.global_limit import LimitUnavailable, open_limit
 from repository import FLOWS

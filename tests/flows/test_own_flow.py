@@ -21,9 +21,9 @@ from prefect.types.entrypoint import EntrypointType
 from batch_run import wait_until
 from prefect_together import flows as own_flows
 from prefect_together import read_table
-from prefect_together.errors import SettingsInvalid
 from prefect_together.flows import generate_videos
 from prefect_together.prefect_internals import process_is_own
+from prefect_together.problems import SettingsInvalid
 from prefect_together.request.form import Limits
 from prefect_together.results.outcome import RunOutcome
 from prefect_together.table.plan import make_plan

@@ -10,7 +10,7 @@ import pytest
 
 from deployment_calls import run_program
 from prefect_server import PrefectServer
-from prefect_together.errors import TableInvalid
+from prefect_together.problems import TableInvalid
 from repository import ROOT
 from table_of_prompts import MODEL, load_script, prompts
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from prefect_together.cli.run_flow import run_command_line
-from prefect_together.errors import SettingsInvalid
 from prefect_together.ledger.ledger import LEDGER_FILE
+from prefect_together.problems import SettingsInvalid
 from prefect_together.request.form import Limits, Locations
 from table_of_prompts import MODEL, Harness, paid_calls, prompts, table_text
 

@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet as arrow_parquet
 import pytest
 
-from prefect_together.errors import TableInvalid
+from prefect_together.problems import TableInvalid
 from prefect_together.table.plan import make_plan
 from prefect_together.table.prompt_table import read_table
 from prefect_together.table.rows import PromptTable

@@ -51,7 +51,7 @@ def test_a_table_in_a_bucket_whose_library_is_missing_names_the_extra(scheme: st
     program = f"""
 import sys
 sys.modules[{library!r}] = None
-from prefect_together.errors import TableInvalid
+from prefect_together.problems import TableInvalid
 from prefect_together.table.prompt_table import read_table
 try:
     read_table("{scheme}://bucket/t.csv")

@@ -17,11 +17,12 @@ from ledger_rows import a_video, planned, sent, state_of
 from postgres_server import throw_away_database
 from prefect_together.api.jobs import VideoJob
 from prefect_together.clips.remote_store import open_store
-from prefect_together.errors import SettingsInvalid, SubmissionInDoubt
+from prefect_together.errors import SubmissionInDoubt
 from prefect_together.ledger.engine import PATIENCE_SECONDS, LedgerEngine, LedgerUnavailable, Operation
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.records import JobUnsaved
 from prefect_together.ledger.states import State
+from prefect_together.problems import SettingsInvalid
 from prefect_together.results.already_paid import UNSAVED_FILE, keep_unsaved, take_up_unsaved
 
 T = TypeVar("T")

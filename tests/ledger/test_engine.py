@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy.exc import OperationalError
 
-from prefect_together.errors import BudgetReached, SettingsInvalid
+from prefect_together.errors import BudgetReached
 from prefect_together.ledger.engine import (
     COMMIT_TRIES,
     LedgerEngine,
@@ -21,6 +21,7 @@ from prefect_together.ledger.engine import (
     parse_ledger_url,
 )
 from prefect_together.ledger.schema import tables
+from prefect_together.problems import SettingsInvalid
 
 T = TypeVar("T")
 

@@ -9,9 +9,10 @@ import pytest
 
 from ledger_rows import a_video, bought, planned, sent, state_of
 from prefect_together.api.jobs import VideoJob
-from prefect_together.errors import BudgetReached, DownloadFailed, FailureClass, JobFailed, SettingsInvalid
+from prefect_together.errors import BudgetReached, DownloadFailed, FailureClass, JobFailed
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.states import State
+from prefect_together.problems import SettingsInvalid
 
 
 class TestTexts:

@@ -18,13 +18,13 @@ from prefect_together.errors import (
     JobFailed,
     NeverSent,
     RateLimited,
-    SettingsInvalid,
     SourceMissing,
 )
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.states import State
 from prefect_together.ledger.transitions import ClaimLost
+from prefect_together.problems import SettingsInvalid
 from repository import SUPPORT
 
 

@@ -15,11 +15,11 @@ from prefect_together.cli.commands import main
 from prefect_together.clips.download import VIDEO_SUFFIXES
 from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore
-from prefect_together.errors import SettingsInvalid
 from prefect_together.flows.preview import report_on
 from prefect_together.ledger.ledger import HERE, LEDGER_FILE, Ledger, open_ledger
 from prefect_together.ledger.records import UnsavedJob
 from prefect_together.ledger.states import State
+from prefect_together.problems import SettingsInvalid
 from prefect_together.results.already_paid import (
     UNSAVED_FILE,
     keep_unsaved,

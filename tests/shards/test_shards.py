@@ -12,10 +12,11 @@ from PIL import Image
 from sqlalchemy import Connection, update
 
 from captured_events import captured_events, events_named
-from prefect_together.errors import NotConfigured, SettingsInvalid
+from prefect_together.errors import NotConfigured
 from prefect_together.execution.settings import NO_SERVER, Partition
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.ledger.schema import shared_plans
+from prefect_together.problems import SettingsInvalid
 from prefect_together.request.form import Limits
 from prefect_together.shards.shards import marker
 from prefect_together.shards.shared_plan import dead_shards, delete_plan, join, save_plan

@@ -10,11 +10,7 @@ from fake_clock import FakeClock
 from prefect_together.api.jobs import VideoJob
 from prefect_together.api.submit import SubmitPacer, submit
 from prefect_together.clock import Clock
-from prefect_together.errors import (
-    NeverSent,
-    RateLimited,
-    SubmissionRefused,
-)
+from prefect_together.errors import NeverSent, RateLimited, SubmissionRefused
 from prefect_together.request.request import VideoRequest
 from scripted_api import Answer, ScriptedApi
 

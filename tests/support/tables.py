@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prefect_together.errors import TableInvalid
+from prefect_together.problems import TableInvalid
 from prefect_together.table.prompt_table import read_table
 from prefect_together.table.rows import PromptTable, TableRow
 

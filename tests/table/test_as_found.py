@@ -13,7 +13,7 @@ import openpyxl
 import pandas
 import pytest
 
-from prefect_together.errors import TableInvalid
+from prefect_together.problems import TableInvalid
 from prefect_together.table.prompt_table import read_table
 from tables import DIRECTOR, FREE, cells_of, mistakes_of, only_row, problems_of, read, warnings_of
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prefect_together.errors import TableInvalid
+from prefect_together.problems import TableInvalid
 from prefect_together.table.prompt_table import read_table
 from repository import MISTAKES
 from tables import DIRECTOR, FREE, only_row, problems_of, read, warnings_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from prefect_together.errors import TableInvalid
+from prefect_together.problems import TableInvalid
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import VideoRequest
 from prefect_together.table.prompt_table import plan_video

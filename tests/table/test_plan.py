@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_together.errors import Problem
+from prefect_together.problems import Problem
 from prefect_together.request.request import VideoRequest
 from prefect_together.table.plan import Plan, PlannedVideo, make_plan, price_sum, video_key
 from prefect_together.table.rows import PromptTable, TableRow

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from prefect_together.errors import TableInvalid
 from prefect_together.grid.columns import UNDERSTOOD
+from prefect_together.problems import TableInvalid
 from prefect_together.table.prompt_table import read_table
 from prefect_together.table.rows import PromptTable
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prefect_together.errors import TableInvalid
+from prefect_together.problems import TableInvalid
 from prefect_together.request.request import VideoRequest
 from prefect_together.table.plan import Plan, PlannedVideo, make_plan
 from prefect_together.table.prompt_table import read_table

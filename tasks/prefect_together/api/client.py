@@ -23,6 +23,7 @@ from together import AsyncAPIResponse, AsyncTogether, DefaultAioHttpClient
 
 from prefect_together.api.foreign_text import ForeignText
 from prefect_together.api.jobs import VideoJob, parse_job
+from prefect_together.clock import retry_after_seconds
 from prefect_together.errors import (
     AccountBlocked,
     BadParameter,
@@ -37,7 +38,6 @@ from prefect_together.errors import (
 )
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import VideoRequest
-from prefect_together.retry_after import retry_after_seconds
 
 BAD_PARAMETER_STATUSES = frozenset({400, 404, 413, 422})
 ACCOUNT_STATUSES = frozenset({401, 402, 403})

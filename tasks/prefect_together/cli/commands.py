@@ -31,7 +31,8 @@ from prefect_together.cli.run_flow import (
     with_standard_input,
 )
 from prefect_together.clips.store import redacted
-from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TogetherVideoError
+from prefect_together.errors import NotConfigured, TogetherVideoError
+from prefect_together.problems import Problem, SettingsInvalid
 from prefect_together.request.model_spec import Mode
 
 if TYPE_CHECKING:

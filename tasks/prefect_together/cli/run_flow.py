@@ -32,9 +32,10 @@ from prefect_together.cli.local_prefect import (
     signals_raised,
     team_is_configured,
 )
-from prefect_together.errors import NotConfigured, Problem, SettingsInvalid, TableInvalid
+from prefect_together.errors import NotConfigured
 from prefect_together.flows import functions
 from prefect_together.flows.prompts import PlannedPrompts, plan_prompts
+from prefect_together.problems import Problem, SettingsInvalid, TableInvalid
 from prefect_together.request.fields import WRONG_VALUE
 from prefect_together.request.form import Limits, VideoLocations
 

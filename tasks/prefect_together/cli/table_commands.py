@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from prefect_together.cli import printing
 from prefect_together.cli.run_flow import said_if_slow, team_defaults
 from prefect_together.clips.store import redacted
-from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.flows.prompts import plan_prompts
+from prefect_together.problems import Problem, SettingsInvalid
 from prefect_together.request.form import (
     MODELS,
     MONEY,

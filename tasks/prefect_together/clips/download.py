@@ -21,9 +21,8 @@ from prefect_together.clips.http import (
     text_excerpt,
 )
 from prefect_together.clips.part_file import PartFile
-from prefect_together.clock import SYSTEM_CLOCK, Clock
+from prefect_together.clock import SYSTEM_CLOCK, Clock, retry_after_seconds
 from prefect_together.errors import ClipInvalid, ClipTooLarge, DownloadFailed, LinkExpired
-from prefect_together.retry_after import retry_after_seconds
 
 if TYPE_CHECKING:
     from prefect_together.clips.inspection import MediaFacts

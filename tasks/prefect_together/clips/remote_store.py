@@ -18,7 +18,8 @@ from typing import Any, cast
 
 from prefect_together.clips.part_file import numbered, writing_to
 from prefect_together.clips.store import FOLDERS, LocalStore, OutputStore, checked_name, in_thread, redacted
-from prefect_together.errors import OutputUnwritable, Problem, SettingsInvalid
+from prefect_together.errors import OutputUnwritable
+from prefect_together.problems import Problem, SettingsInvalid
 
 _WRITE_TEST = ".prefect-together-write-test"
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "r2"})

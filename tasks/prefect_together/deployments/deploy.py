@@ -12,7 +12,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 from prefect_together.deployments.definitions import existing_deployment, make_deployment, read_definitions
-from prefect_together.errors import Problem, SettingsInvalid
+from prefect_together.problems import Problem, SettingsInvalid
 
 
 async def deploy(work_pool: str, *, directory: Path, image: str | None) -> list[str]:

@@ -15,7 +15,7 @@ from prefect.runner import Runner
 from prefect.settings import get_current_settings
 
 from prefect_together.deployments.definitions import existing_deployment, make_deployment, read_definitions
-from prefect_together.errors import Problem, SettingsInvalid
+from prefect_together.problems import Problem, SettingsInvalid
 
 STOP_SECONDS = 30.0
 

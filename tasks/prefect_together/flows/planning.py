@@ -10,8 +10,9 @@ from prefect.client.schemas.objects import State
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 
-from prefect_together.errors import Problem, TableInvalid, TogetherVideoError
+from prefect_together.errors import TogetherVideoError
 from prefect_together.flows.preview import report_on
+from prefect_together.problems import Problem, TableInvalid
 from prefect_together.results.plan_report import CHAINS_SHOWN, PlanLine, PlanReport
 from prefect_together.results.text import counted, dollars, duration_range, markdown_cell, markdown_table
 from prefect_together.table.plan import Plan

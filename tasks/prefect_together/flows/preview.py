@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from prefect_together.clips.remote_store import output_name
-from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger.ledger import HERE
 from prefect_together.ledger.records import Known, sent_unasked
 from prefect_together.ledger.states import State
 from prefect_together.ledger.view import ledger_of, read_ledger
+from prefect_together.problems import Problem, SettingsInvalid
 from prefect_together.request.images import is_file
 from prefect_together.results.already_paid import downloaded_takes, paid_under_other_ids, rebuy_problem
 from prefect_together.results.plan_report import PlanReport, plan_report

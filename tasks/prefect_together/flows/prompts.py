@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import WithJsonSchema
 
-from prefect_together.errors import Problem, SettingsInvalid
+from prefect_together.problems import Problem, SettingsInvalid
 from prefect_together.request.form import (
     Limits,
     Locations,

@@ -19,7 +19,7 @@ from prefect.states import Cancelled, Completed, Failed
 from prefect_together.clips.remote_store import open_store
 from prefect_together.clips.store import OutputStore, redacted
 from prefect_together.clock import SYSTEM_CLOCK, in_background
-from prefect_together.errors import NotApproved, Problem, SettingsInvalid, TogetherVideoError
+from prefect_together.errors import NotApproved, TogetherVideoError
 from prefect_together.execution.settings import Partition, RunLocations, RunLogger, RunSettings
 from prefect_together.execution.signals import Stopped, until_stopped
 from prefect_together.execution.workspace import MESSAGE_CHARACTERS, OpenRun, bills_nothing, open_batch, started_at
@@ -31,6 +31,7 @@ from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.plans import budget_in, from_text, to_text
 from prefect_together.ledger.records import Known, VideoRecord
 from prefect_together.prefect_internals import process_is_own, report_ending, shorten_task_lines, shown_progress
+from prefect_together.problems import Problem, SettingsInvalid
 from prefect_together.results.already_paid import (
     downloaded_takes,
     paid_under_other_ids,

@@ -13,8 +13,8 @@ from prefect.settings.base import PrefectBaseSettings, build_settings_config
 from pydantic import Field, ValidationError
 
 from prefect_together.clips.store import redacted
-from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.execution.settings import MAX_IN_FLIGHT, RunLocations
+from prefect_together.problems import Problem, SettingsInvalid
 from prefect_together.request.form import VideoLocations
 from prefect_together.results.text import counted, dollars
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, cast
 
-from prefect_together.errors import Problem
+from prefect_together.problems import Problem
 from prefect_together.request.fields import DOUBTFUL_ALIASES, PARAMETER_ALIASES, parsed_json, shown
 from prefect_together.request.media import Image
 from prefect_together.request.request import PARAMETERS

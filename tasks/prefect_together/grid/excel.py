@@ -17,9 +17,9 @@ import openpyxl
 from openpyxl.utils import get_column_letter, range_boundaries
 from openpyxl.utils.exceptions import InvalidFileException
 
-from prefect_together.errors import Problem, TableInvalid
 from prefect_together.grid.columns import HEADER_WITHIN, header_place, meaning_of
 from prefect_together.grid.formats import Record, as_text
+from prefect_together.problems import Problem, TableInvalid
 from prefect_together.request.fields import counted, listed_numbers
 
 _WrongCell = tuple[int, int, str]

@@ -11,8 +11,8 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from prefect_together.errors import Problem, TableInvalid, missing_extra
 from prefect_together.grid.columns import UNDERSTOOD, meaning_of, parameter_name
+from prefect_together.problems import Problem, TableInvalid, missing_extra
 from prefect_together.request.fields import counted, parsed_json, shown
 
 if TYPE_CHECKING:

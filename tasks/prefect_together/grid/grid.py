@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from prefect_together.errors import Problem, TableInvalid, missing_extra
 from prefect_together.grid.columns import (
     CLIP_COLUMNS,
     PLAIN_CELLS,
@@ -40,6 +39,7 @@ from prefect_together.grid.formats import (
     parquet_records,
 )
 from prefect_together.grid.source import DELIMITERS, TableSource, long_cells
+from prefect_together.problems import Problem, TableInvalid, missing_extra
 from prefect_together.request.fields import counted, is_sendable
 
 MAX_COLUMNS = 2_000

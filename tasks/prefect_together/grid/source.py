@@ -20,8 +20,8 @@ from fsspec import asyn, core
 from fsspec.implementations.http import HTTPFileSystem
 
 from prefect_together.clips.remote_store import backend_errors, missing_library
-from prefect_together.errors import Problem, TableInvalid
 from prefect_together.grid.columns import is_known_column
+from prefect_together.problems import Problem, TableInvalid
 from prefect_together.request.media import address_name
 
 PASTED = "pasted table"

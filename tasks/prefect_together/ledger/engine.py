@@ -23,8 +23,9 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock
-from prefect_together.errors import Problem, SettingsInvalid, TogetherVideoError, missing_extra
+from prefect_together.errors import TogetherVideoError
 from prefect_together.ledger.schema import metadata, videos
+from prefect_together.problems import Problem, SettingsInvalid, missing_extra
 
 T = TypeVar("T")
 Operation = Callable[[Connection], T]

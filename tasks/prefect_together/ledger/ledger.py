@@ -18,7 +18,6 @@ from typing import TypeVar
 from sqlalchemy import Connection, delete, select
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock, in_background
-from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.engine import LedgerUnavailable, Operation, in_transaction, open_engine
 from prefect_together.ledger.records import (
@@ -35,6 +34,7 @@ from prefect_together.ledger.runs import alive_among
 from prefect_together.ledger.schema import attempts, budget_marks, insert_into, money, tables, to_micro, to_usd, videos
 from prefect_together.ledger.states import State, states_where
 from prefect_together.ledger.transitions import Transitions
+from prefect_together.problems import Problem, SettingsInvalid
 from prefect_together.table.plan import PlannedVideo
 
 T = TypeVar("T")

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prefect_together.errors import Problem
 from prefect_together.ledger.records import VideoRecord
+from prefect_together.problems import Problem
 from prefect_together.request.request import VideoRequest
 from prefect_together.stills.request import StillRequest
 from prefect_together.table.plan import Plan, PlannedRow, PlannedVideo

@@ -16,7 +16,6 @@ from sqlalchemy.exc import DBAPIError
 from prefect_together.api.poll_schedule import DurationStatistics
 from prefect_together.clips.remote_store import open_store, output_name
 from prefect_together.clock import SYSTEM_CLOCK
-from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger.engine import LedgerUnavailable, Operation, parse_ledger_url
 from prefect_together.ledger.ledger import HERE, LEDGER_FILE
 from prefect_together.ledger.records import (
@@ -31,6 +30,7 @@ from prefect_together.ledger.records import (
 from prefect_together.ledger.runs import CLAIM_SECONDS, process_start, this_machine
 from prefect_together.ledger.schema import Outcome, attempts, runs, tables, videos
 from prefect_together.ledger.states import STATES, State
+from prefect_together.problems import Problem, SettingsInvalid
 
 T = TypeVar("T")
 

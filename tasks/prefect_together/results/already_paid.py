@@ -22,13 +22,14 @@ from sqlalchemy import Connection, select
 from prefect_together.api.jobs import VideoJob
 from prefect_together.clips.download import STILL_SUFFIXES, VIDEO_SUFFIXES
 from prefect_together.clips.store import OutputStore
-from prefect_together.errors import Problem, SettingsInvalid, SubmissionInDoubt
+from prefect_together.errors import SubmissionInDoubt
 from prefect_together.grid.columns import RESULT_COLUMNS, unescape_cell
 from prefect_together.grid.source import long_cells
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.records import UnsavedJob, VideoRecord
 from prefect_together.ledger.schema import attempts
 from prefect_together.ledger.states import STATES, State
+from prefect_together.problems import Problem, SettingsInvalid
 from prefect_together.results.outputs import RESULTS_FILE
 from prefect_together.results.text import counted, dollars, price_text
 from prefect_together.table.plan import Plan

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prefect_together.api.poll_schedule import DurationStatistics
-from prefect_together.errors import Problem
 from prefect_together.ledger.records import Known, sent_unasked
 from prefect_together.ledger.states import STATES, STATUSES, State, Status
+from prefect_together.problems import Problem
 from prefect_together.results.text import counted, dollars, duration, duration_range, price_text, state_counts
 from prefect_together.table.chains import ChainPlan, chain_plans, seconds_until_all_end, sendable
 from prefect_together.table.plan import Kind, Plan, PlannedRow, PlannedVideo, price_sum

@@ -2,7 +2,7 @@
 
 `prefect-together sandbox --help` says what is imitated and what is not.
 
-May use `request` (the catalogue, what a request is), `errors`, `clock` and `retry_after`. Naming a sandbox imports no
+May use `request` (the catalogue, what a request is), `errors`, `problems` and `clock`. Naming a sandbox imports no
 web server; of the other wings only those that start one import it, when it is asked for.
 """
 

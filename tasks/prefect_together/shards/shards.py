@@ -27,12 +27,13 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Cancelled, Cancelling, Crashed
 
 from prefect_together.clock import SYSTEM_CLOCK, in_background
-from prefect_together.errors import NotConfigured, Problem, SettingsInvalid
+from prefect_together.errors import NotConfigured
 from prefect_together.execution.batch import Batch
 from prefect_together.execution.settings import NO_SERVER, Partition, RunLocations, RunLogger, RunSettings
 from prefect_together.execution.workspace import OpenRun
 from prefect_together.ledger.engine import parse_ledger_url
 from prefect_together.ledger.states import STATES
+from prefect_together.problems import Problem, SettingsInvalid
 from prefect_together.shards.shared_plan import dead_shards, delete_plan, save_plan
 from prefect_together.steps.events import quiet_about_the_server
 

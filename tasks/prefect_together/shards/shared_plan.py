@@ -15,10 +15,10 @@ from typing import Any
 from sqlalchemy import Connection, Table, delete, select
 
 from prefect_together.clock import SYSTEM_CLOCK
-from prefect_together.errors import Problem, SettingsInvalid
 from prefect_together.ledger import runs as ledger_runs
 from prefect_together.ledger.ledger import Ledger
 from prefect_together.ledger.schema import insert_into, runs, shared_plans, shared_runs, shared_videos
+from prefect_together.problems import Problem, SettingsInvalid
 from prefect_together.request.images import is_file
 from prefect_together.request.media import LocalImage
 from prefect_together.request.request import VideoRequest

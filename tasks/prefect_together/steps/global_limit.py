@@ -21,7 +21,8 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound, PrefectException
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock, in_background
-from prefect_together.errors import FailureClass, Problem, SettingsInvalid, TogetherVideoError
+from prefect_together.errors import FailureClass, TogetherVideoError
+from prefect_together.problems import Problem, SettingsInvalid
 
 LEASE_SECONDS = 120.0
 """After it the slots of a run that was killed are free again. Prefect's least is 60."""

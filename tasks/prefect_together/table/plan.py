@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from prefect_together.errors import Problem
 from prefect_together.grid.columns import parameter_name
+from prefect_together.problems import Problem
 from prefect_together.request.catalogue import estimate_usd
 from prefect_together.request.fields import counted, listed_numbers
 from prefect_together.request.media import ClipRef

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from prefect_together.errors import Problem, TableInvalid
 from prefect_together.grid.columns import (
     SETTABLE,
     MediaDraft,
@@ -27,6 +26,7 @@ from prefect_together.grid.columns import (
 )
 from prefect_together.grid.grid import Grid, read_frame, read_grid
 from prefect_together.grid.source import find_table
+from prefect_together.problems import Problem, TableInvalid
 from prefect_together.request.catalogue import check_request
 from prefect_together.request.checks import Finding, seed_findings
 from prefect_together.request.images import load_image

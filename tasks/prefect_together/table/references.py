@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
-from prefect_together.errors import Problem
 from prefect_together.grid.columns import parameter_name
+from prefect_together.problems import Problem
 from prefect_together.request.catalogue import catalogue
 from prefect_together.request.fields import shown
 from prefect_together.request.media import ClipRef

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from prefect_together.errors import Problem
 from prefect_together.grid.columns import MEDIA_FIELDS, MediaDraft
+from prefect_together.problems import Problem
 from prefect_together.request.catalogue import catalogue, check_request
 from prefect_together.request.checks import seed_findings
 from prefect_together.request.fields import as_number, counted, shown

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_clock import START_UNIX_SECONDS
-from prefect_together.retry_after import MAX_RETRY_AFTER_SECONDS, retry_after_seconds
+from prefect_together.clock import MAX_RETRY_AFTER_SECONDS, retry_after_seconds
 
 NOW = START_UNIX_SECONDS
 
