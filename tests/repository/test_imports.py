@@ -24,7 +24,7 @@ def loaded(program: str) -> frozenset[str]:
     return frozenset(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("module", ["run", "plan_report"])
+@pytest.mark.parametrize("module", ["run", "planning"])
 def test_a_flow_that_starts_has_loaded_nothing_that_only_some_tables_and_clips_need(module: str) -> None:
     modules = loaded(FLOW_AND_SHELL.format(module=module))
 

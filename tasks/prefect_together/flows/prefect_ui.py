@@ -26,7 +26,6 @@ from prefect_together.results.outputs import PAGE_FILE, PageSummary
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import ModelTotals, RowResult, TakeResult
 from prefect_together.results.text import (
-    OF_THE_SANDBOX,
     counted,
     dollars,
     duration,
@@ -68,9 +67,8 @@ def _facts(outcome: RunOutcome, page: PageSummary) -> list[str]:
     price = price_text(totals.estimated_usd, totals.estimated_usd, totals.unpriced_videos)
     stills = f" and {counted(totals.stills, 'still')}" if totals.stills else ""
     estimate = f"estimated {price} for all {totals.videos:,} videos{stills}"
-    lines = [f"- **{dollars(totals.spent_usd)}** charged{took}; {estimate}{cap}"]
-    if page.is_sandbox:
-        lines[0] += f". {OF_THE_SANDBOX}"
+    charged = "at the sandbox's prices" if page.is_sandbox else "charged"
+    lines = [f"- **{dollars(totals.spent_usd)}** {charged}{took}; {estimate}{cap}"]
     if totals.in_doubt_usd:
         lines.append(f"- In doubt, possibly billed without a clip: {dollars(totals.in_doubt_usd)}")
     if totals.failed_usd:

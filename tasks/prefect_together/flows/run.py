@@ -81,7 +81,7 @@ async def run_plan(
     logger = get_run_logger()
     ui = RunInTheUi(Progress(started_at=started_at()), settings.budget_usd, logger, served_at=locations.served_at)
     try:
-        state = await _ended(planning, locations=locations, settings=settings, dry_run=dry_run, ui=ui)
+        state = await _run_to_state(planning, locations=locations, settings=settings, dry_run=dry_run, ui=ui)
         await report_ending(state.data)  # before the server is asked for anything: it may be away
     finally:
         with suppress(Stopped):
@@ -94,7 +94,7 @@ async def _stoppable(work: Coroutine[Any, Any, T]) -> T:
     return await (until_stopped(work) if process_is_own() else work)
 
 
-async def _ended(
+async def _run_to_state(
     planning: Awaitable[Plan], *, locations: RunLocations, settings: RunSettings, dry_run: bool, ui: RunInTheUi
 ) -> State[Any]:
     """Run the plan; the state that the flow ends in."""
@@ -112,7 +112,7 @@ async def _ended(
             logger.info("%s", line)
             return Completed(name="DryRun", message=line, data=plan)
         async with shown_progress(progress, elsewhere=notebook_progress):
-            outcome = await _stoppable(_generate(plan, locations=locations, settings=settings, ui=ui))
+            outcome = await _stoppable(_run_videos(plan, locations=locations, settings=settings, ui=ui))
     except Stopped as stop:
         return Cancelled(message=f"{stop}; the same run again continues where this one stopped", data=stop)
     except NotApproved as error:
@@ -126,7 +126,7 @@ async def _ended(
     return final_state(outcome, allowed_failures=settings.allowed_failures)
 
 
-async def _generate(plan: Plan, *, locations: RunLocations, settings: RunSettings, ui: RunInTheUi) -> RunOutcome:
+async def _run_videos(plan: Plan, *, locations: RunLocations, settings: RunSettings, ui: RunInTheUi) -> RunOutcome:
     """Run a plan and write videos, results.csv and index.html. `ui.progress` follows the run."""
     logger, progress = ui.logger, ui.progress
     for warning in plan.warnings:
