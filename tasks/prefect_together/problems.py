@@ -60,6 +60,11 @@ class SettingsInvalid(TogetherVideoError):
         super().__init__(tuple(problems))
         self.problems = tuple(problems)
 
+    @classmethod
+    def of(cls, message: str, *, column: str | None = None) -> SettingsInvalid:
+        """The error for one problem."""
+        return cls([Problem(message, column=column)])
+
     def __str__(self) -> str:
         lines = (f"{one.column}: {one.message}" if one.column else one.message for one in self.problems)
         return "\n".join(lines)

@@ -32,7 +32,7 @@ from prefect_together.cli.run_flow import (
 )
 from prefect_together.clips.store import redacted
 from prefect_together.errors import NotConfigured, TogetherVideoError
-from prefect_together.problems import Problem, SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 from prefect_together.request.model_spec import Mode
 
 if TYPE_CHECKING:
@@ -105,9 +105,9 @@ def init(table: str = "prompts.csv") -> int:
         with path.open("x", encoding="utf-8", newline="") as file:
             file.write(FIRST_TABLE)
     except FileExistsError as error:
-        raise SettingsInvalid([Problem(f"{table} is there already and was left alone: give another name")]) from error
+        raise SettingsInvalid.of(f"{table} is there already and was left alone: give another name") from error
     except OSError as error:
-        raise SettingsInvalid([Problem(f"{table} cannot be written: {error.strerror or error}")]) from error
+        raise SettingsInvalid.of(f"{table} cannot be written: {error.strerror or error}") from error
     command = f"prefect-together generate {shlex.quote(table)} --sandbox"
     print(f"wrote {table}, three prompts to edit. Next, without a key or cost:\n  {command}")
     return 0
@@ -225,11 +225,11 @@ def view(output_dir: str, *, port: int = 0) -> int:
 
     store = open_store(output_dir)
     if PAGE_FILE not in asyncio.run(store.sizes([PAGE_FILE])):
-        raise SettingsInvalid([Problem(f"no {PAGE_FILE} in {redacted(output_dir)}: no run has been made into it")])
+        raise SettingsInvalid.of(f"no {PAGE_FILE} in {redacted(output_dir)}: no run has been made into it")
     try:
         serve_page(store, port=port, on_start=lambda url: print(f"{url}  (Ctrl-C ends it)", flush=True))
     except OSError as error:
-        raise SettingsInvalid([Problem(f"port {port} cannot be used: {error.strerror or error}")]) from error
+        raise SettingsInvalid.of(f"port {port} cannot be used: {error.strerror or error}") from error
     return 0
 
 
@@ -254,7 +254,7 @@ def credentials(name: str, *, overwrite: bool = False) -> int:
         raise NotConfigured("no API key: set TOGETHER_API_KEY for this command; it is stored encrypted")
     asyncio.run(_try_client(api_key, base_url))
     if not re.fullmatch("[a-z0-9-]+", name):
-        raise SettingsInvalid([Problem(f"{name!r} is not a block's name: small letters, digits and dashes")])
+        raise SettingsInvalid.of(f"{name!r} is not a block's name: small letters, digits and dashes")
     local = prepare_prefect()  # before Prefect is imported: it reads its settings
     from pydantic import SecretStr
 
@@ -265,7 +265,7 @@ def credentials(name: str, *, overwrite: bool = False) -> int:
     try:
         TogetherCredentials(api_key=SecretStr(api_key), base_url=base_url).save(name, overwrite=overwrite)
     except ValueError as error:
-        raise SettingsInvalid([Problem(f"there is a block {name} already: --overwrite replaces it")]) from error
+        raise SettingsInvalid.of(f"there is a block {name} already: --overwrite replaces it") from error
     print(f"saved as together-credentials/{name}: give credentials_block={name}")
     return 0
 

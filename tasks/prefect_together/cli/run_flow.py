@@ -35,7 +35,7 @@ from prefect_together.cli.local_prefect import (
 from prefect_together.errors import NotConfigured
 from prefect_together.flows import functions
 from prefect_together.flows.prompts import PlannedPrompts, plan_prompts
-from prefect_together.problems import Problem, SettingsInvalid, TableInvalid
+from prefect_together.problems import SettingsInvalid, TableInvalid
 from prefect_together.request.fields import WRONG_VALUE
 from prefect_together.request.form import Limits, VideoLocations
 
@@ -216,7 +216,7 @@ def _check_output_dir(given: Mapping[str, Any]) -> None:
         reason = f"{existing} is not writable"
     else:
         return
-    raise SettingsInvalid([Problem(f"cannot write {output_dir}: {reason}", column="output_dir")])
+    raise SettingsInvalid.of(f"cannot write {output_dir}: {reason}", column="output_dir")
 
 
 def _print_mistakes(error: Exception) -> None:

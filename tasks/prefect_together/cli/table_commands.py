@@ -12,7 +12,7 @@ from prefect_together.cli import printing
 from prefect_together.cli.run_flow import said_if_slow, team_defaults
 from prefect_together.clips.store import redacted
 from prefect_together.flows.prompts import plan_prompts
-from prefect_together.problems import Problem, SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 from prefect_together.request.form import (
     MODELS,
     MONEY,
@@ -98,7 +98,7 @@ def join(output_dir: Annotated[str, TABLE], *, ledger: Annotated[str | None, TAB
 
     directory, films = asyncio.run(run())
     if not films:
-        raise SettingsInvalid([Problem(f"no row of the last table into {directory} names a film: column film")])
+        raise SettingsInvalid.of(f"no row of the last table into {directory} names a film: column film")
     for line in printing.film_lines(films, output_dir):
         print(line)
     return 1 if any(film.why_old for film in films) else 0
@@ -115,7 +115,7 @@ async def last_table(output_dir: str, ledger: str | None) -> tuple[LedgerView, s
     view = await read_ledger(ledger_of(output_dir, ledger))
     text = view.table_of(output_dir)
     if text is None:
-        raise SettingsInvalid([Problem(f"{view.url} has no planned table of {redacted(output_dir)}: run it again")])
+        raise SettingsInvalid.of(f"{view.url} has no planned table of {redacted(output_dir)}: run it again")
     return view, text, from_text(text, view.records)
 
 
@@ -140,7 +140,7 @@ def recover(
     store = open_store(output_dir)
     table = store.local_dir / VIDEOS_FILE
     if not store.is_local or not table.is_file():
-        raise SettingsInvalid([Problem(f"no {VIDEOS_FILE} in {redacted(output_dir)} on this machine")])
+        raise SettingsInvalid.of(f"no {VIDEOS_FILE} in {redacted(output_dir)} on this machine")
     unchecked, images = PlanLimits(catalogue_checks=False), PlanLocations(image_directory=image_directory)
     wanted = plan_prompts(table, limits=unchecked, locations=images)
 

@@ -19,7 +19,7 @@ from typing import Any, cast
 from prefect_together.clips.part_file import numbered, writing_to
 from prefect_together.clips.store import FOLDERS, LocalStore, OutputStore, checked_name, in_thread, redacted
 from prefect_together.errors import OutputUnwritable
-from prefect_together.problems import Problem, SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 
 _WRITE_TEST = ".prefect-together-write-test"
 _OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oss", "oci", "r2"})
@@ -52,7 +52,7 @@ def open_store(output_dir: str, *, local_root: Path | None = None) -> OutputStor
     """
     output_dir = output_dir.strip()
     if not output_dir or "\0" in output_dir:
-        raise SettingsInvalid([Problem("a directory or a URL such as s3://bucket/prefix", column="output_dir")])
+        raise SettingsInvalid.of("a directory or a URL such as s3://bucket/prefix", column="output_dir")
     for scheme in ("file://", "local://"):
         output_dir = output_dir.removeprefix(scheme)
     if "://" not in output_dir:
@@ -82,7 +82,7 @@ def _open_remote_store(url: str, local_root: Path) -> RemoteStore:
     except (ImportError, ValueError) as error:
         hint = missing_library(url) if isinstance(error, ImportError) else ""
         problem = f"{redacted(url)} cannot be opened: {_message_without_address(error, url)}{hint}"
-        raise SettingsInvalid([Problem(problem, column="output_dir")]) from error
+        raise SettingsInvalid.of(problem, column="output_dir") from error
     file_system, root = opened
     shown = redacted(url).rstrip("/")
     words = "-".join(re.findall(r"[A-Za-z0-9]+", shown.partition("://")[2]))[-40:]

@@ -12,7 +12,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.workers.process import ProcessWorker
 
 from prefect_together.deployments.definitions import existing_deployment, make_deployment, read_definitions
-from prefect_together.problems import Problem, SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 
 
 async def deploy(work_pool: str, *, directory: Path, image: str | None) -> list[str]:
@@ -24,7 +24,7 @@ async def deploy(work_pool: str, *, directory: Path, image: str | None) -> list[
     pool = await _work_pool(work_pool)
     if (pool.type == "process") == (image is not None):
         wanted = "takes no image" if image else "runs containers: name an image that has prefect-together installed"
-        raise SettingsInvalid([Problem(f"image: the work pool {work_pool} is of type {pool.type} and {wanted}")])
+        raise SettingsInvalid.of(f"image: the work pool {work_pool} is of type {pool.type} and {wanted}")
     job_variables: dict[str, Any] = {"image": image} if image else {"working_dir": str(directory)}
     names: list[str] = []
     for definition in read_definitions():

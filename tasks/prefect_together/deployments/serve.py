@@ -15,7 +15,7 @@ from prefect.runner import Runner
 from prefect.settings import get_current_settings
 
 from prefect_together.deployments.definitions import existing_deployment, make_deployment, read_definitions
-from prefect_together.problems import Problem, SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 
 STOP_SECONDS = 30.0
 
@@ -33,7 +33,7 @@ async def served_deployments() -> list[RunnerDeployment]:
                 f"{definition['name']} is deployed to the work pool {existing.work_pool_name}: leave it to its workers,"
                 " or delete it first (prefect deployment delete --all)"
             )
-            raise SettingsInvalid([Problem(message)])
+            raise SettingsInvalid.of(message)
         found.append(await make_deployment(definition, existing))
     return found
 

@@ -3,7 +3,7 @@
 Importing it imports no Prefect: the command line is parsed by these signatures. `entrypoints` makes them into flows.
 """
 
-# Annotations are real objects here, not text: Prefect hands a flow to its process without the names that text needs.
+# Annotations are objects here, not text: in a process of its own, Prefect resolves text without the names of this module.
 
 import asyncio
 from typing import Annotated, Any

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import WithJsonSchema
 
-from prefect_together.problems import Problem, SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 from prefect_together.request.form import (
     Limits,
     Locations,
@@ -78,11 +78,11 @@ def plan_prompts(
         ignored = [name for name, value in given.items() if value]
         if ignored:
             message = f"the rows of a {type(prompts).__name__} are checked already: give {', '.join(ignored)} to"
-            raise SettingsInvalid([Problem(f"{message} read_table, or the table itself to the flow")])
+            raise SettingsInvalid.of(f"{message} read_table, or the table itself to the flow")
         return prompts if isinstance(prompts, Plan) else make_plan(prompts)
     source: Any = fspath(prompts) if isinstance(prompts, PathLike) else prompts
     if not isinstance(source, str) and not hasattr(source, "columns"):
-        raise SettingsInvalid([Problem(f"a table is a path, a URL, text or a DataFrame, not {type(source).__name__}")])
+        raise SettingsInvalid.of(f"a table is a path, a URL, text or a DataFrame, not {type(source).__name__}")
     from prefect_together.table.prompt_table import read_table  # with pandas, which no --help waits for
 
     table = read_table(

@@ -31,7 +31,7 @@ from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.plans import budget_in, from_text, to_text
 from prefect_together.ledger.records import Known, VideoRecord
 from prefect_together.prefect_internals import process_is_own, report_ending, shorten_task_lines, shown_progress
-from prefect_together.problems import Problem, SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 from prefect_together.results.already_paid import (
     downloaded_takes,
     paid_under_other_ids,
@@ -233,7 +233,7 @@ async def _refuse_to_pay_again(run: OpenRun, known: Mapping[str, VideoRecord]) -
     """
     plan, settings = run.plan, run.settings
     if settings.stop_after == "stills" and not plan.stills:
-        raise SettingsInvalid([Problem("no row has a still_prompt: there are no stills to make", column="stop_after")])
+        raise SettingsInvalid.of("no row has a still_prompt: there are no stills to make", column="stop_after")
     if not settings.new_ledger:
         await refuse_unknown_work(run.ledger, run.store)
     if settings.rebuy or len(known) == len(plan.videos):
@@ -247,7 +247,7 @@ async def _shards(locations: RunLocations, settings: RunSettings, logger: RunLog
         return None
     if settings.whole_chains:
         message = "one run alone can keep a budget for whole chains: leave shards at 1, or whole_chains out"
-        raise SettingsInvalid([Problem(message, column="whole_chains")])
+        raise SettingsInvalid.of(message, column="whole_chains")
     from prefect_together.shards.shards import (
         find_shards,  # with Prefect's deployments, which a run of its own does not need
     )
@@ -263,7 +263,7 @@ async def last_plan(locations: RunLocations) -> Plan:
         text = await ledger.last_table(locations.output_name)
         if text is None:
             message = f"no run has been made into {redacted(locations.output_dir)}"
-            raise SettingsInvalid([Problem(message, column="output_dir")])
+            raise SettingsInvalid.of(message, column="output_dir")
         return from_text(text, await ledger.records())
 
 

@@ -1,4 +1,4 @@
-"""Which columns of a prompt table mean something, and what was probably meant by the others. Reads no cells."""
+"""Which columns of a prompt table mean something, and what was probably meant by the others."""
 
 from __future__ import annotations
 
@@ -44,7 +44,14 @@ def is_videos_table(columns: Iterable[str]) -> bool:
 
 
 def escape_cell(text: str) -> str:
-    """The text as a spreadsheet leaves it alone. `unescape_cell` gives back exactly what went in."""
+    """The text as a spreadsheet leaves it alone. `unescape_cell` gives back exactly what went in.
+
+    A spreadsheet runs a cell that begins with = + - or @ as a formula, and quoting does not stop it. A table may have
+    such prompts, and results.csv must give them back as they were, or their rows would count as changed and be paid for
+    again. So an apostrophe is put before what could run (a spreadsheet shows it as text), and before what only looks
+    escaped. It is taken off again where `is_results_table` says that the table was written here, and nowhere else.
+    Numbers such as -5 stay as they are.
+    """
     if _FORMULA.match(text) and not _NUMBER.fullmatch(text):
         return f"'{text}"
     return text

@@ -25,7 +25,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from prefect_together.clock import SYSTEM_CLOCK, Clock
 from prefect_together.errors import TogetherVideoError
 from prefect_together.ledger.schema import metadata, videos
-from prefect_together.problems import Problem, SettingsInvalid, missing_extra
+from prefect_together.problems import SettingsInvalid, missing_extra
 
 T = TypeVar("T")
 Operation = Callable[[Connection], T]
@@ -309,23 +309,21 @@ def parse_ledger_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        raise SettingsInvalid([Problem(f"not a database URL: {error}", column="ledger")]) from error
+        raise SettingsInvalid.of(f"not a database URL: {error}", column="ledger") from error
     if parsed.password is not None or "password" in parsed.query:
         message = (
             "there is a password in this URL, and Prefect stores parameters in clear text: leave it out, and set"
             " PGPASSWORD, or a ~/.pgpass, where this run and the workers are"
         )
-        raise SettingsInvalid([Problem(message, column="ledger")])
+        raise SettingsInvalid.of(message, column="ledger")
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         return parsed.set(drivername="sqlite")
     if backend in ("postgresql", "postgres"):
         if find_spec("asyncpg") is None:
-            raise SettingsInvalid([Problem(missing_extra("asyncpg, for PostgreSQL,", "postgres"), column="ledger")])
+            raise SettingsInvalid.of(missing_extra("asyncpg, for PostgreSQL,", "postgres"), column="ledger")
         return parsed.set(drivername="postgresql+asyncpg")
-    raise SettingsInvalid(
-        [Problem(f"{backend}: a ledger is a path or a sqlite:// or postgresql:// URL", column="ledger")]
-    )
+    raise SettingsInvalid.of(f"{backend}: a ledger is a path or a sqlite:// or postgresql:// URL", column="ledger")
 
 
 def _create_tables(connection: Connection) -> bool:

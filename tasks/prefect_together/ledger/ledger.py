@@ -34,7 +34,7 @@ from prefect_together.ledger.runs import alive_among
 from prefect_together.ledger.schema import attempts, budget_marks, insert_into, money, tables, to_micro, to_usd, videos
 from prefect_together.ledger.states import State, states_where
 from prefect_together.ledger.transitions import Transitions
-from prefect_together.problems import Problem, SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 from prefect_together.table.plan import PlannedVideo
 
 T = TypeVar("T")
@@ -109,9 +109,9 @@ class Ledger(Transitions):
         found = connection.execute(select(tables.c.output_dir, tables.c.is_sandbox))
         kinds = {row.output_dir: row.is_sandbox for row in found}
         if kinds.get(output_dir, is_sandbox) != is_sandbox:
-            raise SettingsInvalid([Problem(_other_service("output directory", is_sandbox), column="output_dir")])
+            raise SettingsInvalid.of(_other_service("output directory", is_sandbox), column="output_dir")
         if kinds and is_sandbox not in kinds.values():
-            raise SettingsInvalid([Problem(_other_service("ledger", is_sandbox), column="ledger")])
+            raise SettingsInvalid.of(_other_service("ledger", is_sandbox), column="ledger")
         statement = insert_into(connection, tables).values(output_dir=output_dir, **values)
         connection.execute(statement.on_conflict_do_update(index_elements=["output_dir"], set_=values))
 

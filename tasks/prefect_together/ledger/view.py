@@ -30,7 +30,7 @@ from prefect_together.ledger.records import (
 from prefect_together.ledger.runs import CLAIM_SECONDS, process_start, this_machine
 from prefect_together.ledger.schema import Outcome, attempts, runs, tables, videos
 from prefect_together.ledger.states import STATES, State
-from prefect_together.problems import Problem, SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 
 T = TypeVar("T")
 
@@ -119,7 +119,7 @@ async def read_ledger(url: str) -> LedgerView:
 def _read_sqlite(url: URL, work: Operation[T]) -> T:
     path = Path(url.database or "").absolute()
     if not path.is_file():
-        raise SettingsInvalid([Problem(f"no ledger at {path}: no run has been made with it")])
+        raise SettingsInvalid.of(f"no ledger at {path}: no run has been made with it")
     engine = create_engine("sqlite://", creator=lambda: sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True))
     try:
         with engine.connect() as connection:

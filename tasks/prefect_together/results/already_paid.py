@@ -96,7 +96,7 @@ async def refuse_unknown_work(ledger: Ledger, store: OutputStore) -> None:
             f" ledger {ledger.url} does not know, and would be paid for again. Put the right ledger back, or rebuild it"
             " with `prefect-together recover`, or start a new one with new_ledger (--new-ledger)"
         )
-        raise SettingsInvalid([Problem(text, column="ledger")])
+        raise SettingsInvalid.of(text, column="ledger")
     if not is_new or not store.is_local:
         return
     for folder, what in (("videos", "clip"), ("stills", "still")):
@@ -106,7 +106,7 @@ async def refuse_unknown_work(ledger: Ledger, store: OutputStore) -> None:
                 " new: whatever is paid for there would be paid for again. Put the right ledger back, choose another"
                 " output directory, or start a new ledger with new_ledger (--new-ledger)"
             )
-            raise SettingsInvalid([Problem(text, column="ledger")])
+            raise SettingsInvalid.of(text, column="ledger")
 
 
 def _unknown(connection: Connection, rows: Sequence[PaidRow]) -> tuple[list[PaidRow], bool]:
@@ -217,7 +217,7 @@ def unsaved_jobs(store: OutputStore) -> list[UnsavedJob]:
     try:
         return [UnsavedJob(**json.loads(line)) for line in lines if line.strip()]
     except (ValueError, TypeError) as error:
-        raise SettingsInvalid([Problem(f"{path} cannot be read ({error}); it names paid jobs")]) from error
+        raise SettingsInvalid.of(f"{path} cannot be read ({error}); it names paid jobs") from error
 
 
 async def take_up_unsaved(ledger: Ledger, store: OutputStore) -> list[UnsavedJob]:
@@ -233,7 +233,7 @@ async def take_up_unsaved(ledger: Ledger, store: OutputStore) -> list[UnsavedJob
             f"{store.local_dir / UNSAVED_FILE} names {counted(len(foreign), 'paid job')} that the ledger {ledger.url}"
             " has not sent: name the ledger of the run that wrote it, or rebuild it with `prefect-together recover`"
         )
-        raise SettingsInvalid([Problem(text, column="ledger")])
+        raise SettingsInvalid.of(text, column="ledger")
     for job in jobs:
         with suppress(SubmissionInDoubt):  # the id is another video's: the ledger says so
             await ledger.accepted(job.video_key, job.attempt, VideoJob(job.job_id, video_url=job.link))

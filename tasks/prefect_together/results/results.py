@@ -1,13 +1,4 @@
-"""The result of every row, its sums, and the text of results.csv.
-
-A spreadsheet runs a cell that begins with = + - or @ as a formula, and quoting does not stop it. A prompt
-table may hold such cells on purpose, though, and results.csv must give them back as they were, or a row
-would count as changed and be paid for again. So `escape_cell` puts one apostrophe in front of what a
-spreadsheet could run (it then shows the cell as text), and of what only looks escaped already, which makes
-the rule reversible: `unescape_cell(escape_cell(text)) == text` for every text. The table reader takes the
-apostrophe off again where `is_results_table` says that the table was written here, and nowhere else: other
-tables' cells are never touched. Plain numbers such as -5 stay as they are, in a spreadsheet too.
-"""
+"""The result of every row, its sums, and the text of results.csv."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from prefect_together.ledger.engine import parse_ledger_url
 from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.runs import this_machine
 from prefect_together.prefect_internals import process_is_own, shorten_task_lines
-from prefect_together.problems import Problem, SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 from prefect_together.results.progress import Progress
 from prefect_together.results.text import counted
 from prefect_together.shards.shards import marker
@@ -86,14 +86,14 @@ async def _find_output(store: OutputStore, plan_id: str, locations: RunLocations
         )
         if not store.is_local:
             message = f"the run which started this shard is over, or does not write to {where}"
-        raise SettingsInvalid([Problem(message, column="output_dir")])
+        raise SettingsInvalid.of(message, column="output_dir")
 
 
 def _find_ledger(ledger_url: str) -> None:
     """Raises SettingsInvalid where a ledger that is a file is not there: it must not be made anew."""
     url = parse_ledger_url(ledger_url)
     if url.get_backend_name() == "sqlite" and not Path(url.database or "").is_file():
-        raise SettingsInvalid([Problem(f"{url.database} is not on this machine: {_SHARE_IT}", column="ledger")])
+        raise SettingsInvalid.of(f"{url.database} is not on this machine: {_SHARE_IT}", column="ledger")
 
 
 _SHARE_IT = (
@@ -106,15 +106,15 @@ def _checked(shared: SharedPlan | None, ledger_url: str, shown: str) -> SharedPl
     """The plan, if this machine can work on it. Raises SettingsInvalid."""
     if shared is None:
         message = f"the plan is not in the ledger {shown}: the run that made it is over; start generate-videos again"
-        raise SettingsInvalid([Problem(message, column="plan")])
+        raise SettingsInvalid.of(message, column="plan")
     is_file = parse_ledger_url(ledger_url).get_backend_name() == "sqlite"
     if is_file and shared.machine != this_machine():
-        raise SettingsInvalid([Problem(f"{shown} is a file of another machine: {_SHARE_IT}", column="ledger")])
+        raise SettingsInvalid.of(f"{shown} is a file of another machine: {_SHARE_IT}", column="ledger")
     if missing := missing_images(shared.plan):
         named = ", ".join(f"{path} (row {row_id})" for path, row_id in list(missing.items())[:IMAGES_NAMED])
         message = (
             f"{counted(len(missing), 'image')} of the table not found on this machine: {named}; put them where every"
             " machine has them under the same path, or give URLs"
         )
-        raise SettingsInvalid([Problem(message)])
+        raise SettingsInvalid.of(message)
     return shared

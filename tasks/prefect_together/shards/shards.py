@@ -108,7 +108,7 @@ async def _work_pool(client: PrefectClient) -> str | None:
         deployment = await client.read_deployment_by_name(DEPLOYMENT)
     except ObjectNotFound as error:
         message = f"there is no deployment {DEPLOYMENT} on this Prefect server: {DEPLOY}"
-        raise SettingsInvalid([Problem(message, column="shards")]) from error
+        raise SettingsInvalid.of(message, column="shards") from error
     return deployment.work_pool_name
 
 

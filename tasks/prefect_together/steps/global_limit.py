@@ -22,7 +22,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 
 from prefect_together.clock import SYSTEM_CLOCK, Clock, in_background
 from prefect_together.errors import FailureClass, TogetherVideoError
-from prefect_together.problems import Problem, SettingsInvalid
+from prefect_together.problems import SettingsInvalid
 
 LEASE_SECONDS = 120.0
 """After it the slots of a run that was killed are free again. Prefect's least is 60."""
@@ -66,10 +66,10 @@ async def check_limit(name: str) -> None:
                 f"there is no global concurrency limit {name!r} on the Prefect server {client.api_url}: make it with"
                 f" `prefect gcl create {name} --limit 20`, or leave concurrency_limit out"
             )
-            raise SettingsInvalid([Problem(message, column="concurrency_limit")]) from error
+            raise SettingsInvalid.of(message, column="concurrency_limit") from error
     if limit.limit < 1:
         message = f"the global concurrency limit {name!r} is {limit.limit}: nothing would ever be sent"
-        raise SettingsInvalid([Problem(message, column="concurrency_limit")])
+        raise SettingsInvalid.of(message, column="concurrency_limit")
 
 
 class GlobalLimit:
