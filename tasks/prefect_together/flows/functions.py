@@ -3,7 +3,7 @@
 Importing it imports no Prefect: the command line is parsed by these signatures. `entrypoints` makes them into flows.
 """
 
-# Annotations are objects here, not text: in a process of its own, Prefect resolves text without the names of this module.
+# Annotations are objects, not text: Prefect resolves text without the names of this module, in a process of its own.
 
 import asyncio
 from typing import Annotated, Any
