@@ -4,8 +4,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 # uv trusts whom the machine trusts, as pip does.
 export UV_SYSTEM_CERTS := 1
-# Each worker of pytest-xdist has a Prefect server of its own; the tests of a file stay together and share its fixtures.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+# Three workers, each with a Prefect server of its own: on two cores too, as much of the tests is waiting. The tests of a
+# file stay together and share its fixtures.
+PARALLEL := -n 3 --dist loadfile
 
 .PHONY: demo test check format lock soak bench versions live screenshots clean
 

@@ -19,6 +19,7 @@ import pytest
 
 from prefect_server import PrefectServer
 from prefect_together.api.jobs import VideoJob
+from prefect_together.grid.source import long_cells
 from prefect_together.ledger.ledger import Ledger, open_ledger
 from prefect_together.sandbox import Sandbox
 from prefect_together.table.plan import make_plan
@@ -52,7 +53,7 @@ def read_results(output_dir: Path) -> list[dict[str, str]]:
     """The rows of results.csv; none if it was not written."""
     if not (output_dir / "results.csv").exists():
         return []
-    with (output_dir / "results.csv").open(newline="", encoding="utf-8-sig") as file:
+    with (output_dir / "results.csv").open(newline="", encoding="utf-8-sig") as file, long_cells():
         return list(csv.DictReader(file))
 
 

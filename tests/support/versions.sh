@@ -16,7 +16,7 @@ trap 'rm -rf "$work"' EXIT
 extras=(--extra excel --extra parquet --extra postgres --extra s3)
 tools=(pytest pytest-asyncio pytest-timeout pytest-xdist hypothesis "moto[server]" opentelemetry-sdk build playwright uv
     ipykernel nbclient prefect-dask)
-parallel=(-n auto --maxprocesses 4 --dist loadfile)
+parallel=(-n 3 --dist loadfile)
 
 slow=()
 if [ "${1:-}" = --slow ]; then
