@@ -100,7 +100,7 @@ def test_a_table_that_needs_an_extra_names_it(installation: Installation, name: 
 def test_a_postgresql_ledger_names_its_extra(installation: Installation) -> None:
     asyncpg = ["asyncpg", "--python", str(installation.python)]
     program = (
-        "from prefect_together.errors import SettingsInvalid\n"
+        "from prefect_together.problems import SettingsInvalid\n"
         "from prefect_together.ledger.engine import parse_ledger_url\n"
         "try:\n"
         "    parse_ledger_url('postgresql://localhost/videos')\n"
@@ -109,8 +109,10 @@ def test_a_postgresql_ledger_names_its_extra(installation: Installation) -> None
     )
 
     subprocess.run([*UV, "pip", "uninstall", *asyncpg], check=True)
-    said = installation.evaluate(program)
-    subprocess.run([*UV, "pip", "install", *asyncpg], check=True)
+    try:
+        said = installation.evaluate(program)
+    finally:
+        subprocess.run([*UV, "pip", "install", *asyncpg], check=True)
 
     assert said.startswith("ledger: ")
     assert "pip install 'prefect-together[postgres]'" in said
