@@ -55,11 +55,12 @@ live: .venv/ready
 screenshots: .venv/ready
 	$(BIN)/python tests/support/screenshots.py
 
-# By uv, which takes seconds where pip takes minutes; by pip where uv cannot be had or fails.
+# By uv, which takes seconds where pip takes minutes; by pip where uv cannot be had or fails. Where Python may write no
+# bytecode it is made here, as pip makes it: every start would compile Prefect anew, for a second.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PIP) install --constraint requirements.lock uv && $(BIN)/uv pip install --quiet --python $(BIN)/python \
-		--requirement requirements.lock --editable . || \
+		$(if $(PYTHONDONTWRITEBYTECODE),--compile-bytecode) --requirement requirements.lock --editable . || \
 		{ $(PIP) install --requirement requirements.lock && $(PIP) install --no-deps --editable .; }
 	touch $@
 

@@ -11,6 +11,7 @@ cd "$(dirname "$0")/../.."
 
 uv="$PWD/.venv/bin/uv"
 export UV_SYSTEM_CERTS=1 # trust whom the machine trusts, as pip does
+export UV_COMPILE_BYTECODE=1 # as pip does: hundreds of processes start in the tests
 work="$(mktemp -d "${TMPDIR:-/tmp}/prefect-together-versions-XXXXXX")"
 trap 'rm -rf "$work"' EXIT
 extras=(--extra excel --extra parquet --extra postgres --extra s3)
