@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
@@ -66,7 +66,8 @@ def stop_signals(on_stop: Callable[[signal.Signals], None]) -> Generator[None]:
     _noticed.append(stop)
     for number in before:
         if len(_noticed) == 1:
-            loop.add_signal_handler(number, lambda number=number: _noticed[-1](number))
+            with suppress(NotImplementedError):  # Windows
+                loop.add_signal_handler(number, lambda number=number: _noticed[-1](number))
         signal.signal(number, handle)
     try:
         yield
@@ -74,7 +75,8 @@ def stop_signals(on_stop: Callable[[signal.Signals], None]) -> Generator[None]:
         _noticed.pop()
         for number, handler in before.items():
             if not _noticed:
-                loop.remove_signal_handler(number)
+                with suppress(NotImplementedError):
+                    loop.remove_signal_handler(number)
             signal.signal(number, handler)
 
 
