@@ -19,6 +19,20 @@ def test_a_row_with_a_still_prompt_has_a_still_of_its_videos_shape() -> None:
     assert (row.still.width, row.still.height) == (720, 1280)
 
 
+def with_media(media: str) -> str:
+    return f"prompt;model;still_prompt;media\nit sails;{FREE};a paper boat;{media}\n"
+
+
+def test_a_still_beside_no_frames_in_media_is_the_first_frame() -> None:
+    assert only_row(with_media('{"frame_images": null}')).still is not None
+
+
+def test_frames_in_media_that_are_no_list_are_a_mistake_beside_a_still_too() -> None:
+    [(row, column, _)] = problems_of(with_media('{"frame_images": 3}'))
+
+    assert (row, column) == (2, "media")
+
+
 def test_an_empty_still_prompt_is_no_still() -> None:
     assert only_row("prompt,still_prompt,x\nit sails,,1\n").still is None
 

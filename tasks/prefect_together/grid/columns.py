@@ -314,7 +314,10 @@ class MediaDraft:
 
     def add_first_frame(self, column: str, image: str) -> None:
         """Let the video begin with `image`, which stands for what is made from `column`."""
-        frames: list[object] = self.media.setdefault("frame_images", [])
+        given: object = self.media.get("frame_images")
+        if given is not None and not isinstance(given, list):
+            return  # what stands in `media` is refused with the request
+        frames = self.media["frame_images"] = cast("list[object]", given or [])
         if any(isinstance(one, Mapping) and _begins(cast("Mapping[str, object]", one)) for one in frames):
             self.problems.append((column, "makes the first frame, and the row gives one too: keep one of them"))
             return
