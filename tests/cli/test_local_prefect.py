@@ -23,7 +23,7 @@ from prefect.utilities.engine import capture_sigterm
 
 from prefect_together.cli.local_prefect import LocalPrefect, api_is_configured
 from prefect_together.errors import NotConfigured
-from prefect_together.execution.signals import Stopped, until_stopped
+from prefect_together.execution.signals import Stopped, stop_signals, until_stopped
 
 SCRIPT = """
 from prefect_together.cli.local_prefect import as_program, prepare_prefect, signals_raised
@@ -251,18 +251,47 @@ async def test_a_signal_whose_exception_by_prefects_handler_is_lost_stops_the_wo
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-async def test_a_signal_is_for_the_innermost_work_alone() -> None:
-    async def inner() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.Event().wait()
+async def test_asyncio_logs_no_stack_trace_of_the_exception_of_prefects_handler(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def work() -> None:
+        with capture_sigterm():
+            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
 
-    async def outer() -> int:
-        with pytest.raises(Stopped):
-            await until_stopped(inner())
+    with pytest.raises(Stopped):
+        await until_stopped(work())
+
+    assert [record.name for record in caplog.records if record.name == "asyncio"] == []
+    assert asyncio.get_running_loop().get_exception_handler() is None
+
+
+async def test_another_error_in_a_callback_is_logged_as_ever(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        asyncio.get_running_loop().call_soon(int, "no number")
         await asyncio.sleep(0)
-        return 7
 
-    assert await until_stopped(outer()) == 7
+    await until_stopped(work())
+
+    assert "no number" in caplog.text
+
+
+async def test_a_signal_is_for_the_innermost_work_alone() -> None:
+    outer: list[signal.Signals] = []
+    inner: list[signal.Signals] = []
+    stopped = asyncio.Event()
+
+    def stop(number: signal.Signals) -> None:
+        inner.append(number)
+        stopped.set()
+
+    with stop_signals(outer.append):
+        with stop_signals(stop):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await stopped.wait()
+            await asyncio.sleep(0)  # the loop's own notice comes in the same turn as the handler's
+
+        assert (outer, inner) == ([], [signal.SIGTERM])
 
 
 async def test_work_that_ends_gives_its_result() -> None:

@@ -247,12 +247,7 @@ def _run(name: str, given: Mapping[str, Any], local: LocalPrefect | None) -> int
 
     team_defaults()  # what is wrong with them is said before the flow begins
 
-    def on_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        if not isinstance(context.get("exception"), TerminationSignal):  # raised in what is none of its business
-            loop.default_exception_handler(context)
-
     async def run() -> object:
-        asyncio.get_running_loop().set_exception_handler(on_error)
         if problem := await prefect_problem():
             raise NotConfigured(f"nothing was sent: {problem}. {PREFECT_ADVICE}")
         try:

@@ -83,9 +83,12 @@ def stop_signals(on_stop: Callable[[signal.Signals], None]) -> Generator[None]:
 async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
     """Awaits `work`; SIGINT and SIGTERM (Prefect's Cancel too) cancel it, let its `finally` run and raise Stopped.
 
-    Prefect's two error lines for each task run that is cancelled with it are kept out of console and log.
+    Prefect's two error lines for each task run that is cancelled with it are kept out of console and log, and asyncio's
+    stack trace where the exception of Prefect's own handler was raised in what is none of its business.
     """
-    from prefect_together.prefect_internals import TASK_RUN_LINES  # with Prefect, which the rest does not need
+    from prefect.exceptions import TerminationSignal  # with Prefect, which the rest does not need
+
+    from prefect_together.prefect_internals import TASK_RUN_LINES
 
     task = asyncio.ensure_future(work)
     received: list[signal.Signals] = []
@@ -96,6 +99,17 @@ async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
         TASK_RUN_LINES.setLevel(logging.CRITICAL + 1)
         task.cancel()
 
+    def on_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if isinstance(context.get("exception"), TerminationSignal):
+            return
+        if on_error_before is None:
+            loop.default_exception_handler(context)
+        else:
+            on_error_before(loop, context)
+
+    loop = asyncio.get_running_loop()
+    on_error_before = loop.get_exception_handler()
+    loop.set_exception_handler(on_error)
     with stop_signals(stop):
         try:
             return await task
@@ -105,6 +119,7 @@ async def until_stopped(work: Coroutine[Any, Any, T]) -> T:
             raise
         finally:
             TASK_RUN_LINES.setLevel(level)
+            loop.set_exception_handler(on_error_before)
 
 
 def exit_at_signals(*, say_so: bool = False) -> None:
