@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prefect_together.errors import TogetherVideoError
+from prefect_together.errors import NotConfigured, TogetherVideoError
 
 
 @dataclass(frozen=True)
@@ -68,3 +68,7 @@ class SettingsInvalid(TogetherVideoError):
     def __str__(self) -> str:
         lines = (f"{one.column}: {one.message}" if one.column else one.message for one in self.problems)
         return "\n".join(lines)
+
+
+MISTAKES = (TableInvalid, SettingsInvalid, NotConfigured)
+"""What a person has to put right before anything is sent: a command ends with exit code 2."""

@@ -24,7 +24,6 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from prefect_together.cli.local_prefect import as_program, needs_local_server
 from prefect_together.cli.run_flow import (
     INVALID,
-    MISTAKES,
     is_flow_function,
     option_error,
     run_flow,
@@ -32,7 +31,7 @@ from prefect_together.cli.run_flow import (
 )
 from prefect_together.clips.store import redacted
 from prefect_together.errors import NotConfigured, TogetherVideoError
-from prefect_together.problems import SettingsInvalid
+from prefect_together.problems import MISTAKES, SettingsInvalid
 from prefect_together.request.model_spec import Mode
 
 if TYPE_CHECKING:

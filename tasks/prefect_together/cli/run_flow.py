@@ -35,7 +35,7 @@ from prefect_together.cli.local_prefect import (
 from prefect_together.errors import NotConfigured
 from prefect_together.flows import functions
 from prefect_together.flows.prompts import PlannedPrompts, plan_prompts
-from prefect_together.problems import SettingsInvalid, TableInvalid
+from prefect_together.problems import MISTAKES, SettingsInvalid
 from prefect_together.request.fields import WRONG_VALUE
 from prefect_together.request.form import Limits, VideoLocations
 
@@ -48,8 +48,6 @@ INVALID = 2
 """The exit code where the command line, the table or a setting is invalid and nothing was sent."""
 STOPPED = (130, 143)
 """The exit codes of a run that was stopped: who stops it does not wait for Prefect's server to record the rest."""
-MISTAKES = (TableInvalid, SettingsInvalid, NotConfigured)
-"""What is wrong then."""
 MISTAKES_SHOWN = 1000
 PREFECT_ADVICE = "Start it, or correct PREFECT_API_URL; without one a run starts a server of its own"
 NOT_RECORDED = "the end of this run is missing in Prefect's UI; its videos, results.csv and index.html are complete"

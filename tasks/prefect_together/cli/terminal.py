@@ -15,11 +15,11 @@ from rich.text import Text
 
 from prefect_together.cli.printing import film_lines, wrapped
 from prefect_together.clock import SYSTEM_CLOCK, in_background
-from prefect_together.errors import NotConfigured, TogetherVideoError
+from prefect_together.errors import TogetherVideoError
 from prefect_together.execution.signals import Stopped
 from prefect_together.flows.prefect_ui import progress_text
 from prefect_together.prefect_internals import shell_console
-from prefect_together.problems import SettingsInvalid, TableInvalid
+from prefect_together.problems import MISTAKES
 from prefect_together.results.outcome import RowsFailed, RunOutcome, advice, as_typed
 from prefect_together.results.outputs import RESULTS_FILE, VIDEOS_FILE
 from prefect_together.results.plan_report import PlanReport
@@ -128,7 +128,7 @@ def print_ending(result: object) -> int:
         return 0
     if isinstance(result, TogetherVideoError):
         print(result, file=sys.stderr)
-    return 2 if isinstance(result, TableInvalid | SettingsInvalid | NotConfigured) else 1
+    return 2 if isinstance(result, MISTAKES) else 1
 
 
 def _print_lines(texts: Iterable[str]) -> None:

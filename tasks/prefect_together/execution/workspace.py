@@ -26,8 +26,6 @@ from prefect_together.steps.tasks import client_of
 from prefect_together.table.plan import Plan
 
 SANDBOX_DIRECTORY = ".sandbox"
-MESSAGE_CHARACTERS = 1500
-"""Of a flow run's final state; what is longer is in its log."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

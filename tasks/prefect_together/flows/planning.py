@@ -14,12 +14,18 @@ from prefect_together.errors import TogetherVideoError
 from prefect_together.flows.preview import report_on
 from prefect_together.problems import Problem, TableInvalid
 from prefect_together.results.plan_report import CHAINS_SHOWN, PlanLine, PlanReport
-from prefect_together.results.text import counted, dollars, duration_range, markdown_cell, markdown_table
+from prefect_together.results.text import (
+    MESSAGE_CHARACTERS,
+    counted,
+    dollars,
+    duration_range,
+    markdown_cell,
+    markdown_table,
+)
 from prefect_together.table.plan import Plan
 
 ROWS_KEY, SUMMARY_KEY = "together-video-plan", "together-video-plan-summary"
 TABLE_ROWS = 1000
-MESSAGE_CHARACTERS = 1500
 WARNINGS_SHOWN = 100
 
 

@@ -17,7 +17,7 @@ from prefect_together.results.already_paid import downloaded_takes, paid_under_o
 from prefect_together.results.plan_report import PlanReport, plan_report
 from prefect_together.table.plan import Kind, Plan
 
-OF_THE_SANDBOX = "the sandbox made what is there: real videos need another output directory, and are all new"
+MADE_BY_THE_SANDBOX = "the sandbox made what is there: real videos need another output directory, and are all new"
 
 
 async def report_on(
@@ -43,7 +43,7 @@ async def report_on(
     paid = paid_under_other_ids(plan, view.records, output_dir=name)
     found = [rebuy_problem(paid)] if paid else []
     if view.is_sandbox:
-        found.append(Problem(OF_THE_SANDBOX))
+        found.append(Problem(MADE_BY_THE_SANDBOX))
     plan = replace(plan, warnings=(*plan.warnings, *found))
     return plan_report(
         plan,

@@ -22,7 +22,7 @@ from prefect_together.clock import SYSTEM_CLOCK, in_background
 from prefect_together.errors import NotApproved, TogetherVideoError
 from prefect_together.execution.settings import Partition, RunLocations, RunLogger, RunSettings
 from prefect_together.execution.signals import Stopped, until_stopped
-from prefect_together.execution.workspace import MESSAGE_CHARACTERS, OpenRun, bills_nothing, open_batch, started_at
+from prefect_together.execution.workspace import OpenRun, bills_nothing, open_batch, started_at
 from prefect_together.flows.approval import ask_if_above
 from prefect_together.flows.prefect_ui import create_progress, publish_results, update_progress
 from prefect_together.flows.preview import dry_run as dry_run_line
@@ -45,7 +45,7 @@ from prefect_together.results.outputs import PAGE_FILE, RESULTS_FILE, PageSummar
 from prefect_together.results.plan_report import PlanReport, plan_report
 from prefect_together.results.progress import Progress
 from prefect_together.results.results import totals
-from prefect_together.results.text import counted
+from prefect_together.results.text import MESSAGE_CHARACTERS, counted
 from prefect_together.steps.events import emit_run_events, quiet_about_the_server
 from prefect_together.steps.global_limit import check_limit
 from prefect_together.table.plan import Plan

@@ -8,6 +8,8 @@ from prefect_together.ledger.states import STATES, STATUSES, State, Status
 from prefect_together.request.fields import counted as counted
 
 _AS_TEXT = str.maketrans({**{mark: f"\\{mark}" for mark in "\\`*_{}[]|#"}, "<": "&lt;", ">": "&gt;"})
+MESSAGE_CHARACTERS = 1500
+"""Of a flow run's final state; what is longer is in its log."""
 OF_THE_SANDBOX = "Made by the sandbox: imitations, nothing was paid"
 
 

@@ -16,14 +16,14 @@ from prefect_together.clips.store import OutputStore, redacted
 from prefect_together.errors import TogetherVideoError
 from prefect_together.execution.settings import Partition, RunLocations, RunLogger, RunSettings
 from prefect_together.execution.signals import Stopped, until_stopped
-from prefect_together.execution.workspace import MESSAGE_CHARACTERS, OpenRun, open_batch, started_at
+from prefect_together.execution.workspace import OpenRun, open_batch, started_at
 from prefect_together.ledger.engine import parse_ledger_url
 from prefect_together.ledger.ledger import open_ledger
 from prefect_together.ledger.runs import this_machine
 from prefect_together.prefect_internals import process_is_own, shorten_task_lines
 from prefect_together.problems import SettingsInvalid
 from prefect_together.results.progress import Progress
-from prefect_together.results.text import counted
+from prefect_together.results.text import MESSAGE_CHARACTERS, counted
 from prefect_together.shards.shards import marker
 from prefect_together.shards.shared_plan import SharedPlan, join, missing_images
 
